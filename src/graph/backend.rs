@@ -1,0 +1,103 @@
+//! What a backend promises: to run a [`Graph`](super::Graph) over steps, and to chain decode steps without the caller.
+
+use super::{SamplerSettings, Step};
+use crate::error::Result;
+use crate::source::LocalFuture;
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvFormat {
+    /// 16-bit floats.
+    #[default]
+    F16,
+    /// 32-bit floats (`--exact`).
+    F32,
+}
+
+/// What runs the model.
+#[derive(Clone, Debug, Default)]
+pub struct BackendInfo {
+    /// `"webgpu"` (in browsers), `"gpu"` (natively) or `"cpu"`.
+    pub name: String,
+    /// The adapter's own name, where it tells one.
+    pub device: String,
+    /// What is used of the device: `f16`, `subgroups`, ...
+    pub features: Vec<String>,
+}
+
+/// Exact counts since the backend was made. Tests assert them, benchmarks print them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Kernel launches.
+    pub dispatches: u64,
+    /// Compute passes.
+    pub passes: u64,
+    /// Queue submits.
+    pub submits: u64,
+    /// Uploads by `write_buffer`.
+    pub writes: u64,
+    /// Bytes of those uploads.
+    pub write_bytes: u64,
+    /// Bytes mapped for reading.
+    pub read_bytes: u64,
+    /// Buffers made.
+    pub buffers: u64,
+    /// Bind groups made.
+    pub bind_groups: u64,
+    /// Pipelines made.
+    pub pipelines: u64,
+}
+
+/// A chain of decode steps for one sequence, each feeding its id to the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Decode<'a> {
+    /// The token at `position`, or `None` to go on from the id that the last step on this backend chose.
+    pub token: Option<u32>,
+    /// Position of the first token of the chain.
+    pub position: u32,
+    /// How many ids to make.
+    pub count: u32,
+    /// Pages that hold all positions up to `position + count - 1`.
+    pub pages: &'a [u32],
+    /// Index, among the generated tokens of this reply, of the first id of the chain (feeds the randomness).
+    pub index: u32,
+}
+
+/// A submitted chain whose ids have not been collected yet.
+#[derive(Debug)]
+pub struct Ticket(pub u64);
+
+/// Runs one graph with its weights. Single-threaded, methods take `&self`; at most two tickets are open at a time and
+/// they are collected in order.
+pub trait Backend {
+    /// What this is.
+    fn info(&self) -> BackendInfo;
+
+    /// Largest number of rows of one step; longer prompts come in chunks.
+    fn max_rows(&self) -> usize;
+
+    /// Pages for keys and values that there are room for.
+    fn n_pages(&self) -> usize;
+
+    /// Chain length worth submitting at once.
+    fn decode_chain(&self) -> u32;
+
+    /// Runs a step and reads back the logits of its outputs, `(outputs, vocab)`.
+    fn forward<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>>;
+
+    /// Starts a reply: how ids are chosen from now on, and the ids of the prompt (for the penalties).
+    fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32]) -> Result<()>;
+
+    /// Runs a step whose logits stay where they are. With one output its next id (generated token 0) is chosen and
+    /// a ticket for that single id comes back; without outputs the step only fills pages.
+    fn prefill(&self, step: &Step<'_>) -> Result<Option<Ticket>>;
+
+    /// Submits a chain of decode steps.
+    fn decode(&self, chain: &Decode<'_>) -> Result<Ticket>;
+
+    /// The ids of a ticket. Fails with `BadLogits` where logits were not numbers.
+    fn collect(&self, ticket: Ticket) -> LocalFuture<'_, Result<Vec<u32>>>;
+
+    /// The counts so far.
+    fn counters(&self) -> Counters;
+}

@@ -1,0 +1,138 @@
+//! Builds a [`Graph`]: one short method an operation, shapes worked out and checked as the model is written down.
+//!
+//! A mismatch is a fault of a model file or of a configuration whose numbers do not fit together, so the first one
+//! is kept and [`Builder::finish`] reports it; the methods themselves stay free of results and read as mathematics.
+
+use super::{Attention, Graph, Node, Op, Rope, RopeId, ValueId, Weight, WeightId, WeightKind};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Writes the nodes of a graph one after another.
+#[derive(Default)]
+pub struct Builder {
+    graph: Graph,
+    error: Option<Error>,
+}
+
+impl Builder {
+    /// An empty graph.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn expect(&mut self, holds: bool, name: &str, problem: impl FnOnce() -> String) {
+        if !holds && self.error.is_none() {
+            self.error = Some(Error::new(ErrorKind::MalformedModel, problem()).at(name));
+        }
+    }
+
+    fn push(&mut self, name: impl Into<String>, op: Op, width: usize) -> ValueId {
+        self.graph.nodes.push(Node { name: name.into(), op, width });
+        ValueId(self.graph.nodes.len() - 1)
+    }
+
+    fn declare(&mut self, name: String, rows: usize, cols: usize, kind: WeightKind) -> WeightId {
+        let weights = &self.graph.weights;
+        if let Some(known) = weights.iter().position(|weight| weight.name == name) {
+            let same = weights[known].rows == rows && weights[known].cols == cols;
+            self.expect(same, &name, || "declared twice with different shapes".into());
+            return WeightId(known);
+        }
+        self.graph.weights.push(Weight { name, rows, cols, kind });
+        WeightId(self.graph.weights.len() - 1)
+    }
+
+    /// Declares a matrix `(rows, cols)`, or finds it when it was declared before.
+    pub fn matrix(&mut self, name: impl Into<String>, rows: usize, cols: usize) -> WeightId {
+        self.declare(name.into(), rows, cols, WeightKind::Matrix)
+    }
+
+    /// Declares a vector of `cols` elements.
+    pub fn vector(&mut self, name: impl Into<String>, cols: usize) -> WeightId {
+        self.declare(name.into(), 1, cols, WeightKind::Vector)
+    }
+
+    /// Declares a rotary encoding.
+    pub fn rotary(&mut self, rope: Rope) -> RopeId {
+        self.graph.ropes.push(rope);
+        RopeId(self.graph.ropes.len() - 1)
+    }
+
+    /// See [`Op::Embed`].
+    pub fn embed(&mut self, name: impl Into<String>, table: WeightId) -> ValueId {
+        let width = self.graph.weights[table.0].cols;
+        self.push(name, Op::Embed { table }, width)
+    }
+
+    /// See [`Op::RmsNorm`].
+    pub fn rms_norm(&mut self, name: impl Into<String>, x: ValueId, weight: WeightId, eps: f32, groups: usize) -> ValueId {
+        let (name, width) = (name.into(), self.graph.width(x));
+        let cols = self.graph.weights[weight.0].cols;
+        self.expect(cols.checked_mul(groups) == Some(width), &name, || {
+            format!("a norm of {groups} x {cols} over a width of {width}")
+        });
+        self.push(name, Op::RmsNorm { x, weight, eps, groups }, width)
+    }
+
+    /// See [`Op::MatMul`].
+    pub fn matmul(&mut self, name: impl Into<String>, x: ValueId, weight: WeightId) -> ValueId {
+        let (name, width) = (name.into(), self.graph.width(x));
+        let (rows, cols) = (self.graph.weights[weight.0].rows, self.graph.weights[weight.0].cols);
+        self.expect(cols == width, &name, || format!("a matrix of {rows} x {cols} on a width of {width}"));
+        self.push(name, Op::MatMul { x, weight }, rows)
+    }
+
+    /// See [`Op::Rope`].
+    pub fn rope(&mut self, name: impl Into<String>, x: ValueId, rope: RopeId, heads: usize) -> ValueId {
+        let (name, width) = (name.into(), self.graph.width(x));
+        let rotary_dims = self.graph.ropes[rope.0].inv_freq.len() * 2;
+        let fits = heads > 0 && width % heads == 0 && rotary_dims <= width / heads;
+        self.expect(fits, &name, || format!("{rotary_dims} rotary dimensions in {heads} heads over a width of {width}"));
+        self.push(name, Op::Rope { x, rope, heads }, width)
+    }
+
+    /// See [`Attention`].
+    pub fn attention(&mut self, name: impl Into<String>, q: ValueId, k: ValueId, v: ValueId, spec: Attention) -> ValueId {
+        let name = name.into();
+        let (wide, narrow) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let widths = (self.graph.width(q), self.graph.width(k), self.graph.width(v));
+        self.expect(widths == (wide, narrow, narrow), &name, || {
+            format!("queries, keys and values of widths {widths:?} where ({wide}, {narrow}, {narrow}) are needed")
+        });
+        let grouped = spec.kv_heads > 0 && spec.heads % spec.kv_heads == 0;
+        self.expect(grouped, &name, || format!("{} heads do not share {} key heads evenly", spec.heads, spec.kv_heads));
+        let in_order = self.graph.kv_widths.len() == spec.layer;
+        self.expect(in_order, &name, || format!("layer {} out of order", spec.layer));
+        self.graph.kv_widths.push(narrow);
+        self.push(name, Op::Attention { q, k, v, spec }, wide)
+    }
+
+    /// See [`Op::SwiGlu`].
+    pub fn swiglu(&mut self, name: impl Into<String>, gate: ValueId, up: ValueId) -> ValueId {
+        let (name, width) = (name.into(), self.graph.width(gate));
+        let same = self.graph.width(up) == width;
+        self.expect(same, &name, || "gate and up of different widths".into());
+        self.push(name, Op::SwiGlu { gate, up }, width)
+    }
+
+    /// See [`Op::Add`].
+    pub fn add(&mut self, name: impl Into<String>, a: ValueId, b: ValueId) -> ValueId {
+        let (name, width) = (name.into(), self.graph.width(a));
+        let same = self.graph.width(b) == width;
+        self.expect(same, &name, || "a sum of different widths".into());
+        self.push(name, Op::Add { a, b }, width)
+    }
+
+    /// See [`Op::OutputRows`].
+    pub fn output_rows(&mut self, name: impl Into<String>, x: ValueId) -> ValueId {
+        let width = self.graph.width(x);
+        self.push(name, Op::OutputRows { x }, width)
+    }
+
+    /// The graph, or the first mismatch.
+    pub fn finish(self) -> Result<Graph> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(self.graph),
+        }
+    }
+}

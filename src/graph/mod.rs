@@ -1,0 +1,153 @@
+//! The computation as plain data: operations over named values. No device, no storage format, no tactic.
+//!
+//! Every value is a matrix of float32 of shape `(tokens, width)`; `tokens` is known only when a step runs.
+
+mod backend;
+mod build;
+mod step;
+
+pub use backend::{Backend, BackendInfo, Counters, Decode, KvFormat, Ticket};
+pub use build::Builder;
+pub use step::{PAGE_TOKENS, Row, SamplerSettings, Step};
+
+/// A value: the result of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueId(pub usize);
+
+/// A declared weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WeightId(pub usize);
+
+/// A declared rotary position encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RopeId(pub usize);
+
+/// A weight as the model declares it: a matrix `(rows, cols)` with `cols` contracted, or a vector `(1, cols)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weight {
+    /// The project's name, for example `blk.0.attn_q.weight`.
+    pub name: String,
+    /// Outputs; 1 for a vector.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Matrices may be stored in any format, vectors are float32 on every backend.
+    pub kind: WeightKind,
+}
+
+/// See [`Weight::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightKind {
+    /// Used by `Embed` and `MatMul`.
+    Matrix,
+    /// Used by norms.
+    Vector,
+}
+
+/// Which elements of a head a rotation pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopePairs {
+    /// `(i, i + rotary_dims / 2)`, as transformers does it (GGUF's NEOX).
+    Halves,
+    /// `(2i, 2i + 1)`, for weights whose rows were permuted to that order (GGUF's NORM, in llama files).
+    Adjacent,
+}
+
+/// A rotary position encoding (RoFormer, arXiv 2104.09864).
+///
+/// The pair `i` of a head turns by `position * inv_freq[i]`; elements from `2 * inv_freq.len()` on stay as they are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// One angular frequency a pair, in radians per position.
+    pub inv_freq: Vec<f32>,
+    /// Which elements are paired.
+    pub pairs: RopePairs,
+}
+
+/// Causal attention with grouped queries. `q` is `(tokens, heads * head_dim)`, `k` and `v` are
+/// `(tokens, kv_heads * head_dim)`. Writes k and v to the layer's pages first, then lets each row attend to all
+/// positions of its sequence up to and including its own: `softmax(scale * q k^T) v`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    /// Index of the layer whose pages hold the keys and values.
+    pub layer: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; query head `h` reads key head `h / (heads / kv_heads)`.
+    pub kv_heads: usize,
+    /// Elements of one head.
+    pub head_dim: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+}
+
+/// An operation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// `y[t] = table[token[t]]`; `(tokens, cols)`.
+    Embed { table: WeightId },
+    /// Each row is cut into `groups` equal parts of width `n`; `y = x / sqrt(mean(x^2) + eps) * weight`, with the
+    /// weight `(1, n)` for every part (Zhang & Sennrich, arXiv 1910.07467).
+    RmsNorm { x: ValueId, weight: WeightId, eps: f32, groups: usize },
+    /// `y[t, r] = sum_c weight[r, c] * x[t, c]`; `(tokens, rows)`.
+    MatMul { x: ValueId, weight: WeightId },
+    /// Rotates every head of `x` by its row's position; `heads` equal parts.
+    Rope { x: ValueId, rope: RopeId, heads: usize },
+    /// See [`Attention`]; `(tokens, heads * head_dim)`.
+    Attention { q: ValueId, k: ValueId, v: ValueId, spec: Attention },
+    /// `silu(gate) * up`, element by element (Shazeer, arXiv 2002.05202).
+    SwiGlu { gate: ValueId, up: ValueId },
+    /// `a + b`, element by element.
+    Add { a: ValueId, b: ValueId },
+    /// Only the rows whose logits were asked for, in that order; `(outputs, width)`.
+    OutputRows { x: ValueId },
+}
+
+impl Op {
+    /// The values it reads.
+    pub fn inputs(&self) -> Vec<ValueId> {
+        match self {
+            Op::Embed { .. } => vec![],
+            Op::RmsNorm { x, .. } | Op::MatMul { x, .. } | Op::Rope { x, .. } | Op::OutputRows { x } => vec![*x],
+            Op::Attention { q, k, v, .. } => vec![*q, *k, *v],
+            Op::SwiGlu { gate, up } => vec![*gate, *up],
+            Op::Add { a, b } => vec![*a, *b],
+        }
+    }
+}
+
+/// One step of the computation; its result is the value of the same index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// The project's name for the result, for example `blk.0.attn_norm`.
+    pub name: String,
+    /// What is done.
+    pub op: Op,
+    /// Columns of the result.
+    pub width: usize,
+}
+
+/// A whole model: nodes in the order of computation. The last node is the logits `(outputs, vocab)`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Graph {
+    /// In the order of computation; node `i` makes `ValueId(i)`.
+    pub nodes: Vec<Node>,
+    /// What must be loaded.
+    pub weights: Vec<Weight>,
+    /// The rotary encodings in use.
+    pub ropes: Vec<Rope>,
+    /// One entry for each layer that keeps keys and values: `kv_heads * head_dim`.
+    pub kv_widths: Vec<usize>,
+}
+
+impl Graph {
+    /// Columns of a value.
+    pub fn width(&self, value: ValueId) -> usize {
+        self.nodes.get(value.0).map_or(0, |node| node.width)
+    }
+
+    /// Columns of the logits.
+    pub fn vocab(&self) -> usize {
+        self.nodes.last().map_or(0, |node| node.width)
+    }
+}

@@ -1,0 +1,73 @@
+//! What one run of a graph is given: rows of tokens, where their keys and values live, and how to choose the next id.
+
+/// Positions that one page of keys and values holds.
+pub const PAGE_TOKENS: usize = 32;
+
+/// One row of the activations: a token at its place in its sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The token's id.
+    pub token: u32,
+    /// Its position, from 0.
+    pub position: u32,
+    /// Index into [`Step::pages`].
+    pub sequence: u32,
+}
+
+/// One run of the graph over some rows. The rows of a sequence come in the order of their positions; keys and values
+/// of earlier positions are in its pages already.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// What is computed.
+    pub rows: &'a [Row],
+    /// For each sequence its pages: position `p` lives in `pages[sequence][p / PAGE_TOKENS]` at `p % PAGE_TOKENS`.
+    pub pages: &'a [Vec<u32>],
+    /// Indices of the rows whose logits are wanted.
+    pub outputs: &'a [u32],
+}
+
+/// How the next id is chosen from logits; the documented order is the order of the fields.
+///
+/// With a temperature of 0 the largest logit wins, the lower id among equals. Otherwise: penalties, temperature,
+/// top-k, top-p, min-p, then a draw whose randomness depends only on `seed` and on the index of the generated token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplerSettings {
+    /// Divides positive and multiplies negative logits of ids in the prompt or the output (CTRL, arXiv 1909.05858); 1 = off.
+    pub repetition_penalty: f32,
+    /// Subtracted once for each time the id was generated; 0 = off.
+    pub frequency_penalty: f32,
+    /// Subtracted once if the id was generated at all; 0 = off.
+    pub presence_penalty: f32,
+    /// Logits are divided by it; 0 = greedy.
+    pub temperature: f32,
+    /// Only the `top_k` largest (and their equals); 0 = off.
+    pub top_k: u32,
+    /// Only the smallest set of the largest whose probabilities reach `top_p` (Holtzman et al., arXiv 1904.09751); 1 = off.
+    pub top_p: f32,
+    /// Only ids at least `min_p` times as likely as the likeliest (arXiv 2407.01082); 0 = off.
+    pub min_p: f32,
+    /// Where the randomness starts.
+    pub seed: u32,
+}
+
+impl Default for SamplerSettings {
+    fn default() -> Self {
+        Self {
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+impl SamplerSettings {
+    /// Whether any penalty is on.
+    pub fn penalises(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0
+    }
+}

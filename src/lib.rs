@@ -1,0 +1,8 @@
+//! Headwater: open-weight language models in the browser tab, on WebGPU.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod format;
+pub mod graph;
+pub mod quant;
+pub mod source;
