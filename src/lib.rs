@@ -4,5 +4,6 @@
 pub mod error;
 pub mod format;
 pub mod graph;
+pub mod model;
 pub mod quant;
 pub mod source;

@@ -3,6 +3,8 @@
 //! A mismatch is a fault of a model file or of a configuration whose numbers do not fit together, so the first one
 //! is kept and [`Builder::finish`] reports it; the methods themselves stay free of results and read as mathematics.
 
+use std::collections::BTreeMap;
+
 use super::{Attention, Graph, Node, Op, Rope, RopeId, ValueId, Weight, WeightId, WeightKind};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -10,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Default)]
 pub struct Builder {
     graph: Graph,
+    declared: BTreeMap<String, WeightId>,
     error: Option<Error>,
 }
 
@@ -31,14 +34,16 @@ impl Builder {
     }
 
     fn declare(&mut self, name: String, rows: usize, cols: usize, kind: WeightKind) -> WeightId {
-        let weights = &self.graph.weights;
-        if let Some(known) = weights.iter().position(|weight| weight.name == name) {
-            let same = weights[known].rows == rows && weights[known].cols == cols;
+        if let Some(known) = self.declared.get(&name).copied() {
+            let weight = &self.graph.weights[known.0];
+            let same = weight.rows == rows && weight.cols == cols && weight.kind == kind;
             self.expect(same, &name, || "declared twice with different shapes".into());
-            return WeightId(known);
+            return known;
         }
+        let id = WeightId(self.graph.weights.len());
+        self.declared.insert(name.clone(), id);
         self.graph.weights.push(Weight { name, rows, cols, kind });
-        WeightId(self.graph.weights.len() - 1)
+        id
     }
 
     /// Declares a matrix `(rows, cols)`, or finds it when it was declared before.
@@ -49,6 +54,11 @@ impl Builder {
     /// Declares a vector of `cols` elements.
     pub fn vector(&mut self, name: impl Into<String>, cols: usize) -> WeightId {
         self.declare(name.into(), 1, cols, WeightKind::Vector)
+    }
+
+    /// Columns of a value.
+    pub fn width(&self, value: ValueId) -> usize {
+        self.graph.width(value)
     }
 
     /// Declares a rotary encoding.
@@ -64,7 +74,14 @@ impl Builder {
     }
 
     /// See [`Op::RmsNorm`].
-    pub fn rms_norm(&mut self, name: impl Into<String>, x: ValueId, weight: WeightId, eps: f32, groups: usize) -> ValueId {
+    pub fn rms_norm(
+        &mut self,
+        name: impl Into<String>,
+        x: ValueId,
+        weight: WeightId,
+        eps: f32,
+        groups: usize,
+    ) -> ValueId {
         let (name, width) = (name.into(), self.graph.width(x));
         let cols = self.graph.weights[weight.0].cols;
         self.expect(cols.checked_mul(groups) == Some(width), &name, || {
@@ -86,12 +103,21 @@ impl Builder {
         let (name, width) = (name.into(), self.graph.width(x));
         let rotary_dims = self.graph.ropes[rope.0].inv_freq.len() * 2;
         let fits = heads > 0 && width % heads == 0 && rotary_dims <= width / heads;
-        self.expect(fits, &name, || format!("{rotary_dims} rotary dimensions in {heads} heads over a width of {width}"));
+        self.expect(fits, &name, || {
+            format!("{rotary_dims} rotary dimensions in {heads} heads over a width of {width}")
+        });
         self.push(name, Op::Rope { x, rope, heads }, width)
     }
 
     /// See [`Attention`].
-    pub fn attention(&mut self, name: impl Into<String>, q: ValueId, k: ValueId, v: ValueId, spec: Attention) -> ValueId {
+    pub fn attention(
+        &mut self,
+        name: impl Into<String>,
+        q: ValueId,
+        k: ValueId,
+        v: ValueId,
+        spec: Attention,
+    ) -> ValueId {
         let name = name.into();
         let (wide, narrow) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let widths = (self.graph.width(q), self.graph.width(k), self.graph.width(v));
