@@ -3,7 +3,9 @@
 
 pub mod error;
 pub mod format;
+pub mod gpu;
 pub mod graph;
+pub mod kernel;
 pub mod model;
 pub mod quant;
 pub mod source;
