@@ -7,4 +7,5 @@ pub mod format;
 pub mod graph;
 pub mod model;
 pub mod quant;
+pub mod sample;
 pub mod source;
