@@ -1,6 +1,7 @@
 //! Headwater: open-weight language models in the browser tab, on WebGPU.
 #![forbid(unsafe_code)]
 
+pub mod cpu;
 pub mod error;
 pub mod format;
 pub mod gpu;
@@ -8,4 +9,5 @@ pub mod graph;
 pub mod kernel;
 pub mod model;
 pub mod quant;
+pub mod sample;
 pub mod source;
