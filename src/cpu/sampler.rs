@@ -288,6 +288,9 @@ mod tests {
         let chi_square: f64 = buckets.iter().map(|count| (f64::from(*count) - 1000.0).powi(2) / 1000.0).sum();
         assert!(chi_square < 63.0 + 4.0 * (2.0f64 * 63.0).sqrt(), "{chi_square}");
         // Fixed numbers, so that the kernel can be held to the same ones.
-        assert_eq!([uniform(0, 0), uniform(1, 0), uniform(1, 1)].map(|u| (u * 16_777_216.0) as u32), [3_194_371, 15_280_721, 2_625_959]);
+        assert_eq!(
+            [uniform(0, 0), uniform(1, 0), uniform(1, 1)].map(|u| (u * 16_777_216.0) as u32),
+            [3_194_371, 15_280_721, 2_625_959]
+        );
     }
 }
