@@ -4,7 +4,9 @@
 pub mod cpu;
 pub mod error;
 pub mod format;
+pub mod gpu;
 pub mod graph;
+pub mod kernel;
 pub mod model;
 pub mod quant;
 pub mod sample;
