@@ -57,13 +57,8 @@ fn flatten(values: &mut BTreeMap<String, Value>, key: String, json: &Json) -> Re
         Json::Bool(bool) => drop(values.insert(key, Value::Bool(*bool))),
         Json::String(text) => drop(values.insert(key, Value::Text(text.clone()))),
         Json::Number(number) => {
-            drop(values.insert(
-                key,
-                integer(json).map_or_else(
-                    || Value::Number(number.as_f64().unwrap_or(f64::NAN)),
-                    |integer| Value::Integer(integer),
-                ),
-            ))
+            let float = Value::Number(number.as_f64().unwrap_or(f64::NAN));
+            values.insert(key, integer(json).map_or(float, Value::Integer));
         }
     }
     Ok(())

@@ -45,7 +45,7 @@ pub const SAFETENSORS_DIMENSIONS: usize = 16;
 /// Hub folders: bytes of `tokenizer.json`.
 pub const TOKENIZER_BYTES: u64 = 64 << 20;
 /// Hub folders: bytes of `model.safetensors.index.json`.
-pub const INDEX_BYTES: u64 = 64 << 20;
+pub const INDEX_BYTES: u64 = 32 << 20;
 /// Hub folders: bytes of every other file that is read whole (`config.json`, ...).
 pub const CONFIG_BYTES: u64 = 4 << 20;
 /// Hub folders: objects and arrays inside one another, in any JSON file.

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::json::check_depth;
 use super::limits::{
@@ -127,6 +127,9 @@ fn check(name: String, entry: Entry, taken: u64, data: u64, file_size: u64) -> R
     if name.len() > SAFETENSORS_NAME_BYTES {
         return Err(limits::exceeded("bytes of a tensor's name", name.len(), SAFETENSORS_NAME_BYTES));
     }
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return Err(malformed("this is no name for a tensor"));
+    }
     let (begin, end) = entry.data_offsets;
     if begin != taken {
         let what = if begin < taken { "overlap the tensor before" } else { "leave a hole" };
@@ -135,7 +138,11 @@ fn check(name: String, entry: Entry, taken: u64, data: u64, file_size: u64) -> R
     let size_bytes =
         end.checked_sub(begin).ok_or_else(|| malformed(format!("its bytes end at {end} and begin at {begin}")))?;
     if entry.shape.len() > SAFETENSORS_DIMENSIONS {
-        return Err(limits::exceeded("dimensions", entry.shape.len(), SAFETENSORS_DIMENSIONS));
+        return Err(limits::exceeded(
+            "dimensions",
+            format!("more than {SAFETENSORS_DIMENSIONS}"),
+            SAFETENSORS_DIMENSIONS,
+        ));
     }
     let unsupported = |dtype: &str, known: &str| {
         let supported: Vec<_> = DTYPES.iter().filter(|dtype| dtype.format.is_some()).map(|dtype| dtype.name).collect();
@@ -180,8 +187,30 @@ fn check(name: String, entry: Entry, taken: u64, data: u64, file_size: u64) -> R
 #[derive(Deserialize)]
 struct Entry {
     dtype: String,
+    #[serde(deserialize_with = "shape")]
     shape: Vec<u64>,
     data_offsets: (u64, u64),
+}
+
+/// A shape, of which one dimension more than the limit is kept: enough to see that there are too many.
+fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<u64>, D::Error> {
+    struct Dimensions;
+    impl<'de> Visitor<'de> for Dimensions {
+        type Value = Vec<u64>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a shape")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> std::result::Result<Vec<u64>, A::Error> {
+            let mut shape = Vec::new();
+            while let Some(dimension) = sequence.next_element()? {
+                if shape.len() <= SAFETENSORS_DIMENSIONS {
+                    shape.push(dimension);
+                }
+            }
+            Ok(shape)
+        }
+    }
+    deserializer.deserialize_seq(Dimensions)
 }
 
 /// The header as it stands, every entry kept even if its name comes twice.

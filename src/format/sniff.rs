@@ -16,8 +16,11 @@ pub(super) enum Kind {
     Unknown,
 }
 
+/// A test of a file's first bytes, and what the file is when they pass.
+type Sign = (fn(&[u8]) -> bool, &'static str);
+
 /// Files that people take for models, in the order of the tests.
-const FOREIGN: &[(fn(&[u8]) -> bool, &str)] = &[
+const FOREIGN: &[Sign] = &[
     (<[u8]>::is_empty, "an empty file"),
     (|bytes| bytes.starts_with(b"version https://git-lfs"), "a Git LFS pointer, not the file that it stands for"),
     (is_html, "an HTML page (perhaps an error or sign-in page saved in place of the file)"),
@@ -34,7 +37,7 @@ const FOREIGN: &[(fn(&[u8]) -> bool, &str)] = &[
     (|bytes| bytes.starts_with(b"BZh"), "a bzip2 archive"),
     (|bytes| bytes.starts_with(b"\x89HDF"), "an HDF5 file (Keras)"),
     (|bytes| bytes.get(4..8) == Some(b"TFL3"), "a TensorFlow Lite model"),
-    (|bytes| OLD_GGML.iter().any(|magic| bytes.starts_with(*magic)), "a GGML file from before GGUF"),
+    (|bytes| OLD_GGML.iter().any(|magic| bytes.starts_with(magic)), "a GGML file from before GGUF"),
     (is_onnx, "an ONNX model"),
 ];
 
@@ -54,7 +57,7 @@ pub(super) fn sniff(bytes: &[u8]) -> Kind {
 
 fn is_html(bytes: &[u8]) -> bool {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
-    let tags: [&[u8]; 4] = [b"<!doctype", b"<html", b"<head", b"<?xml"];
+    let tags: [&[u8]; 2] = [b"<!doctype html", b"<html"];
     tags.iter().any(|tag| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag)))
 }
 

@@ -60,26 +60,18 @@ async fn read_header(source: &dyn Source) -> Result<Header> {
     }
 }
 
-/// The values of the small tensors that are there.
-async fn read_small_tensors(source: &dyn Source, tensors: &[TensorInfo]) -> Result<BTreeMap<String, Vec<f32>>> {
-    let mut small = BTreeMap::new();
-    for tensor in tensors.iter().filter(|tensor| SMALL_TENSORS.contains(&tensor.name.as_str())) {
-        let format = tensor.format.format();
-        let numbers = tensor.shape.iter().try_fold(1_usize, |product, dim| product.checked_mul(*dim));
-        let numbers = match numbers {
-            Some(numbers) if numbers <= SMALL_TENSOR_NUMBERS => numbers,
-            _ => {
-                let found = format!("{:?}", tensor.shape);
-                return Err(limits::exceeded("numbers", found, SMALL_TENSOR_NUMBERS).at(&tensor.name));
-            }
-        };
-        let len = usize::try_from(tensor.size_bytes).map_err(|_| malformed("too large").at(&tensor.name))?;
-        let bytes = source.read(tensor.offset, len).await.at(|| tensor.name.clone())?;
-        let mut values = vec![0.0; numbers];
-        (format.decode)(&bytes, &mut values);
-        small.insert(tensor.name.clone(), values);
-    }
-    Ok(small)
+/// The values of a small tensor.
+async fn read_small(source: &dyn Source, tensor: &TensorInfo) -> Result<Vec<f32>> {
+    let numbers = tensor.shape.iter().try_fold(1_usize, |product, dim| product.checked_mul(*dim));
+    let (Some(numbers), Ok(len)) =
+        (numbers.filter(|numbers| *numbers <= SMALL_TENSOR_NUMBERS), usize::try_from(tensor.size_bytes))
+    else {
+        return Err(limits::exceeded("numbers", format!("{:?}", tensor.shape), SMALL_TENSOR_NUMBERS));
+    };
+    let bytes = source.read(tensor.offset, len).await?;
+    let mut values = vec![0.0; numbers];
+    (tensor.format.format().decode)(&bytes, &mut values);
+    Ok(values)
 }
 
 /// What one or several files say together becomes a checkpoint.
@@ -99,10 +91,12 @@ async fn assemble(
         .text("general.architecture")?
         .ok_or_else(|| malformed("the key is missing").at("general.architecture"))?
         .to_owned();
-    for (file, source) in files.iter().enumerate() {
-        let own: Vec<_> = tensors.iter().filter(|tensor| tensor.file == file).cloned().collect();
-        let small = read_small_tensors(source.as_ref(), &own).await.at(|| source.name().to_owned())?;
-        metadata.small_tensors.extend(small);
+    for tensor in tensors.iter().filter(|tensor| SMALL_TENSORS.contains(&tensor.name.as_str())) {
+        if let Some(source) = files.get(tensor.file) {
+            let values = read_small(source.as_ref(), tensor).await;
+            let values = values.at(|| tensor.name.clone()).at(|| source.name().to_owned())?;
+            metadata.small_tensors.insert(tensor.name.clone(), values);
+        }
     }
     Ok(Checkpoint { metadata, tensors, files })
 }
