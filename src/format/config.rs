@@ -1,4 +1,5 @@
-//! `config.json` to values: nested keys are joined with dots, and what transformers 5 writes gets the hub's older names.
+//! `config.json` to values: nested keys are joined with dots, and what transformers 5 writes gets the hub's older
+//! names.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +38,7 @@ pub(super) fn values(config: &Map<String, Json>) -> Result<BTreeMap<String, Valu
 /// The depth of `json` was checked when it was parsed.
 fn flatten(values: &mut BTreeMap<String, Value>, key: String, json: &Json) -> Result<()> {
     if values.len() >= CONFIG_VALUES {
-        return Err(limits::exceeded("values", format!("more than {CONFIG_VALUES}"), CONFIG_VALUES));
+        return Err(limits::passed("values", CONFIG_VALUES));
     }
     match json {
         Json::Null => {}

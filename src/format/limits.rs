@@ -53,6 +53,11 @@ pub const JSON_DEPTH: usize = 64;
 /// Hub folders: values of `config.json` once nested keys are joined.
 pub const CONFIG_VALUES: usize = 65_536;
 
+/// The error for a limit that was passed, by how much nobody counted.
+pub(super) fn passed(what: &str, limit: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::LimitExceeded, format!("{what}: more than {limit}, which is the limit"))
+}
+
 /// The error for a limit that was passed.
 pub(super) fn exceeded(what: &str, found: impl std::fmt::Display, limit: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::LimitExceeded, format!("{what}: {found}, the limit is {limit}"))

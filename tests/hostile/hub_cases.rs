@@ -21,7 +21,11 @@ pub fn safetensors(header: impl AsRef<[u8]>, data: usize) -> Vec<u8> {
 
 /// A small file that is right.
 pub fn small() -> Vec<u8> {
-    let header = r#"{"__metadata__":{"format":"pt"},"a.weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]}}"#;
+    let header = concat!(
+        r#"{"__metadata__":{"format":"pt"},"#,
+        r#""a.weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"#,
+        r#""b":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]}}"#,
+    );
     safetensors(header, 32)
 }
 
@@ -50,6 +54,7 @@ fn header_cases() -> Vec<Case> {
         one("6 an array", safetensors("[]", 0), Fails(MalformedSafetensors, file)),
         one("7 leading space", safetensors(" {}", 0), Fails(MalformedSafetensors, &["start with {"])),
         one("8 trailing spaces", safetensors("{}   ", 0), Loads),
+        one("8 a length that looks like gzip", safetensors(format!("{:35615}", "{}"), 0), Loads),
         one("8 trailing letters", safetensors("{}x", 0), Fails(MalformedSafetensors, file)),
         one("9 200 deep", deep(200), Fails(LimitExceeded, &["model.safetensors", "nesting"])),
         one("9 100,000 deep", deep(100_000), Fails(LimitExceeded, &["model.safetensors", "nesting"])),
@@ -189,6 +194,16 @@ fn index_cases() -> Vec<Case> {
             &format!(r#"{{"weight_map":{{"a":"{a}","b":"{b}","c":"{b}"}}}}"#),
             Fails(MalformedSafetensors, &["c: ", "lacks"]),
         ),
+        Case::new(
+            "C-S 24 a shard that is a pointer",
+            files(&[
+                ("config.json", CONFIG),
+                ("a.safetensors", &small()),
+                ("b.safetensors", LFS),
+                ("model.safetensors.index.json", br#"{"weight_map":{"a.weight":"a.safetensors","c":"b.safetensors"}}"#),
+            ]),
+            Fails(UnsupportedFormat, &["b.safetensors", "LFS"]),
+        ),
         sharded("24 a shard that is a number", r#"{"weight_map":{"a":1}}"#, Fails(MalformedSafetensors, &["index"])),
         sharded("24 no map", "{}", Fails(MalformedSafetensors, &["weight_map"])),
         sharded(
@@ -258,17 +273,17 @@ const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a
 
 fn foreign_cases() -> Vec<Case> {
     const PICKLE: &[u8] = b"\x80\x02}q\x00X\x06\x00\x00\x00weightq\x01K\x01s.";
-    const ZIP: &[u8] = b"PK\x03\x04\x00\x00\x08\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x10\x00\x12\x00archive/data.pkl";
+    let zip = [b"PK\x03\x04", &[0; 26][..], b"archive/data.pkl"].concat();
     let as_model = |id: &str, name: &str, bytes: &[u8], words: &'static [&'static str]| {
         Case::new(format!("C-X {id}"), files(&[(name, bytes)]), Fails(UnsupportedFormat, words))
     };
     vec![
         as_model("1 pickle", "pytorch_model.bin", PICKLE, &["pytorch_model.bin", "pickle"]),
-        as_model("1 pickle in a ZIP archive", "model.pt", ZIP, &["model.pt", "pickle"]),
+        as_model("1 pickle in a ZIP archive", "model.pt", &zip, &["model.pt", "pickle"]),
         as_model("1 pickle named like safetensors", "model.safetensors", PICKLE, &["model.safetensors", "pickle"]),
         Case::new(
             "C-X 1 pickle in a folder",
-            files(&[("config.json", CONFIG), ("pytorch_model.bin", ZIP)]),
+            files(&[("config.json", CONFIG), ("pytorch_model.bin", &zip)]),
             Fails(UnsupportedFormat, &["pytorch_model.bin", "pickle"]),
         ),
         as_model("2 HTML", "model.gguf", b"\n <!DOCTYPE html><title>Sign in</title>", &["model.gguf", "HTML"]),

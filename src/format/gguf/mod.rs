@@ -1,6 +1,7 @@
 //! GGUF, versions 2 and 3, little endian: one file, or the shards of a split model.
 //!
-//! The specification is ggml's `docs/gguf.md`; where it is loose, the checks are those of ggml's own reader or stricter.
+//! The specification is ggml's `docs/gguf.md`; where it is loose, the checks are those of ggml's own reader or
+//! stricter.
 
 mod header;
 mod reader;
@@ -22,6 +23,8 @@ pub(super) use split::open_all;
 
 /// How every GGUF file begins.
 pub(super) const MAGIC: &[u8] = b"GGUF";
+
+const ARCHITECTURE_KEY: &str = "general.architecture";
 
 /// The first read; enough for the header of a model without a vocabulary.
 const FIRST_READ_BYTES: u64 = 256 << 10;
@@ -87,10 +90,10 @@ async fn assemble(
         companions: BTreeMap::new(),
         small_tensors: BTreeMap::new(),
     };
-    metadata.architecture = metadata
-        .text("general.architecture")?
-        .ok_or_else(|| malformed("the key is missing").at("general.architecture"))?
-        .to_owned();
+    let first = || files.first().map(|file| file.name().to_owned()).unwrap_or_default();
+    let architecture = metadata.text(ARCHITECTURE_KEY).at(first)?;
+    let missing = || malformed("the key is missing").at(ARCHITECTURE_KEY).at(first());
+    metadata.architecture = architecture.ok_or_else(missing)?.to_owned();
     for tensor in tensors.iter().filter(|tensor| SMALL_TENSORS.contains(&tensor.name.as_str())) {
         if let Some(source) = files.get(tensor.file) {
             let values = read_small(source.as_ref(), tensor).await;
