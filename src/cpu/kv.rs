@@ -5,6 +5,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{KvFormat, PAGE_TOKENS};
+use crate::quant::widen;
 
 /// `(n_pages * PAGE_TOKENS, width)`.
 enum Cells {
@@ -39,7 +40,11 @@ impl Cells {
 
     fn read(&self, start: usize, out: &mut [f32]) {
         match self {
-            Cells::F16(cells) => cells[start..start + out.len()].convert_to_f32_slice(out),
+            Cells::F16(cells) => {
+                for (cell, out) in cells[start..start + out.len()].iter().zip(out) {
+                    *out = widen(*cell);
+                }
+            }
             Cells::F32(cells) => out.copy_from_slice(&cells[start..start + out.len()]),
         }
     }
