@@ -15,11 +15,13 @@ use crate::kernel::Use;
 pub struct DeviceOptions {
     /// Use subgroups where the device has them. On the web only to be set when the loader asked for the feature.
     pub subgroups: bool,
+    /// Bind no more than this at a time, where the device would allow more; matrices are split accordingly.
+    pub max_binding_bytes: Option<u64>,
 }
 
 impl Default for DeviceOptions {
     fn default() -> Self {
-        Self { subgroups: !WEB }
+        Self { subgroups: !WEB, max_binding_bytes: None }
     }
 }
 
@@ -32,7 +34,7 @@ struct Inner {
     queue: wgpu::Queue,
     name: String,
     dialect: Dialect,
-    limits: wgpu::Limits,
+    max_binding_bytes: u64,
     counters: Cell<Counters>,
     /// The first fault that no call reported: a lost device or an error outside every scope.
     fault: Arc<Mutex<Option<(ErrorKind, String)>>>,
@@ -62,15 +64,18 @@ impl Device {
         let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
         let features = adapter.features() & wanted;
         let limits = adapter.limits();
+        let device_binding_bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let max_binding_bytes = options.max_binding_bytes.unwrap_or(u64::MAX).min(device_binding_bytes);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("headwater"),
             required_features: features,
-            required_limits: limits.clone(),
+            required_limits: limits,
             ..Default::default()
         };
-        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| {
-            Error::new(ErrorKind::GpuUnavailable, "the adapter gave no device").caused_by(error)
-        })?;
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|error| Error::new(ErrorKind::GpuUnavailable, "the adapter gave no device").caused_by(error))?;
         let dialect = match WEB {
             true => Dialect { subgroups: options.subgroups, subgroups_directive: true },
             false => Dialect {
@@ -100,7 +105,7 @@ impl Device {
             (false, false) => format!("{} ({})", info.name, info.driver),
         };
         let counters = Cell::new(Counters::default());
-        Ok(Self(Rc::new(Inner { device, queue, name, dialect, limits, counters, fault })))
+        Ok(Self(Rc::new(Inner { device, queue, name, dialect, max_binding_bytes, counters, fault })))
     }
 
     pub(super) fn raw(&self) -> &wgpu::Device {
@@ -117,7 +122,7 @@ impl Device {
 
     /// Largest piece of a buffer that a kernel can bind, in bytes.
     pub(super) fn max_binding_bytes(&self) -> u64 {
-        self.0.limits.max_storage_buffer_binding_size.min(self.0.limits.max_buffer_size)
+        self.0.max_binding_bytes
     }
 
     pub(super) fn counters(&self) -> Counters {

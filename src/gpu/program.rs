@@ -51,7 +51,12 @@ impl Pipelines {
         &self.weights_layout
     }
 
-    fn get(&mut self, kernel: &'static Kernel, format: Option<FormatId>, constants: &[(&'static str, f64)]) -> wgpu::ComputePipeline {
+    fn get(
+        &mut self,
+        kernel: &'static Kernel,
+        format: Option<FormatId>,
+        constants: &[(&'static str, f64)],
+    ) -> wgpu::ComputePipeline {
         let numbers = constants.iter().map(|(name, value)| (*name, value.to_bits())).collect();
         let (device, layouts) = (&self.device, &mut self.layouts);
         let layout = layouts.entry(kernel.name).or_insert_with(|| device.layout(kernel.bindings));
@@ -113,14 +118,15 @@ impl Program {
         (max_rows, max_outputs): (usize, usize),
         state: wgpu::Buffer,
     ) -> Result<Self> {
-        let elements = |(width, domain): &(usize, Domain)| {
-            width * if *domain == Domain::Rows { max_rows } else { max_outputs }
-        };
+        let elements =
+            |(width, domain): &(usize, Domain)| width * if *domain == Domain::Rows { max_rows } else { max_outputs };
         let sizes: Vec<u64> = lowered.buffers.iter().map(|buffer| elements(buffer) as u64 * 4).collect();
         let activation_bytes = sizes.iter().sum();
         let label = format!("{class:?} activations");
         let activations = device
-            .guarded(activation_bytes, || Ok(sizes.iter().map(|size| device.storage(&label, *size)).collect::<Vec<_>>()))
+            .guarded(activation_bytes, || {
+                Ok(sizes.iter().map(|size| device.storage(&label, *size)).collect::<Vec<_>>())
+            })
             .await?;
 
         use wgpu::BufferUsages as U;

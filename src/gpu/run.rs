@@ -143,31 +143,6 @@ impl Gpu {
         [self.matrices.size_bytes() + self.shared.norms.size(), self.kv_bytes, activations]
     }
 
-    fn check_step(&self, step: &Step<'_>) -> Result<()> {
-        let wrong = |words: String| Err(Error::new(ErrorKind::InvalidArgument, words));
-        let vocab = self.graph.vocab();
-        if step.rows.is_empty() {
-            return wrong("a step without rows".into());
-        }
-        for row in step.rows {
-            if row.token as usize >= vocab {
-                return wrong(format!("token id {} is outside the vocabulary of {vocab}", row.token));
-            }
-            let pages = step.pages.get(row.sequence as usize);
-            let page = pages.and_then(|pages| pages.get(row.position as usize / PAGE_TOKENS));
-            if page.is_none_or(|page| *page as usize >= self.n_pages) {
-                return wrong(format!("position {} has no page", row.position));
-            }
-        }
-        if !step.outputs.is_sorted() {
-            return wrong("output rows out of order".into());
-        }
-        match step.outputs.last().filter(|&&output| output as usize >= step.rows.len()) {
-            Some(output) => wrong(format!("output row {output} of a step of {} rows", step.rows.len())),
-            None => Ok(()),
-        }
-    }
-
     /// Uploads a step to the prefill program.
     fn write_step(&self, rows: &[Row], pages: &[Vec<u32>], outputs: &[u32]) -> Result<()> {
         let most = PREFILL_ROWS;
@@ -337,15 +312,28 @@ impl Backend for Gpu {
     fn forward<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>> {
         Box::pin(async move {
             self.device.check()?;
-            self.check_step(step)?;
-            let mut logits = Vec::with_capacity(step.outputs.len() * self.graph.vocab());
+            let vocab = self.graph.vocab();
+            step.check(vocab, self.n_pages, PREFILL_ROWS)?;
+            if step.outputs.len() > step.rows.len() {
+                return Err(Error::new(ErrorKind::InvalidArgument, "more outputs than rows"));
+            }
+            let mut logits = vec![0.0; step.outputs.len() * vocab];
             // Rows in chunks whose outputs have room; keys and values of earlier chunks are in their pages.
             for (index, rows) in step.rows.chunks(self.max_outputs).enumerate() {
                 let first = word(index * self.max_outputs);
                 let last = first + word(rows.len());
-                let inside = |output: &&u32| (first..last).contains(*output);
-                let outputs: Vec<u32> = step.outputs.iter().filter(inside).map(|output| output - first).collect();
-                logits.extend(self.forward_chunk(rows, step.pages, &outputs).await?);
+                let inside = |(_, output): &(usize, u32)| (first..last).contains(output);
+                let wanted: Vec<(usize, u32)> = step.outputs.iter().copied().enumerate().filter(inside).collect();
+                for wanted in wanted.chunks(self.max_outputs) {
+                    let outputs: Vec<u32> = wanted.iter().map(|(_, output)| output - first).collect();
+                    let found = self.forward_chunk(rows, step.pages, &outputs).await?;
+                    for ((slot, _), row) in wanted.iter().zip(found.chunks_exact(vocab)) {
+                        logits[slot * vocab..][..vocab].copy_from_slice(row);
+                    }
+                }
+                if wanted.is_empty() {
+                    self.forward_chunk(rows, step.pages, &[]).await?;
+                }
             }
             Ok(logits)
         })
@@ -368,9 +356,9 @@ impl Backend for Gpu {
 
     fn prefill(&self, step: &Step<'_>) -> Result<Option<Ticket>> {
         self.device.check()?;
-        self.check_step(step)?;
-        if step.rows.len() > PREFILL_ROWS || step.outputs.len() > 1 {
-            let words = format!("{} rows and {} outputs in one prefill", step.rows.len(), step.outputs.len());
+        step.check(self.graph.vocab(), self.n_pages, PREFILL_ROWS)?;
+        if step.outputs.len() > 1 {
+            let words = format!("{} outputs in one prefill", step.outputs.len());
             return Err(Error::new(ErrorKind::InvalidArgument, words));
         }
         self.write_step(step.rows, step.pages, step.outputs)?;
@@ -392,7 +380,8 @@ impl Backend for Gpu {
         self.device.check()?;
         let end = u64::from(chain.position) + u64::from(chain.count);
         if chain.count == 0 || chain.count > MAX_CHAIN || end > (chain.pages.len() * PAGE_TOKENS) as u64 {
-            let words = format!("{} steps from position {} in {} pages", chain.count, chain.position, chain.pages.len());
+            let words =
+                format!("{} steps from position {} in {} pages", chain.count, chain.position, chain.pages.len());
             return Err(Error::new(ErrorKind::InvalidArgument, words));
         }
         let vocab = self.graph.vocab();

@@ -31,10 +31,7 @@ pub(super) fn rms_norm(
     Launch {
         kernel: &RMS_NORM,
         weights: None,
-        constants: vec![
-            ("WG", lanes(cols / 4, 128)),
-            ("OUTPUTS", f64::from(u8::from(domain == Domain::Outputs))),
-        ],
+        constants: vec![("WG", lanes(cols / 4, 128)), ("OUTPUTS", f64::from(u8::from(domain == Domain::Outputs)))],
         params,
         buffers: vec![Buffer::State, Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
         grid_x: word(groups),
