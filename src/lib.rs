@@ -6,3 +6,4 @@ pub mod format;
 pub mod graph;
 pub mod quant;
 pub mod source;
+pub mod tokenizer;

@@ -5,8 +5,7 @@ use half::f16;
 
 use super::Format;
 
-pub(super) const Q4_0: Format =
-    Format { name: "q4_0", gguf_type: 2, block_weights: 32, block_bytes: 18, decode };
+pub(super) const Q4_0: Format = Format { name: "q4_0", gguf_type: 2, block_weights: 32, block_bytes: 18, decode };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     for (block, weights) in bytes.as_chunks::<18>().0.iter().zip(out.as_chunks_mut::<32>().0) {
