@@ -1,6 +1,7 @@
 //! Headwater: open-weight language models in the browser tab, on WebGPU.
 #![forbid(unsafe_code)]
 
+pub mod cpu;
 pub mod error;
 pub mod format;
 pub mod graph;
