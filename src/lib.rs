@@ -1,7 +1,9 @@
 //! Headwater: open-weight language models in the browser tab, on WebGPU.
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod cpu;
+pub mod engine;
 pub mod error;
 pub mod format;
 pub mod graph;
