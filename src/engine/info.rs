@@ -10,7 +10,7 @@ use super::options::DEFAULT_CONTEXT;
 use crate::chat::Template;
 use crate::error::Result;
 use crate::format::Checkpoint;
-use crate::graph::SamplerSettings;
+use crate::sample::SampleOptions;
 use crate::model::{self, Plan};
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
@@ -33,22 +33,6 @@ pub struct TemplateInfo {
     pub source: String,
     /// A hash of its text.
     pub hash: String,
-}
-
-/// The sampling that applies where a request is silent.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SamplingInfo {
-    /// 0 = greedy.
-    pub temperature: f32,
-    /// 0 = off.
-    pub top_k: u32,
-    /// 1 = off.
-    pub top_p: f32,
-    /// 0 = off.
-    pub min_p: f32,
-    /// 1 = off.
-    pub repetition_penalty: f32,
 }
 
 /// What runs a loaded model.
@@ -93,8 +77,8 @@ pub struct Info {
     pub template: Option<TemplateInfo>,
     /// Its licence, where the files tell it.
     pub license: Option<String>,
-    /// Sampling where a request is silent.
-    pub sampling: SamplingInfo,
+    /// Sampling where a request is silent, from `generation_config.json`.
+    pub sampling: SampleOptions,
     /// What runs it; absent when it was only inspected.
     pub backend: Option<Runtime>,
     /// What its user should know.
@@ -106,7 +90,7 @@ pub fn inspect(checkpoint: &Checkpoint) -> Result<Info> {
     let plan = model::plan(checkpoint)?;
     let tokenizer = Tokenizer::from_metadata(&checkpoint.metadata)?;
     let template = Template::from_metadata(&checkpoint.metadata)?;
-    describe(checkpoint, &plan, &tokenizer, template.as_ref(), &defaults::sampling(&checkpoint.metadata)?)
+    describe(checkpoint, &plan, &tokenizer, template.as_ref(), defaults::sampling(&checkpoint.metadata)?)
 }
 
 /// The description of a model whose parts are made already.
@@ -115,7 +99,7 @@ pub(super) fn describe(
     plan: &Plan,
     tokenizer: &Tokenizer,
     template: Option<&Template>,
-    defaults: &SamplerSettings,
+    sampling: SampleOptions,
 ) -> Result<Info> {
     let mut formats: BTreeMap<String, u64> = BTreeMap::new();
     let mut parameters = 0_u64;
@@ -143,13 +127,7 @@ pub(super) fn describe(
         template: template
             .map(|template| TemplateInfo { source: template.source().to_owned(), hash: template.hash().to_owned() }),
         license: metadata.text("general.license")?.map(str::to_owned),
-        sampling: SamplingInfo {
-            temperature: defaults.temperature,
-            top_k: defaults.top_k,
-            top_p: defaults.top_p,
-            min_p: defaults.min_p,
-            repetition_penalty: defaults.repetition_penalty,
-        },
+        sampling,
         backend: None,
         warnings: Vec::new(),
     })

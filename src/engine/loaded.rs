@@ -11,7 +11,7 @@ use super::stats::{Stats, Totals, Traffic};
 use super::turn::Turns;
 use crate::chat::{RenderOptions, Template};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Backend, SamplerSettings};
+use crate::graph::Backend;
 use crate::tokenizer::Tokenizer;
 
 /// Submits that are under way at once where the backend works beside us; more would only be dropped at the end.
@@ -22,8 +22,6 @@ pub(super) struct Loaded {
     pub(super) backend: Box<dyn Backend>,
     pub(super) tokenizer: Tokenizer,
     pub(super) template: Option<Template>,
-    /// Sampling where a request is silent.
-    pub(super) sampling: SamplerSettings,
     /// Tokens that prompt and reply may have together.
     pub(super) context: usize,
     pub(super) info: Info,

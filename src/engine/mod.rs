@@ -21,7 +21,7 @@ mod stop;
 mod turn;
 
 pub use bench::{BenchReport, BenchRequest, CountersPerToken, Rate};
-pub use info::{FileInfo, Info, Runtime, SamplingInfo, TemplateInfo, inspect};
+pub use info::{FileInfo, Info, Runtime, TemplateInfo, inspect};
 pub use options::{BackendChoice, DEFAULT_CONTEXT, Environment, LoadOptions, Phase, Progress};
 pub use reply::{FinishReason, GenerationResult, Piece, Timings, Usage};
 pub use request::{GenerateRequest, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};
@@ -107,7 +107,7 @@ impl Engine {
         sink: &mut dyn FnMut(&Piece),
     ) -> Result<GenerationResult> {
         let loaded = self.loaded()?;
-        let settings = request.settings(&loaded.sampling, &loaded.environment.seed)?;
+        let settings = request.settings(&loaded.info.sampling, &loaded.environment.seed)?;
         let input = TemplateInput {
             tools: request.tools.as_ref(),
             variables: request.template_variables.clone(),

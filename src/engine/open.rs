@@ -11,8 +11,9 @@ use super::turn::Turns;
 use super::{defaults, info};
 use crate::chat::Template;
 use crate::cpu::Cpu;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::format::Checkpoint;
+use crate::gpu::{Device, DeviceOptions, Gpu};
 use crate::graph::{Backend, KvFormat, PAGE_TOKENS};
 use crate::model::{self, Plan, WeightSink};
 use crate::tokenizer::Tokenizer;
@@ -32,7 +33,7 @@ pub(super) async fn load(
     let tokenizer = Tokenizer::from_metadata(&checkpoint.metadata)?;
     let template = Template::from_metadata(&checkpoint.metadata)?;
     let sampling = defaults::sampling(&checkpoint.metadata)?;
-    let mut info = info::describe(checkpoint, &plan, &tokenizer, template.as_ref(), &sampling)?;
+    let mut info = info::describe(checkpoint, &plan, &tokenizer, template.as_ref(), sampling)?;
     let weight_bytes = plan.weight_bytes();
 
     let mut loading = Loading { checkpoint, plan: &plan, kv, n_pages: context.div_ceil(PAGE_TOKENS), progress };
@@ -59,7 +60,6 @@ pub(super) async fn load(
         backend,
         tokenizer,
         template,
-        sampling,
         context,
         info,
         traffic: Traffic::of(&plan, kv_element_bytes),
@@ -95,7 +95,10 @@ impl Loading<'_> {
     }
 
     async fn gpu(&mut self) -> Result<Box<dyn Backend>> {
-        Err(Error::new(ErrorKind::GpuUnavailable, "this build has no GPU backend"))
+        let device = Device::open(DeviceOptions::default()).await?;
+        self.report(Phase::Compile, 0, self.plan.weight_bytes())?;
+        let gpu = Gpu::new(&device, self.plan, self.kv, self.n_pages).await?;
+        self.fill(gpu).await
     }
 
     async fn cpu(&mut self) -> Result<Box<dyn Backend>> {

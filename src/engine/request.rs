@@ -6,11 +6,14 @@ use serde_json::{Map, Value};
 
 use super::json::{self, invalid, not_yet};
 use crate::chat::Message;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::SamplerSettings;
+use crate::sample::SampleOptions;
 
 /// Stop strings of one request, at most.
 pub const MAX_STOPS: usize = 64;
+/// Largest `maxTokens`.
+const MAX_TOKENS: f64 = u32::MAX as f64;
 /// Bytes of one stop string, at most.
 pub const MAX_STOP_BYTES: usize = 1024;
 
@@ -142,7 +145,7 @@ impl GenerateRequest {
     }
 
     /// Checks every option. `seed` draws one where the request has none.
-    pub(super) fn settings(&self, defaults: &SamplerSettings, seed: impl FnOnce() -> u32) -> Result<Settings> {
+    pub(super) fn settings(&self, defaults: &SampleOptions, seed: impl FnOnce() -> u32) -> Result<Settings> {
         match self.on_overflow.as_deref() {
             None | Some("error") => {}
             Some("truncate-middle" | "sliding") => return Err(not_yet("onOverflow")),
@@ -159,21 +162,32 @@ impl GenerateRequest {
         if self.parse_special && !matches!(self.prompt, Prompt::Text(_)) {
             return Err(invalid("this option needs a prompt of text").at("parseSpecial"));
         }
+        let sampling = SampleOptions {
+            repetition_penalty: self.repetition_penalty,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            seed: self.seed,
+        };
         Ok(Settings {
-            sampler: SamplerSettings {
-                repetition_penalty: REPETITION_PENALTY.float(self.repetition_penalty)?.unwrap_or(defaults.repetition_penalty),
-                frequency_penalty: FREQUENCY_PENALTY.float(self.frequency_penalty)?.unwrap_or(defaults.frequency_penalty),
-                presence_penalty: PRESENCE_PENALTY.float(self.presence_penalty)?.unwrap_or(defaults.presence_penalty),
-                temperature: TEMPERATURE.float(self.temperature)?.unwrap_or(defaults.temperature),
-                top_k: TOP_K.integer(self.top_k)?.unwrap_or(defaults.top_k),
-                top_p: TOP_P.float(self.top_p)?.unwrap_or(defaults.top_p),
-                min_p: MIN_P.float(self.min_p)?.unwrap_or(defaults.min_p),
-                seed: SEED.integer(self.seed)?.unwrap_or_else(seed),
-            },
-            max_tokens: MAX_TOKENS.integer(self.max_tokens)?.map_or(usize::MAX, |count| count as usize),
+            sampler: sampling.or(defaults).settings(if self.seed.is_some() { 0 } else { seed() })?,
+            max_tokens: self.max_tokens()?,
             stops: self.stops()?,
             ignore_eos: self.ignore_eos,
         })
+    }
+
+    fn max_tokens(&self) -> Result<usize> {
+        match self.max_tokens {
+            None => Ok(usize::MAX),
+            Some(count) if (1.0..=MAX_TOKENS).contains(&count) && count.fract() == 0.0 => Ok(count as usize),
+            Some(count) => {
+                Err(invalid(format!("{count} is not a whole number from 1 to {MAX_TOKENS}")).at("maxTokens"))
+            }
+        }
     }
 
     fn stops(&self) -> Result<Vec<String>> {
@@ -203,50 +217,83 @@ pub(super) struct Settings {
     pub(super) ignore_eos: bool,
 }
 
-/// The values that a numeric option may have: `least ..= most`, and 0 where that switches it off.
-pub(super) struct Range {
-    name: &'static str,
-    least: f64,
-    most: f64,
-    zero: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::{GenerateRequest, PLANNED, Prompt};
+    use crate::error::ErrorKind;
+    use crate::sample::SampleOptions;
 
-const MAX_TOKENS: Range = Range::new("maxTokens", 1.0, u32::MAX as f64);
-// Below 1e-6 a division of logits could overflow; such a wish is greedy choice, whose name is 0.
-pub(super) const TEMPERATURE: Range = Range::new("temperature", 1e-6, 100.0).or_zero();
-pub(super) const TOP_K: Range = Range::new("topK", 0.0, u32::MAX as f64);
-pub(super) const TOP_P: Range = Range::new("topP", 0.0, 1.0);
-pub(super) const MIN_P: Range = Range::new("minP", 0.0, 1.0);
-pub(super) const REPETITION_PENALTY: Range = Range::new("repetitionPenalty", 0.01, 100.0);
-const FREQUENCY_PENALTY: Range = Range::new("frequencyPenalty", -100.0, 100.0);
-const PRESENCE_PENALTY: Range = Range::new("presencePenalty", -100.0, 100.0);
-const SEED: Range = Range::new("seed", 0.0, u32::MAX as f64);
-
-impl Range {
-    const fn new(name: &'static str, least: f64, most: f64) -> Self {
-        Self { name, least, most, zero: false }
+    #[test]
+    fn a_prompt_is_text_messages_or_ids() {
+        let read = |prompt: &str| GenerateRequest::from_json(&format!(r#"{{"prompt": {prompt}}}"#)).map(|r| r.prompt);
+        assert!(matches!(read(r#""Once""#), Ok(Prompt::Text(text)) if text == "Once"));
+        assert!(matches!(read("[1, 2]"), Ok(Prompt::Ids(ids)) if ids == [1, 2]));
+        assert!(matches!(read("[]"), Ok(Prompt::Ids(ids)) if ids.is_empty()));
+        let messages = read(r#"[{"role": "user", "content": "Hi"}]"#);
+        assert!(matches!(messages, Ok(Prompt::Messages(messages)) if messages.len() == 1));
+        for (prompt, named) in [
+            ("7", "prompt: a text"),
+            ("[1, -2]", "item 1"),
+            (r#"[1, "a"]"#, "item 1"),
+            (r#"[{"role": "user", "content": "Hi"}, {"content": "x"}]"#, "item 1"),
+        ] {
+            let error = read(prompt).expect_err(prompt);
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains(named), "{prompt}: {error}");
+        }
     }
 
-    const fn or_zero(self) -> Self {
-        Self { zero: true, ..self }
+    #[test]
+    fn what_cannot_be_honoured_is_named() {
+        for option in PLANNED {
+            let error = GenerateRequest::from_json(&format!(r#"{{"prompt": "x", "{option}": 1}}"#)).expect_err(option);
+            assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, *option));
+            assert!(error.message().contains("not supported yet"), "{error}");
+        }
+        for (json, named) in [
+            (r#"{"prompt": "x", "colour": 1}"#, "colour"),
+            (r#"{"prompt": "x", "temperature": "hot"}"#, "temperature"),
+            (r#"{"prompt": "x", "stop": 3}"#, "stop"),
+            (r#"{"temperature": 1}"#, "prompt"),
+        ] {
+            let error = GenerateRequest::from_json(json).expect_err(json);
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains(named), "{json}: {error}");
+        }
     }
 
-    fn outside(&self, value: f64, what: &str) -> Error {
-        let zero = if self.zero { "0 or " } else { "" };
-        invalid(format!("{value} is {what}{zero}{} ..= {}", self.least, self.most)).at(self.name)
+    #[test]
+    fn values_out_of_range_name_option_value_and_range() {
+        let long = "x".repeat(2000);
+        for (option, value, words) in [
+            ("maxTokens", "0", "0 is not a whole number from 1"),
+            ("maxTokens", "1.5", "1.5 is not a whole number"),
+            ("temperature", "-1", "-1 is not a number from 0 to 100"),
+            ("topP", "1.5", "1.5 is not a number from 0 to 1"),
+            ("seed", "-1", "-1 is not a whole number from 0"),
+            ("stop", r#""""#, "0 bytes is outside 1 ..="),
+            ("stop", &format!("[{long:?}]"), "2000 bytes is outside 1 ..="),
+            ("stop", &format!("[{}\"a\"]", "\"a\",".repeat(64)), "65 stop strings"),
+            ("onOverflow", r#""sliding""#, "not supported yet"),
+            ("onOverflow", r#""explode""#, "explode"),
+            ("tools", "[]", "needs a prompt of messages"),
+            ("templateVariables", r#"{"a": 1}"#, "needs a prompt of messages"),
+        ] {
+            let request = GenerateRequest::from_json(&format!(r#"{{"prompt": "x", "{option}": {value}}}"#));
+            let request = request.expect("of the right type");
+            let error = request.settings(&SampleOptions::default(), || 0).expect_err(option);
+            assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, option));
+            assert!(error.message().contains(words), "{option}: {error}");
+        }
     }
 
-    /// The value as the sampler wants it.
-    pub(super) fn float(&self, value: Option<f64>) -> Result<Option<f32>> {
-        let Some(value) = value else { return Ok(None) };
-        let inside = (self.least..=self.most).contains(&value) || (self.zero && value == 0.0);
-        if inside { Ok(Some(value as f32)) } else { Err(self.outside(value, "outside ")) }
-    }
-
-    /// The value as a whole number.
-    pub(super) fn integer(&self, value: Option<f64>) -> Result<Option<u32>> {
-        let Some(value) = value else { return Ok(None) };
-        let inside = (self.least..=self.most).contains(&value) && value.fract() == 0.0;
-        if inside { Ok(Some(value as u32)) } else { Err(self.outside(value, "no whole number in ")) }
+    #[test]
+    fn the_request_wins_over_the_model_and_a_seed_is_drawn_only_where_none_is_given() {
+        let own = SampleOptions { temperature: Some(0.6), top_k: Some(20.0), ..SampleOptions::default() };
+        let request = GenerateRequest::from_json(r#"{"prompt": "x", "temperature": 0, "seed": 5}"#).expect("valid");
+        let settings = request.settings(&own, || panic!("a seed is given")).expect("valid");
+        assert_eq!((settings.sampler.temperature, settings.sampler.top_k, settings.sampler.seed), (0.0, 20, 5));
+        let request = GenerateRequest::new(Prompt::Text("x".into()));
+        assert_eq!(request.settings(&own, || 9).expect("valid").sampler.seed, 9);
     }
 }
