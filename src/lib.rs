@@ -13,3 +13,4 @@ pub mod model;
 pub mod quant;
 pub mod sample;
 pub mod source;
+pub mod tokenizer;
