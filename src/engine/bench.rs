@@ -147,12 +147,14 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
     let (depth, start) = (request.depth, request.depth.max(1));
     let vocab = u32::try_from(loaded.info.vocab_size.max(1)).unwrap_or(u32::MAX);
     // Any ids do; these are spread over the vocabulary so that the embedding table is not read from one place.
-    let ids: Vec<u32> = (1..=u32::MAX).map(|i| i.wrapping_mul(0x9E37_79B9) % vocab).take(depth + request.prefill).collect();
+    let ids: Vec<u32> =
+        (1..=u32::MAX).map(|i| i.wrapping_mul(0x9E37_79B9) % vocab).take(depth + request.prefill).collect();
     backend.start_reply(&SamplerSettings::default(), &ids)?;
 
     // Once through everything first, so that no pipeline is made and no page touched for the first time in what is timed.
     prefill(loaded, session, &ids).await?;
-    decode(loaded, session, request.decode.min(backend.decode_chain().max(1) as usize).min(loaded.context - ids.len())).await?;
+    decode(loaded, session, request.decode.min(backend.decode_chain().max(1) as usize).min(loaded.context - ids.len()))
+        .await?;
 
     session.finish(backend, depth).await?;
     let (before, began) = (backend.counters(), now());

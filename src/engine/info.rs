@@ -10,8 +10,8 @@ use super::options::DEFAULT_CONTEXT;
 use crate::chat::Template;
 use crate::error::Result;
 use crate::format::Checkpoint;
-use crate::sample::SampleOptions;
 use crate::model::{self, Plan};
+use crate::sample::SampleOptions;
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
 
@@ -31,7 +31,7 @@ pub struct FileInfo {
 pub struct TemplateInfo {
     /// The file or key it came from.
     pub source: String,
-    /// A hash of its text.
+    /// A short hash of its text, to tell templates apart.
     pub hash: String,
 }
 
@@ -89,7 +89,7 @@ pub struct Info {
 pub fn inspect(checkpoint: &Checkpoint) -> Result<Info> {
     let plan = model::plan(checkpoint)?;
     let tokenizer = Tokenizer::from_metadata(&checkpoint.metadata)?;
-    let template = Template::from_metadata(&checkpoint.metadata)?;
+    let template = Template::from_metadata(&checkpoint.metadata, &tokenizer)?;
     describe(checkpoint, &plan, &tokenizer, template.as_ref(), defaults::sampling(&checkpoint.metadata)?)
 }
 
@@ -124,8 +124,10 @@ pub(super) fn describe(
         formats,
         files,
         stop_ids: tokenizer.stop_ids().to_vec(),
-        template: template
-            .map(|template| TemplateInfo { source: template.source().to_owned(), hash: template.hash().to_owned() }),
+        template: template.map(|template| TemplateInfo {
+            source: template.source().to_owned(),
+            hash: template.fingerprint().to_owned(),
+        }),
         license: metadata.text("general.license")?.map(str::to_owned),
         sampling,
         backend: None,

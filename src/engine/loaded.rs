@@ -88,7 +88,9 @@ impl Loaded {
         let vocab = self.info.vocab_size;
         match ids.iter().position(|id| *id as usize >= vocab) {
             _ if ids.is_empty() => Err(empty("the list of ids")),
-            Some(index) => Err(invalid(format!("item {index}: the id is outside 0 ..= {}", vocab.saturating_sub(1))).at("prompt")),
+            Some(index) => {
+                Err(invalid(format!("item {index}: the id is outside 0 ..= {}", vocab.saturating_sub(1))).at("prompt"))
+            }
             None => Ok(()),
         }
     }
@@ -98,7 +100,8 @@ impl Loaded {
         if len.saturating_add(reply) <= self.context {
             return Ok(());
         }
-        let room = format!("the prompt has {len} tokens and the context has room for {}", self.context.saturating_sub(reply));
+        let room =
+            format!("the prompt has {len} tokens and the context has room for {}", self.context.saturating_sub(reply));
         let note = if reply > 0 { " before the first token of a reply" } else { "" };
         Err(Error::new(ErrorKind::ContextFull, room + note))
     }

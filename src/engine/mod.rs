@@ -129,7 +129,10 @@ impl Engine {
         loaded.check_room(ids.len(), 0)?;
         let size_bytes = ids.len().saturating_mul(loaded.info.vocab_size).saturating_mul(size_of::<f32>());
         if size_bytes > MAX_LOGITS_BYTES {
-            let message = format!("the logits of {} tokens are {size_bytes} bytes, at most {MAX_LOGITS_BYTES} are given", ids.len());
+            let message = format!(
+                "the logits of {} tokens are {size_bytes} bytes, at most {MAX_LOGITS_BYTES} are given",
+                ids.len()
+            );
             return Err(Error::new(ErrorKind::LimitExceeded, message));
         }
         loaded.turns.take(async |session| score(&loaded, session, ids).await).await

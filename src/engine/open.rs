@@ -31,7 +31,7 @@ pub(super) async fn load(
     let plan = model::plan(checkpoint)?;
     let (kv, context) = (options.kv()?, options.context_of(plan.hyper.context)?);
     let tokenizer = Tokenizer::from_metadata(&checkpoint.metadata)?;
-    let template = Template::from_metadata(&checkpoint.metadata)?;
+    let template = Template::from_metadata(&checkpoint.metadata, &tokenizer)?;
     let sampling = defaults::sampling(&checkpoint.metadata)?;
     let mut info = info::describe(checkpoint, &plan, &tokenizer, template.as_ref(), sampling)?;
     let weight_bytes = plan.weight_bytes();

@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn options_are_read_as_the_package_writes_them() {
-        let options = LoadOptions::from_json(r#"{"backend": "webgpu", "context": 64, "kvFormat": "f32"}"#).expect("valid");
+        let options =
+            LoadOptions::from_json(r#"{"backend": "webgpu", "context": 64, "kvFormat": "f32"}"#).expect("valid");
         assert_eq!((options.backend, options.context, options.exact), (BackendChoice::Gpu, Some(64), false));
         assert_eq!(options.kv().expect("valid"), KvFormat::F32);
         assert_eq!(options.context_of(512).expect("inside"), 64);

@@ -123,7 +123,7 @@ impl Transcript<'_> {
             }
         }
         if end.is_some() {
-            piece.text.push_str(&self.stop_text.push(&self.decoder.finish()));
+            piece.text.push_str(&self.stop_text.push(&self.decoder.finish()?));
             if self.stop_text.found() {
                 end = Some(FinishReason::Stop);
             } else {

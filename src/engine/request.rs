@@ -112,8 +112,23 @@ pub struct GenerateRequest {
 
 /// Options that the package's interface names and that come with later issues.
 const PLANNED: &[&str] = &[
-    "typicalP", "topNSigma", "xtc", "dry", "mirostat", "penaltyWindow", "logitBias", "n", "logprobs", "topLogprobs",
-    "json", "regex", "grammar", "toolChoice", "reasoning", "adapter", "prefill",
+    "typicalP",
+    "topNSigma",
+    "xtc",
+    "dry",
+    "mirostat",
+    "penaltyWindow",
+    "logitBias",
+    "n",
+    "logprobs",
+    "topLogprobs",
+    "json",
+    "regex",
+    "grammar",
+    "toolChoice",
+    "reasoning",
+    "adapter",
+    "prefill",
 ];
 
 impl GenerateRequest {
@@ -154,7 +169,8 @@ impl GenerateRequest {
             }
         }
         if !matches!(self.prompt, Prompt::Messages(_)) {
-            let misplaced = [("tools", self.tools.is_some()), ("templateVariables", !self.template_variables.is_empty())];
+            let misplaced =
+                [("tools", self.tools.is_some()), ("templateVariables", !self.template_variables.is_empty())];
             if let Some((name, _)) = misplaced.iter().find(|(_, given)| *given) {
                 return Err(invalid("this option needs a prompt of messages").at(*name));
             }
@@ -201,7 +217,8 @@ impl GenerateRequest {
         }
         match stops.iter().find(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
             Some(stop) => {
-                Err(invalid(format!("a stop string of {} bytes is outside 1 ..= {MAX_STOP_BYTES}", stop.len())).at("stop"))
+                Err(invalid(format!("a stop string of {} bytes is outside 1 ..= {MAX_STOP_BYTES}", stop.len()))
+                    .at("stop"))
             }
             None => Ok(stops),
         }

@@ -20,7 +20,9 @@ pub(super) struct Traffic {
 impl Traffic {
     pub(super) fn of(plan: &Plan, kv_element_bytes: usize) -> Self {
         let bytes = |WeightId(index): WeightId, rows: Option<usize>| {
-            let (Some(weight), Some(format)) = (plan.graph.weights.get(index), plan.formats.get(index)) else { return 0 };
+            let (Some(weight), Some(format)) = (plan.graph.weights.get(index), plan.formats.get(index)) else {
+                return 0;
+            };
             let row_bytes = format.row_bytes(weight.cols).unwrap_or(0);
             row_bytes as u64 * rows.unwrap_or(weight.rows) as u64
         };

@@ -89,7 +89,8 @@ mod tests {
     /// Ready at the second poll.
     async fn pause() {
         let mut paused = false;
-        std::future::poll_fn(|_| if std::mem::replace(&mut paused, true) { Poll::Ready(()) } else { Poll::Pending }).await
+        std::future::poll_fn(|_| if std::mem::replace(&mut paused, true) { Poll::Ready(()) } else { Poll::Pending })
+            .await
     }
 
     #[test]
