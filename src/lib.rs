@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+pub mod chat;
 pub mod cpu;
 pub mod engine;
 pub mod error;

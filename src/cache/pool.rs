@@ -35,7 +35,11 @@ impl Pool {
         let Some(rest) = self.free.len().checked_sub(count) else {
             return Err(Error::new(
                 ErrorKind::ContextFull,
-                format!("{count} more pages of keys and values are needed, {} of {} are free", self.free.len(), self.total),
+                format!(
+                    "{count} more pages of keys and values are needed, {} of {} are free",
+                    self.free.len(),
+                    self.total
+                ),
             ));
         };
         for page in self.free.drain(rest..).rev() {
