@@ -100,3 +100,60 @@ pub(super) fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
 pub(super) fn output_rows(x: &[f32], outputs: &[u32], width: usize) -> Vec<f32> {
     outputs.iter().flat_map(|row| &x[*row as usize * width..][..width]).copied().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(len: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn dot_of_odd_lengths() {
+        for len in [0, 1, 15, 16, 17, 100, 1000] {
+            let (a, mut b) = (numbers(len), numbers(len));
+            b.reverse();
+            let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            assert!((f64::from(dot(&a, &b)) - exact).abs() < 1e-5, "{len}");
+        }
+    }
+
+    #[test]
+    fn both_pairings_rotate_the_same_pairs_and_leave_the_rest() {
+        let rope_of = |pairs| Rope { inv_freq: vec![1.0, 0.5], pairs };
+        let row = [Row { token: 0, position: 3, sequence: 0 }];
+        let (halves, adjacent) = (rope_of(RopePairs::Halves), rope_of(RopePairs::Adjacent));
+        // Two heads of five elements; pairs (a, b), (c, d); the fifth stays.
+        let found =
+            rope(&[1.0, 3.0, 2.0, 4.0, 9.0, 1.0, 3.0, 2.0, 4.0, 9.0], RopePairs::Halves, &angles(&halves, &row), 1, 2);
+        let other = rope(
+            &[1.0, 2.0, 3.0, 4.0, 9.0, 1.0, 2.0, 3.0, 4.0, 9.0],
+            RopePairs::Adjacent,
+            &angles(&adjacent, &row),
+            1,
+            2,
+        );
+        for head in 0..2 {
+            let (found, other) = (&found[head * 5..][..5], &other[head * 5..][..5]);
+            assert_eq!([found[0], found[2], found[1], found[3], found[4]], *other);
+            let (sin, cos) = 3f32.sin_cos();
+            assert!((other[0] - (cos - 2.0 * sin)).abs() < 1e-6 && (other[1] - (2.0 * cos + sin)).abs() < 1e-6);
+            assert_eq!(other[4], 9.0);
+        }
+    }
+
+    #[test]
+    fn norm_of_parts() {
+        let y = rms_norm(&[3.0, 4.0, 0.0, 0.0], &[1.0, 2.0], 0.0);
+        let scale = 1.0 / 12.5f32.sqrt();
+        assert!((y[0] - 3.0 * scale).abs() < 1e-6 && (y[1] - 8.0 * scale).abs() < 1e-6);
+        assert!(y[2].is_nan(), "0 / sqrt(0 + 0)");
+        assert_eq!(rms_norm(&[0.0, 0.0], &[1.0, 2.0], 1e-6), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn swiglu_of_large_numbers_stays_a_number() {
+        assert_eq!(swiglu(&[0.0, 1000.0, -1000.0], &[5.0, 2.0, 2.0]), [0.0, 2000.0, 0.0]);
+    }
+}

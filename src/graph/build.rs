@@ -124,7 +124,7 @@ impl Builder {
         self.expect(widths == (wide, narrow, narrow), &name, || {
             format!("queries, keys and values of widths {widths:?} where ({wide}, {narrow}, {narrow}) are needed")
         });
-        let grouped = spec.kv_heads > 0 && spec.heads % spec.kv_heads == 0;
+        let grouped = spec.kv_heads > 0 && spec.heads.is_multiple_of(spec.kv_heads);
         self.expect(grouped, &name, || format!("{} heads do not share {} key heads evenly", spec.heads, spec.kv_heads));
         let in_order = self.graph.kv_widths.len() == spec.layer;
         self.expect(in_order, &name, || format!("layer {} out of order", spec.layer));
