@@ -33,8 +33,10 @@
 //! - *shapes*: matrices are `(rows, cols)` with `cols` contracted; activations `(tokens, width)`.
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod chat;
 pub mod cpu;
+pub mod engine;
 pub mod error;
 pub mod format;
 pub mod gpu;
