@@ -30,8 +30,8 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let length = state[m + 8u + row] + 1u;
     let pages = state[m + 8u + m + row];
 
-    let from = (row * params.stride + params.q_offset + head * params.head_dim) / 4u;
-    for (var i = lane.index; i < n4; i += WG) { query[i] = qkv[from + i] * params.scale; }
+    let start = (row * params.stride + params.q_offset + head * params.head_dim) / 4u;
+    for (var i = lane.index; i < n4; i += WG) { query[i] = qkv[start + i] * params.scale; }
     workgroupBarrier();
 
     var largest = -3.0e38;

@@ -1,5 +1,6 @@
 // SWIGLU: y = silu(a) * b, else y = a + b; element by element. One invocation makes four elements.
 override SWIGLU: bool = false;
+override OUTPUTS: bool = false;                                        // the rows are the step's outputs
 
 struct Params {
     cols: u32, a_offset: u32, a_stride: u32, b_offset: u32, b_stride: u32, y_offset: u32, y_stride: u32, max_rows: u32,
@@ -14,7 +15,7 @@ struct Params {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = id.y;
-    if (id.x >= params.cols / 4u || row >= state[params.max_rows]) { return; }
+    if (id.x >= params.cols / 4u || row >= state[params.max_rows + select(0u, 1u, OUTPUTS)]) { return; }
     let va = a[(params.a_offset + row * params.a_stride) / 4u + id.x];
     let vb = b[(params.b_offset + row * params.b_stride) / 4u + id.x];
     let at = (params.y_offset + row * params.y_stride) / 4u + id.x;

@@ -8,9 +8,9 @@ struct Params { cols: u32, first_row: u32, rows: u32, max_rows: u32 }  // this s
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let groups = params.cols / 8u;
-    let row = id.x / groups;
-    let group = id.x % groups;
-    if (row >= state[params.max_rows]) { return; }
+    let row = id.y;
+    let group = id.x;
+    if (group >= groups || row >= state[params.max_rows]) { return; }
     let token = state[params.max_rows - 1u - row];
     if (token < params.first_row || token - params.first_row >= params.rows) { return; }
     let w = weights8(token - params.first_row, group);

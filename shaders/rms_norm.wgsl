@@ -18,15 +18,15 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let row = workgroup.y;
     if (row >= state[params.max_rows + select(0u, 1u, OUTPUTS)]) { return; }
     let part = workgroup.x * params.cols;
-    let from = (params.x_offset + row * params.x_stride + part) / 4u;
+    let start = (params.x_offset + row * params.x_stride + part) / 4u;
     let to = (params.y_offset + row * params.y_stride + part) / 4u;
     var squares = 0.0;
     for (var i = lane.index; i < params.cols / 4u; i += WG) {
-        squares += dot(x[from + i], x[from + i]);
+        squares += dot(x[start + i], x[start + i]);
     }
     squares = reduce_sum(vec4(squares, 0.0, 0.0, 0.0), lane).x;
     let scale = 1.0 / sqrt(squares / f32(params.cols) + params.eps);
     for (var i = lane.index; i < params.cols / 4u; i += WG) {
-        y[to + i] = x[from + i] * scale * norms[params.norm_offset / 4u + i];
+        y[to + i] = x[start + i] * scale * norms[params.norm_offset / 4u + i];
     }
 }

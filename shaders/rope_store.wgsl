@@ -36,15 +36,15 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let is_q = workgroup.x < params.heads;
     let is_k = !is_q && workgroup.x < params.heads + params.kv_heads;
     var index = workgroup.x;                                           // of the head among its kind
-    var from = params.q_offset;
+    var start = params.q_offset;
     if (is_k) {
         index -= params.heads;
-        from = params.k_offset;
+        start = params.k_offset;
     } else if (!is_q) {
         index -= params.heads + params.kv_heads;
-        from = params.v_offset;
+        start = params.v_offset;
     }
-    let base = row * params.stride + from + index * n;
+    let base = row * params.stride + start + index * n;
 
     var squares = 0.0;
     for (var i = lane.index; i < n; i += WG) {

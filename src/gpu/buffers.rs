@@ -39,8 +39,8 @@ pub fn assign(stages: &[Stage], wanted: &[(usize, Domain)], logits: usize) -> As
     for buffer in order {
         let (first, last) = life[buffer].unwrap_or((0, 0));
         let (width, domain) = wanted[buffer];
-        let free = (0..buffers.len())
-            .find(|&slot| busy_until[slot] < first && buffers[slot].1 == domain && buffer != logits);
+        let free =
+            (0..buffers.len()).find(|&slot| busy_until[slot] < first && buffers[slot].1 == domain && buffer != logits);
         let slot = free.unwrap_or_else(|| {
             buffers.push((0, domain));
             busy_until.push(0);

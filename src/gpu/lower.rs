@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::buffers::{assign, Access};
+use super::buffers::{Access, assign};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Attention, Graph, Op, RopeId, ValueId, WeightId};
 use crate::quant::FormatId;
@@ -83,7 +83,15 @@ pub enum Stage {
     /// A matrix product, with what is fused into it.
     MatMul { matrix: usize, x: Place, y: Place, norm: Option<Norm>, residual: bool, swiglu: bool, domain: Domain },
     /// Norms and rotation of queries and keys, and the write of keys and values into their pages.
-    RopeStore { spec: Attention, q: Place, k: Place, v: Place, q_norm: Option<Norm>, k_norm: Option<Norm>, rope: Option<RopeId> },
+    RopeStore {
+        spec: Attention,
+        q: Place,
+        k: Place,
+        v: Place,
+        q_norm: Option<Norm>,
+        k_norm: Option<Norm>,
+        rope: Option<RopeId>,
+    },
     /// Attention over the pages.
     Attend { spec: Attention, q: Place, y: Place },
     /// `silu(a) * b` or `a + b`.
@@ -243,9 +251,10 @@ fn join_qkv(analysis: &mut Analysis<'_>) {
         let mut runs = vec![];
         for base in bases(analysis.graph, *q, *k, *v) {
             let Some((x, weight)) = analysis.matmul(base) else { break };
-            let alike = run.last().and_then(|&last| analysis.matmul(ValueId(last))).is_none_or(|(last_x, last_weight)| {
-                last_x == x && analysis.formats[last_weight.0] == analysis.formats[weight.0]
-            });
+            let alike =
+                run.last().and_then(|&last| analysis.matmul(ValueId(last))).is_none_or(|(last_x, last_weight)| {
+                    last_x == x && analysis.formats[last_weight.0] == analysis.formats[weight.0]
+                });
             if analysis.weight_uses[weight.0] != 1 || analysis.users[base.0].len() != 1 {
                 break;
             }
@@ -267,7 +276,8 @@ fn join_qkv(analysis: &mut Analysis<'_>) {
 fn join_gate_up(analysis: &mut Analysis<'_>) {
     for (index, node) in analysis.graph.nodes.iter().enumerate() {
         let Op::SwiGlu { gate, up } = node.op else { continue };
-        let (Some((gate_x, gate_weight)), Some((up_x, up_weight))) = (analysis.matmul(gate), analysis.matmul(up)) else {
+        let (Some((gate_x, gate_weight)), Some((up_x, up_weight))) = (analysis.matmul(gate), analysis.matmul(up))
+        else {
             continue;
         };
         let alike = gate_x == up_x && analysis.formats[gate_weight.0] == analysis.formats[up_weight.0];
@@ -287,9 +297,11 @@ fn add_in_place(analysis: &mut Analysis<'_>) {
         for (product, other) in [(b, a), (a, b)] {
             let free = !analysis.done_by.contains_key(&product.0) && !analysis.joined.contains_key(&product.0);
             let alone = analysis.users[product.0].len() == 1 && product != other;
-            let reads_other = analysis.matmul(product).is_some_and(|(x, _)| x == other || analysis.normed(x) == Some(other));
+            let reads_other =
+                analysis.matmul(product).is_some_and(|(x, _)| x == other || analysis.normed(x) == Some(other));
             // The product is computed where the sum stands: the other addend may be overwritten there if nobody reads it later.
-            if free && alone && !reads_other && analysis.matmul(product).is_some() && analysis.last_read(other) == index {
+            if free && alone && !reads_other && analysis.matmul(product).is_some() && analysis.last_read(other) == index
+            {
                 analysis.done_by.insert(product.0, index);
                 analysis.residuals.insert(index, (product.0, other));
                 break;
@@ -362,7 +374,8 @@ pub fn lower(
     without: &[&str],
 ) -> Result<Lowered> {
     let analysis = Analysis::new(graph, formats, class, without);
-    let mut emission = Emission { graph, class, analysis, of_node, places: BTreeMap::new(), buffers: vec![], stages: vec![] };
+    let mut emission =
+        Emission { graph, class, analysis, of_node, places: BTreeMap::new(), buffers: vec![], stages: vec![] };
     for index in 0..graph.nodes.len() {
         emission.emit(index)?;
     }
