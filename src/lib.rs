@@ -6,3 +6,5 @@ pub mod format;
 pub mod graph;
 pub mod quant;
 pub mod source;
+#[cfg(target_arch = "wasm32")]
+pub mod web;

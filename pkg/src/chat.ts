@@ -59,7 +59,10 @@ export class Chat {
     return { usedTokens: this.#usedTokens, totalTokens: this.#model.info.context };
   }
 
-  /** Says something and begins the reply. If the reply fails, the conversation is as it was. */
+  /**
+   * Says something and begins the reply. If the reply fails, the conversation is as it was; if a signal ends it, what it
+   * had said by then stands.
+   */
   send(text: string, options: GenerateOptions = {}): Generation {
     return this.#reply([...this.#messages, { role: "user", content: text }], options);
   }
@@ -103,15 +106,20 @@ export class Chat {
       this.#replying = true;
       const before = this.#messages;
       this.#messages = messages;
+      let text = "";
       try {
         const reply = this.#model.generate(messages, { ...settings, signal: both });
-        for await (const piece of reply) onPiece(piece);
+        for await (const piece of reply) {
+          text += piece.text;
+          onPiece(piece);
+        }
         const result = await reply.result();
         this.#messages = [...messages, { role: "assistant", content: result.text }];
         this.#usedTokens = result.usage.promptTokens + result.usage.completionTokens;
         return result;
       } catch (error) {
-        this.#messages = before;
+        const stopped = error instanceof HeadwaterError && error.kind === "Aborted" && text !== "";
+        this.#messages = stopped ? [...messages, { role: "assistant", content: text }] : before;
         throw error;
       } finally {
         this.#replying = false;

@@ -5,7 +5,8 @@
 import { HeadwaterError, toHeadwaterError, toWire } from "./errors.js";
 import { aborted, type EngineFile } from "./files.js";
 import type { Answers, Call, Connect, FromHost, Post, ToHost } from "./protocol.js";
-import type { Piece, Progress } from "./types.js";
+import type { Report } from "./progress.js";
+import type { Piece } from "./types.js";
 
 /** A way to a host. */
 interface Channel {
@@ -17,7 +18,7 @@ interface Channel {
 /** What happens beside a call's answer. */
 export interface CallEvents {
   readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: ((progress: Progress) => void) | undefined;
+  readonly onProgress?: ((progress: Report) => void) | undefined;
   readonly onPiece?: ((piece: Piece) => void) | undefined;
 }
 

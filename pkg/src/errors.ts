@@ -57,14 +57,12 @@ export const ERROR_KINDS = Object.keys(RETRYABLE) as readonly ErrorKind[];
 
 /** What is known beyond the words. */
 export interface ErrorDetails {
-  /** The place, outermost first: a file, a tensor, a key. */
+  /** The place, outermost first: a file, a tensor, a key, an option. */
   readonly at?: string;
   /** The causes, nearest first. */
   readonly causes?: readonly string[];
   /** The status of an HTTP answer. */
   readonly status?: number;
-  /** The option that was refused. */
-  readonly option?: string;
 }
 
 /** An error as it crosses from the worker. */

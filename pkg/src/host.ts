@@ -6,7 +6,8 @@ import { checkPoison, engineError, memoryBytes, startEngine, WebEngine, whenPois
 import { HeadwaterError, toWire } from "./errors.js";
 import { aborted, openFiles } from "./files.js";
 import type { Answers, Call, FromHost, Post, ToHost } from "./protocol.js";
-import type { ModelInfo, Piece, Progress } from "./types.js";
+import type { Report } from "./progress.js";
+import type { ModelInfo, Piece } from "./types.js";
 
 interface Reading {
   resolve(bytes: Uint8Array): void;
@@ -90,6 +91,8 @@ export class Host {
         return this.#loaded().countTokens(call.prompt);
       case "logits":
         return this.#loaded().logits(call.ids);
+      case "bench":
+        return this.#loaded().bench(call.request);
       case "stats":
         return JSON.stringify({ ...(JSON.parse(this.#loaded().stats()) as object), memoryBytes: memoryBytes() });
       case "dispose":
@@ -103,7 +106,7 @@ export class Host {
     await startEngine(call.wasmUrl);
     const files = await openFiles(call.sources, (file, offset, length) => this.#ask(file, offset, length), signal);
     const onProgress = (json: string): void => {
-      this.#post({ type: "progress", id, progress: JSON.parse(json) as Progress });
+      this.#post({ type: "progress", id, progress: JSON.parse(json) as Report });
     };
     const engine = await WebEngine.load(files, call.options, onProgress, signal);
     if (signal.aborted || this.#disposed) {

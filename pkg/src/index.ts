@@ -9,6 +9,7 @@ import { aborted } from "./files.js";
 import { toJson } from "./json.js";
 import { Model } from "./model.js";
 import { checkLoadOptions, type LoadOptions } from "./options.js";
+import { withRate } from "./progress.js";
 import { resolve, type ModelReference } from "./sources.js";
 
 export { Chat, type ChatOptions, type ContextUsage } from "./chat.js";
@@ -24,10 +25,7 @@ export type * from "./types.js";
 export async function load(reference: ModelReference, options: LoadOptions = {}): Promise<Model> {
   checkLoadOptions(options);
   const { signal, onProgress, worker = true, workerUrl, wasmUrl, ...rest } = options;
-  if (worker !== true && workerUrl !== undefined) {
-    throw new HeadwaterError("InvalidArgument", "workerUrl: used only with worker: true", { option: "workerUrl" });
-  }
-  const engineOptions = toJson("options", rest);
+  const engineOptions = toJson("", rest);
   const { wire, asked } = resolve(reference);
   if (signal?.aborted === true) throw aborted();
   const client = worker === false
@@ -36,7 +34,7 @@ export async function load(reference: ModelReference, options: LoadOptions = {})
   try {
     const url = absolute(wasmUrl);
     const call = { call: "load", sources: wire, options: engineOptions, ...(url === undefined ? {} : { wasmUrl: url }) } as const;
-    return new Model(client, await client.call(call, { signal, onProgress }));
+    return new Model(client, await client.call(call, { signal, onProgress: onProgress && withRate(onProgress) }));
   } catch (error) {
     client.close(new HeadwaterError("Disposed", "the model was never loaded"));
     throw error;

@@ -10,7 +10,7 @@ export const MAX_DEPTH = 64;
 /** Most values (objects, items, texts) in one argument. */
 const MAX_VALUES = 2_000_000;
 
-/** JSON text of `value`; `name` says in errors which argument it is. */
+/** JSON text of `value`; `name` says in errors which argument it is, and is empty for options, which have their own. */
 export function toJson(name: string, value: unknown): string {
   const budget = { left: MAX_VALUES };
   return JSON.stringify(plain(name, value, 0, budget));
@@ -34,7 +34,7 @@ function plain(path: string, value: unknown, depth: number, budget: { left: numb
   }
   if (value === null) return null;
   if (depth === MAX_DEPTH) {
-    throw new HeadwaterError("LimitExceeded", `${path}: nested deeper than ${MAX_DEPTH}`, { option: path });
+    throw new HeadwaterError("LimitExceeded", `${path}: nested deeper than ${MAX_DEPTH}`, { at: path });
   }
   if (Array.isArray(value) || isNumbers(value)) {
     return Array.from(value as ArrayLike<unknown>, (item, index) => plain(`${path}[${index}]`, item, depth + 1, budget));
@@ -46,7 +46,7 @@ function plain(path: string, value: unknown, depth: number, budget: { left: numb
   // Without a prototype, so that a key "__proto__" is a key like any other.
   const copy: Record<string, unknown> = Object.create(null) as Record<string, unknown>;
   for (const [key, item] of Object.entries(value)) {
-    if (item !== undefined) copy[key] = plain(`${path}.${key}`, item, depth + 1, budget);
+    if (item !== undefined) copy[key] = plain(path === "" ? key : `${path}.${key}`, item, depth + 1, budget);
   }
   return copy;
 }
@@ -57,5 +57,5 @@ function isNumbers(value: object): boolean {
 }
 
 function bad(path: string, words: string): HeadwaterError {
-  return new HeadwaterError("InvalidArgument", `${path}: ${words}`, { option: path });
+  return new HeadwaterError("InvalidArgument", `${path}: ${words}`, { at: path });
 }

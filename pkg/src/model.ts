@@ -5,9 +5,9 @@ import { Chat, type ChatOptions } from "./chat.js";
 import { HeadwaterError } from "./errors.js";
 import { Generation } from "./generation.js";
 import { toJson } from "./json.js";
-import { checkGenerateOptions, checkTokenizeOptions, type GenerateOptions, type TokenizeOptions } from "./options.js";
+import { checkCallOptions, type GenerateOptions, type TokenizeOptions } from "./options.js";
 import type { Client } from "./client.js";
-import type { GenerationResult, ModelInfo, Piece, Prompt, Stats } from "./types.js";
+import type { BenchOptions, BenchReport, GenerationResult, ModelInfo, Piece, Prompt, Stats } from "./types.js";
 
 /** A model on this device, made by `load`. Calls may overlap; generations take turns, first come, first served. */
 export class Model {
@@ -23,13 +23,13 @@ export class Model {
   }
 
   /**
-   * Begins a reply: iterate it for the pieces, or await its `result()`. When `options.signal` aborts, the reply ends with
-   * what there is and the finish reason `"abort"`.
+   * Begins a reply: iterate it for the pieces, or await its `result()`. When `options.signal` aborts, both fail with
+   * `Aborted`.
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
-    checkGenerateOptions(options);
-    const { signal, stop, ...rest } = options;
-    const request = toJson("request", { ...rest, stop: typeof stop === "string" ? [stop] : stop, prompt });
+    checkCallOptions("generate", options);
+    const { signal, ...rest } = options;
+    const request = toJson("", { ...rest, prompt });
     const start = async (onPiece: (piece: Piece) => void, both: AbortSignal): Promise<GenerationResult> => {
       const json = await this.#client.call({ call: "generate", request }, { onPiece, signal: both });
       return JSON.parse(json) as GenerationResult;
@@ -44,9 +44,8 @@ export class Model {
 
   /** Token ids of a text. */
   async tokenize(text: string, options: TokenizeOptions = {}): Promise<number[]> {
-    checkTokenizeOptions(options);
     if (typeof text !== "string") throw new HeadwaterError("InvalidArgument", "tokenize takes a text");
-    const call = { call: "tokenize", text, options: toJson("options", options) } as const;
+    const call = { call: "tokenize", text, options: toJson("", options) } as const;
     return JSON.parse(await this.#client.call(call)) as number[];
   }
 
@@ -65,7 +64,12 @@ export class Model {
     return this.#client.call({ call: "logits", ids: toJson("ids", ids) });
   }
 
-  /** Counts since the model was loaded. */
+  /** Times a prefill and a decode of made-up tokens. */
+  async bench(options: BenchOptions = {}): Promise<BenchReport> {
+    return JSON.parse(await this.#client.call({ call: "bench", request: toJson("", options) })) as BenchReport;
+  }
+
+  /** What it has done since it was loaded, and what it holds. */
   async stats(): Promise<Stats> {
     return JSON.parse(await this.#client.call({ call: "stats" })) as Stats;
   }

@@ -1,6 +1,6 @@
 /**
- * What callers may ask for, and the check that nothing is ignored: an option that is unknown, or that this version does
- * not have, is an error that names it. Ranges of values are the engine's to judge.
+ * What callers may ask for. The engine judges the options that reach it, and names those that it does not know or does
+ * not have yet; here are the checks of the few that stay on this side (workers, URLs, listeners, signals).
  */
 import { HeadwaterError } from "./errors.js";
 import type { Progress } from "./types.js";
@@ -9,7 +9,7 @@ import type { Progress } from "./types.js";
 export interface LoadOptions {
   /** `"auto"` (the default) takes WebGPU where there is an adapter, else the processor. */
   backend?: "auto" | "webgpu" | "cpu";
-  /** Positions to keep room for; the default is the model's own context, up to a bound the engine states in `info`. */
+  /** Tokens that prompt and reply may have together; by default the model's own length, at most 4096. */
   context?: number;
   /** How keys and values are stored; `"f16"` by default. */
   kvFormat?: "f16" | "f32";
@@ -27,11 +27,14 @@ export interface LoadOptions {
   signal?: AbortSignal;
 }
 
-/** Options of `generate` and of `Chat.send`. */
+/**
+ * Options of `generate` and of `Chat.send`. Where the sampling is left open, the model's own `generation_config.json`
+ * decides; where it has none, the likeliest token is taken.
+ */
 export interface GenerateOptions {
   /** Most tokens to make; the default is what the context has room for. */
   maxTokens?: number;
-  /** 0 (the default) is greedy. */
+  /** Divides the scores; 0 takes the likeliest token. */
   temperature?: number;
   /** Only the k likeliest; 0 is off. */
   topK?: number;
@@ -49,6 +52,8 @@ export interface GenerateOptions {
   seed?: number;
   /** Texts that end the reply; they are not part of it. */
   stop?: string | readonly string[];
+  /** With a prompt of text: special tokens written in it are special tokens. */
+  parseSpecial?: boolean;
   /** Go on past the end-of-sequence token. */
   ignoreEos?: boolean;
   /** Variables for the chat template. */
@@ -57,7 +62,7 @@ export interface GenerateOptions {
   tools?: readonly unknown[];
   /** What to do when the context is full; only `"error"` in this version. */
   onOverflow?: "error";
-  /** Ends the generation; what was made by then is the result, with the finish reason `"abort"`. */
+  /** Ends the reply with `Aborted`; the pieces that came before stand. */
   signal?: AbortSignal;
 }
 
@@ -69,80 +74,44 @@ export interface TokenizeOptions {
   parseSpecial?: boolean;
 }
 
-const LOAD = ["backend", "context", "kvFormat", "exact", "worker", "workerUrl", "wasmUrl", "onProgress", "signal"];
-const LOAD_LATER = ["revision", "token", "endpoint", "policy", "lock", "adapters", "persist", "onEvent", "selfTest"];
-const GENERATE = [
-  "maxTokens", "temperature", "topK", "topP", "minP", "repetitionPenalty", "frequencyPenalty", "presencePenalty",
-  "seed", "stop", "ignoreEos", "templateVariables", "tools", "onOverflow", "signal",
-];
-const GENERATE_LATER = [
-  "typicalP", "topNSigma", "xtc", "dry", "mirostat", "penaltyWindow", "logitBias", "n", "logprobs", "topLogprobs", "json",
-  "regex", "grammar", "toolChoice", "reasoning", "adapter", "prefill",
-];
-const TOKENIZE = ["addSpecial", "parseSpecial"];
-
 /** An error about one option. */
 export function refuse(option: string, words: string): HeadwaterError {
-  return new HeadwaterError("InvalidArgument", `${option}: ${words}`, { option });
+  return new HeadwaterError("InvalidArgument", `${option}: ${words}`, { at: option });
 }
 
-function check(verb: string, options: object, known: readonly string[], later: readonly string[]): void {
-  if (typeof options !== "object" || options === null) throw refuse("options", `${verb} takes an object`);
-  for (const key of Object.keys(options)) {
-    if (known.includes(key)) continue;
-    throw refuse(key, later.includes(key) ? "not supported yet" : `${verb} has no such option`);
-  }
-}
-
-/** Fails unless `value` is one of `allowed` or left out. */
-function oneOf(option: string, value: unknown, allowed: readonly string[]): void {
-  if (value !== undefined && !allowed.includes(value as string)) {
-    throw refuse(option, `${display(value)} is not one of ${allowed.join(", ")}`);
-  }
-}
-
-function checkSignal(signal: unknown): void {
-  if (signal !== undefined && !(signal instanceof AbortSignal)) throw refuse("signal", "not an AbortSignal");
-}
-
-/** Fails on any option of `load` that is unknown, not supported yet or of the wrong type. */
+/** Fails on what `load` keeps on this side of the border: everything that the engine's JSON cannot carry. */
 export function checkLoadOptions(options: LoadOptions): void {
-  check("load", options, LOAD, LOAD_LATER);
-  oneOf("backend", options.backend, ["auto", "webgpu", "cpu"]);
-  const kvFormat: unknown = options.kvFormat;
-  if (kvFormat === "q8_0" || kvFormat === "q4_0") throw refuse("kvFormat", `${kvFormat} is not supported yet`);
-  oneOf("kvFormat", kvFormat, ["f16", "f32"]);
+  checkObject("load", options);
   const worker: unknown = options.worker;
   if (worker === "shared") throw refuse("worker", '"shared" is not supported yet');
   if (worker !== undefined && typeof worker !== "boolean" && !(worker instanceof Worker)) {
     throw refuse("worker", "takes true, false or a Worker");
+  }
+  if (options.workerUrl !== undefined && worker !== undefined && worker !== true) {
+    throw refuse("workerUrl", "used only with worker: true");
   }
   if (options.onProgress !== undefined && typeof options.onProgress !== "function") {
     throw refuse("onProgress", "not a function");
   }
   for (const option of ["workerUrl", "wasmUrl"] as const) {
     const url: unknown = options[option];
-    if (url !== undefined && typeof url !== "string" && !(url instanceof URL)) throw refuse(option, "not a URL");
+    if (url !== undefined && !(url instanceof URL) && !(typeof url === "string" && URL.canParse(url, location.href))) {
+      throw refuse(option, "not a URL");
+    }
   }
   checkSignal(options.signal);
 }
 
-/** Fails on any option of `generate` that is unknown or not supported yet. */
-export function checkGenerateOptions(options: GenerateOptions): void {
-  check("generate", options, GENERATE, GENERATE_LATER);
-  oneOf("onOverflow", options.onOverflow, ["error"]);
+/** Fails on what a verb keeps on this side of the border. */
+export function checkCallOptions(verb: string, options: { readonly signal?: AbortSignal | undefined }): void {
+  checkObject(verb, options);
   checkSignal(options.signal);
 }
 
-/** Fails on any option of `tokenize` that is unknown or of the wrong type. */
-export function checkTokenizeOptions(options: TokenizeOptions): void {
-  check("tokenize", options, TOKENIZE, []);
-  for (const option of ["addSpecial", "parseSpecial"] as const) {
-    const value: unknown = options[option];
-    if (value !== undefined && typeof value !== "boolean") throw refuse(option, "takes true or false");
-  }
+function checkObject(verb: string, options: unknown): void {
+  if (typeof options !== "object" || options === null) throw refuse("options", `${verb} takes an object`);
 }
 
-function display(value: unknown): string {
-  return typeof value === "string" ? `"${value}"` : String(value);
+function checkSignal(signal: unknown): void {
+  if (signal !== undefined && !(signal instanceof AbortSignal)) throw refuse("signal", "not an AbortSignal");
 }

@@ -3,7 +3,8 @@
  * same over a worker's port and in one thread. Calls carry an `id`; their answer carries the same one.
  */
 import type { WireError } from "./errors.js";
-import type { ModelInfo, Piece, Progress } from "./types.js";
+import type { Report } from "./progress.js";
+import type { ModelInfo, Piece } from "./types.js";
 
 /** A file of a model as it is named across the border. */
 export type WireSource =
@@ -20,6 +21,7 @@ export type Call =
   | { readonly call: "detokenize"; readonly ids: string }
   | { readonly call: "countTokens"; readonly prompt: string }
   | { readonly call: "logits"; readonly ids: string }
+  | { readonly call: "bench"; readonly request: string }
   | { readonly call: "stats" }
   | { readonly call: "dispose" };
 
@@ -31,6 +33,7 @@ export interface Answers {
   detokenize: string;
   countTokens: string;
   logits: Float32Array;
+  bench: string;
   stats: string;
   dispose: undefined;
 }
@@ -49,7 +52,7 @@ export type FromHost =
   | { readonly type: "ready"; readonly locked: boolean }
   | { readonly type: "answer"; readonly id: number; readonly value: Answers[keyof Answers] }
   | { readonly type: "failed"; readonly id: number; readonly error: WireError }
-  | { readonly type: "progress"; readonly id: number; readonly progress: Progress }
+  | { readonly type: "progress"; readonly id: number; readonly progress: Report }
   | { readonly type: "piece"; readonly id: number; readonly piece: Piece }
   /** Asks for bytes of an `asked` source. */
   | { readonly type: "read"; readonly read: number; readonly file: number; readonly offset: number; readonly length: number };

@@ -73,5 +73,5 @@ function isCustom(part: unknown): part is CustomSource {
 }
 
 function bad(words: string): HeadwaterError {
-  return new HeadwaterError("InvalidArgument", words, { option: "reference" });
+  return new HeadwaterError("InvalidArgument", words, { at: "reference" });
 }

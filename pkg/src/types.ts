@@ -13,8 +13,8 @@ export type Prompt = string | readonly Message[] | readonly number[] | Uint32Arr
 
 /** How far loading is. */
 export interface Progress {
-  /** What is being done: `"header"`, `"weights"`, `"prepare"`, ... */
-  readonly phase: string;
+  /** Headers are read, the device is made ready, weights are on their way, the model can be used. */
+  readonly phase: "inspect" | "compile" | "weights" | "ready";
   /** The file that is being read. */
   readonly file: string;
   readonly loadedBytes: number;
@@ -33,8 +33,8 @@ export interface Piece {
   readonly tokens: readonly number[];
 }
 
-/** Why a reply ended: an end token or stop text, the length limit, or the caller's signal. */
-export type FinishReason = "stop" | "length" | "abort";
+/** Why a reply ended: the model or a stop text ended it, or the limit of its length. */
+export type FinishReason = "stop" | "length";
 
 /** A whole reply. */
 export interface GenerationResult {
@@ -55,28 +55,54 @@ export interface Usage {
   readonly completionTokens: number;
 }
 
-/** What a reply cost in time. */
+/** How long a reply took. */
 export interface Timings {
-  /** From the call to the first token. */
+  /** While other replies had their turn. */
+  readonly queuedSecs: number;
+  /** From the start of the work to the first token. */
   readonly firstTokenSecs: number;
-  readonly prefillSecs: number;
+  /** From the first token to the last. */
   readonly decodeSecs: number;
-  readonly tokensPerSecond: number;
+  /** Tokens a second after the first; 0 where there is none. */
+  readonly decodeTokensPerSec: number;
 }
 
 /** What a loaded model is and what runs it. */
 export interface ModelInfo {
+  /** Its own name, or its first file's. */
   readonly name: string;
   readonly architecture: string;
+  /** Numbers in all tensors. */
   readonly parameters: number;
-  /** Bytes of weights by number format. */
-  readonly formats: Readonly<Record<string, number>>;
-  readonly context: number;
+  /** Transformer blocks. */
+  readonly layers: number;
   readonly vocabSize: number;
-  readonly backend: BackendInfo;
-  /** Where the chat template came from and its hash; null when the model has none. */
+  /** Tokens that prompt and reply may have together. */
+  readonly context: number;
+  /** Positions that the model was made for. */
+  readonly trainedContext: number;
+  /** Bytes of tensors by the format they are stored in. */
+  readonly formats: Readonly<Record<string, number>>;
+  readonly files: readonly { readonly name: string; readonly sizeBytes: number }[];
+  /** Ids that end a reply. */
+  readonly stopIds: readonly number[];
+  /** The file or key that the chat template came from, and a hash of its text; null when there is none. */
   readonly template: { readonly source: string; readonly hash: string } | null;
+  readonly license: string | null;
+  /** Sampling where a request is silent. */
+  readonly sampling: Sampling;
+  readonly backend: BackendInfo;
+  /** What its user should know. */
   readonly warnings: readonly string[];
+}
+
+/** How tokens are chosen; see `GenerateOptions`. */
+export interface Sampling {
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly repetitionPenalty: number;
 }
 
 /** What computes. */
@@ -87,10 +113,19 @@ export interface BackendInfo {
   readonly device: string;
   /** What is used of it. */
   readonly features: readonly string[];
+  /** How keys and values are stored. */
+  readonly kvFormat: string;
 }
 
-/** Counts since the model was loaded. */
+/** What a model has done since it was loaded, and what it holds. */
 export interface Stats {
+  /** Replies that came to their end. */
+  readonly replies: number;
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+  readonly weightBytes: number;
+  readonly kvBytes: number;
   readonly counters: Counters;
   /** Size of the engine's linear memory, which never shrinks: its peak. */
   readonly memoryBytes: number;
@@ -98,13 +133,64 @@ export interface Stats {
 
 /** Exact counts of what was asked of the device. */
 export interface Counters {
+  /** Kernel launches. */
+  readonly dispatches: number;
+  /** Compute passes. */
+  readonly passes: number;
+  /** Queue submits. */
+  readonly submits: number;
+  /** Uploads. */
+  readonly writes: number;
+  readonly writeBytes: number;
+  /** Bytes mapped for reading. */
+  readonly readBytes: number;
+  readonly buffers: number;
+  readonly bindGroups: number;
+  readonly pipelines: number;
+}
+
+/** What `Model.bench` measures. */
+export interface BenchOptions {
+  /** Tokens of the prompt that is timed; 512 by default. */
+  prefill?: number;
+  /** Tokens that are generated and timed; 128 by default. */
+  decode?: number;
+  /** Tokens that are in the cache before either begins; 0 by default. */
+  depth?: number;
+}
+
+/** Tokens and the time they took. */
+export interface Rate {
+  readonly tokens: number;
+  readonly elapsedSecs: number;
+  readonly tokensPerSecond: number;
+}
+
+/** Counts over the timed tokens, divided by their number. */
+export interface CountersPerToken {
   readonly dispatches: number;
   readonly passes: number;
   readonly submits: number;
   readonly writes: number;
   readonly writeBytes: number;
   readonly readBytes: number;
-  readonly buffers: number;
-  readonly bindGroups: number;
-  readonly pipelines: number;
+  /** Buffers, bind groups and pipelines made. */
+  readonly objects: number;
+}
+
+/** What `Model.bench` measured. */
+export interface BenchReport {
+  readonly model: string;
+  readonly backend: BackendInfo;
+  readonly depth: number;
+  readonly prefill: Rate;
+  readonly decode: Rate;
+  /** Tokens that were submitted at once, at most. */
+  readonly chain: number;
+  /** Bytes of weights, keys and values that one generated token needs at least. */
+  readonly bytesPerToken: number;
+  readonly prefillCounters: CountersPerToken;
+  readonly decodeCounters: CountersPerToken;
+  /** What was made smaller than asked. */
+  readonly notes: readonly string[];
 }

@@ -14,7 +14,7 @@ use web_sys::AbortSignal;
 
 use super::source::{JsFile, JsSource, check_aborted, is_aborted};
 use super::{environment, fault};
-use crate::engine::{Engine, GenerateRequest, LoadOptions, Piece, Progress, Prompt};
+use crate::engine::{BenchRequest, Engine, GenerateRequest, LoadOptions, Piece, Progress, Prompt};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::source::Source;
@@ -56,13 +56,8 @@ impl WebEngine {
     }
 
     /// Makes a reply. `request` is the JSON of [`GenerateRequest`]; `on_piece` gets that of every [`Piece`].
-    pub async fn generate(
-        &self,
-        request: String,
-        on_piece: Function,
-        signal: Option<AbortSignal>,
-    ) -> JsResult<String> {
-        let request: GenerateRequest = take("request", &request)?;
+    pub async fn generate(&self, request: String, on_piece: Function, signal: Option<AbortSignal>) -> JsResult<String> {
+        let request = GenerateRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
         let mut refused = None;
         let result = self
             .0
@@ -93,7 +88,7 @@ impl WebEngine {
     /// Tokens that a prompt (its JSON) takes.
     #[wasm_bindgen(js_name = countTokens)]
     pub fn count_tokens(&self, prompt: &str) -> JsResult<String> {
-        let prompt: Prompt = take("prompt", prompt)?;
+        let prompt = Prompt::from_json(prompt).map_err(|error| fault::to_js(&error))?;
         give(&self.0.count_tokens(&prompt).map_err(|error| fault::to_js(&error))?)
     }
 
@@ -102,6 +97,12 @@ impl WebEngine {
         let ids: Vec<u32> = take("ids", &ids)?;
         let logits = self.0.logits(&ids).await.map_err(|error| fault::to_js(&error))?;
         Ok(Float32Array::from(logits.as_slice()))
+    }
+
+    /// Times a prefill and a decode. `request` is the JSON of [`BenchRequest`].
+    pub async fn bench(&self, request: String) -> JsResult<String> {
+        let request = BenchRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
+        give(&self.0.bench(&request).await.map_err(|error| fault::to_js(&error))?)
     }
 
     /// Frees what the model holds on the device. Later calls fail with `Disposed`.
@@ -116,7 +117,7 @@ async fn load(
     on_progress: &Function,
     signal: Option<AbortSignal>,
 ) -> Result<Engine> {
-    let options: LoadOptions = parse("options", options)?;
+    let options = LoadOptions::from_json(options)?;
     let sources = files
         .into_iter()
         .map(|file| Ok(Rc::new(JsSource::new(file, signal.clone())?) as Rc<dyn Source>))
@@ -136,19 +137,15 @@ fn tell(listener: &Function, value: &impl Serialize) -> Result<()> {
     answer.map(drop).map_err(|thrown| fault::from_js(&thrown, ErrorKind::Internal))
 }
 
-/// Reads an argument for a method that throws.
+/// Reads an argument; what it has too much or wrong is named.
 fn take<T: DeserializeOwned>(name: &str, json: &str) -> JsResult<T> {
-    parse(name, json).map_err(|error| fault::to_js(&error))
+    serde_json::from_str(json)
+        .map_err(|error| fault::to_js(&Error::new(ErrorKind::InvalidArgument, error.to_string()).at(name)))
 }
 
 /// Gives a result from a method that throws.
 fn give(value: &impl Serialize) -> JsResult<String> {
     to_json(value).map_err(|error| fault::to_js(&error))
-}
-
-/// Reads an argument; what it has too much or wrong is named.
-fn parse<T: DeserializeOwned>(name: &str, json: &str) -> Result<T> {
-    serde_json::from_str(json).map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()).at(name))
 }
 
 fn to_json(value: &impl Serialize) -> Result<String> {

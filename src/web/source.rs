@@ -40,7 +40,9 @@ impl JsSource {
     pub(super) fn new(file: JsFile, signal: Option<AbortSignal>) -> Result<Self> {
         let (name, size) = (file.name(), file.size());
         if !(0.0..=MAX_SAFE_INTEGER).contains(&size) || size.fract() != 0.0 {
-            return Err(Error::new(ErrorKind::InvalidArgument, format!("the size {size} is no count of bytes")).at(name));
+            return Err(
+                Error::new(ErrorKind::InvalidArgument, format!("the size {size} is no count of bytes")).at(name)
+            );
         }
         Ok(Self { file, name, size_bytes: size as u64, signal })
     }
