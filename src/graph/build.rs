@@ -64,7 +64,14 @@ impl Builder {
     }
 
     /// See [`Op::RmsNorm`].
-    pub fn rms_norm(&mut self, name: impl Into<String>, x: ValueId, weight: WeightId, eps: f32, groups: usize) -> ValueId {
+    pub fn rms_norm(
+        &mut self,
+        name: impl Into<String>,
+        x: ValueId,
+        weight: WeightId,
+        eps: f32,
+        groups: usize,
+    ) -> ValueId {
         let (name, width) = (name.into(), self.graph.width(x));
         let cols = self.graph.weights[weight.0].cols;
         self.expect(cols.checked_mul(groups) == Some(width), &name, || {
@@ -86,12 +93,21 @@ impl Builder {
         let (name, width) = (name.into(), self.graph.width(x));
         let rotary_dims = self.graph.ropes[rope.0].inv_freq.len() * 2;
         let fits = heads > 0 && width % heads == 0 && rotary_dims <= width / heads;
-        self.expect(fits, &name, || format!("{rotary_dims} rotary dimensions in {heads} heads over a width of {width}"));
+        self.expect(fits, &name, || {
+            format!("{rotary_dims} rotary dimensions in {heads} heads over a width of {width}")
+        });
         self.push(name, Op::Rope { x, rope, heads }, width)
     }
 
     /// See [`Attention`].
-    pub fn attention(&mut self, name: impl Into<String>, q: ValueId, k: ValueId, v: ValueId, spec: Attention) -> ValueId {
+    pub fn attention(
+        &mut self,
+        name: impl Into<String>,
+        q: ValueId,
+        k: ValueId,
+        v: ValueId,
+        spec: Attention,
+    ) -> ValueId {
         let name = name.into();
         let (wide, narrow) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let widths = (self.graph.width(q), self.graph.width(k), self.graph.width(v));

@@ -4,8 +4,7 @@ use half::f16;
 
 use super::Format;
 
-pub(super) const Q8_0: Format =
-    Format { name: "q8_0", gguf_type: 8, block_weights: 32, block_bytes: 34, decode };
+pub(super) const Q8_0: Format = Format { name: "q8_0", gguf_type: 8, block_weights: 32, block_bytes: 34, decode };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {
     for (block, weights) in bytes.as_chunks::<34>().0.iter().zip(out.as_chunks_mut::<32>().0) {
