@@ -1,10 +1,15 @@
 //! Headwater: open-weight language models in the browser tab, on WebGPU.
 #![forbid(unsafe_code)]
 
+pub mod cpu;
 pub mod error;
 pub mod format;
+pub mod gpu;
 pub mod graph;
+pub mod kernel;
+pub mod model;
 pub mod quant;
+pub mod sample;
 pub mod source;
 #[cfg(target_arch = "wasm32")]
 pub mod web;

@@ -3,6 +3,8 @@
 //! A mismatch is a fault of a model file or of a configuration whose numbers do not fit together, so the first one
 //! is kept and [`Builder::finish`] reports it; the methods themselves stay free of results and read as mathematics.
 
+use std::collections::BTreeMap;
+
 use super::{Attention, Graph, Node, Op, Rope, RopeId, ValueId, Weight, WeightId, WeightKind};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -10,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Default)]
 pub struct Builder {
     graph: Graph,
+    declared: BTreeMap<String, WeightId>,
     error: Option<Error>,
 }
 
@@ -31,14 +34,16 @@ impl Builder {
     }
 
     fn declare(&mut self, name: String, rows: usize, cols: usize, kind: WeightKind) -> WeightId {
-        let weights = &self.graph.weights;
-        if let Some(known) = weights.iter().position(|weight| weight.name == name) {
-            let same = weights[known].rows == rows && weights[known].cols == cols;
+        if let Some(known) = self.declared.get(&name).copied() {
+            let weight = &self.graph.weights[known.0];
+            let same = weight.rows == rows && weight.cols == cols && weight.kind == kind;
             self.expect(same, &name, || "declared twice with different shapes".into());
-            return WeightId(known);
+            return known;
         }
+        let id = WeightId(self.graph.weights.len());
+        self.declared.insert(name.clone(), id);
         self.graph.weights.push(Weight { name, rows, cols, kind });
-        WeightId(self.graph.weights.len() - 1)
+        id
     }
 
     /// Declares a matrix `(rows, cols)`, or finds it when it was declared before.
@@ -49,6 +54,11 @@ impl Builder {
     /// Declares a vector of `cols` elements.
     pub fn vector(&mut self, name: impl Into<String>, cols: usize) -> WeightId {
         self.declare(name.into(), 1, cols, WeightKind::Vector)
+    }
+
+    /// Columns of a value.
+    pub fn width(&self, value: ValueId) -> usize {
+        self.graph.width(value)
     }
 
     /// Declares a rotary encoding.
