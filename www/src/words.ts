@@ -30,7 +30,7 @@ export function explain(error: unknown): { readonly kind: string; readonly words
 export function deviceNotice({ webgpu, wasmSimd }: Support): string {
   if (!wasmSimd) return "This browser is too old to run a model: it lacks WebAssembly SIMD.";
   if (!webgpu.available) return `No WebGPU here: ${webgpu.reason}. The model will run on the processor instead, which is slower.`;
-  if (webgpu.software) return "WebGPU is there, but drawn by the processor (a software device), so answers will be slow.";
+  if (webgpu.software) return "WebGPU is there, but only as a program on the processor (a software device): answers will be slow.";
   return "";
 }
 
