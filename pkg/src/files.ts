@@ -41,7 +41,7 @@ async function openSource(source: WireSource, ask: Ask, signal: AbortSignal): Pr
       return [{
         name: source.name,
         size: source.size,
-        read: (offset, length) => ask(source.file, offset, length),
+        read: (offset, length) => unlessAborted(signal, ask(source.file, offset, length)),
       }];
     case "url": {
       const url = new URL(source.url);
@@ -178,6 +178,19 @@ async function readExactly(name: string, answer: Response, length: number, signa
     throw new HeadwaterError("SizeMismatch", `${name}: ${filled} bytes came where ${length} were asked for`);
   }
   return bytes;
+}
+
+/** The promise, or `Aborted` as soon as the signal says so: the caller's own code may take as long as it likes. */
+async function unlessAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
+  if (signal.aborted) throw aborted();
+  const { promise: abort, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(aborted());
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([promise, abort]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
 }
 
 /** What a signal's abort becomes. */
