@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod cpu;
 pub mod engine;
+pub mod chat;
 pub mod error;
 pub mod format;
 pub mod gpu;
