@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn both_pairings_rotate_the_same_pairs_and_leave_the_rest() {
-        let rope_of = |pairs| Rope { inv_freq: vec![1.0, 0.5], pairs };
+        let rope_of = |pairs| Rope { inv_freq: vec![1.0, 0.5], pairs, scale: 1.0 };
         let row = [Row { token: 0, position: 3, sequence: 0 }];
         let (halves, adjacent) = (rope_of(RopePairs::Halves), rope_of(RopePairs::Adjacent));
         // Two heads of five elements; pairs (a, b), (c, d); the fifth stays.
@@ -168,6 +168,6 @@ mod tests {
 
     #[test]
     fn swiglu_of_large_numbers_stays_a_number() {
-        assert_eq!(swiglu(&[0.0, 1000.0, -1000.0], &[5.0, 2.0, 2.0]), [0.0, 2000.0, 0.0]);
+        assert_eq!(glu(&[0.0, 1000.0, -1000.0], &[5.0, 2.0, 2.0], Activation::Silu), [0.0, 2000.0, 0.0]);
     }
 }
