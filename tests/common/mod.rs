@@ -6,7 +6,7 @@
 mod check;
 mod goldens;
 
-pub use check::{Report, check_chunks, check_greedy, check_logits, check_replies, pages_for};
+pub use check::{Report, Sequence, check_chunks, check_greedy, check_logits, check_replies, pages_for};
 pub use goldens::{Goldens, Prompt, Reply};
 
 use std::path::{Path, PathBuf};
