@@ -93,7 +93,7 @@ mod tests {
         };
         let kv_head = head / (HEADS / KV_HEADS);
         let mut sum = 0.0;
-        let mut out = vec![0.0; HEAD_DIM];
+        let mut out = [0.0; HEAD_DIM];
         for seen in (0..=row).filter(|seen| spec.window.is_none_or(|window| row - seen < window)) {
             let product = |i| element(q, HEADS, row, head, i) * element(k, KV_HEADS, seen, kv_head, i);
             let mut score = f64::from(spec.scale) * (0..HEAD_DIM).map(product).sum::<f64>();

@@ -1,7 +1,8 @@
 //! What several integration tests share: fixtures, goldens, error measures, and the table of models that every
 //! backend is held to.
 
-#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod check;
 mod goldens;
