@@ -47,3 +47,5 @@ pub mod quant;
 pub mod sample;
 pub mod source;
 pub mod tokenizer;
+#[cfg(target_arch = "wasm32")]
+pub mod web;

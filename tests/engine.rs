@@ -210,7 +210,8 @@ fn the_context_is_a_limit_and_says_so() {
 
     for context in [0, 1, 513] {
         let options = LoadOptions { context: Some(context), ..cpu() };
-        let refused = Engine::load(checkpoint(TINY_Q8, |_, _| {}), &options, environment(), &mut |_| Ok(()));
+        let mut silent = |_| Ok(());
+        let refused = Engine::load(checkpoint(TINY_Q8, |_, _| {}), &options, environment(), &mut silent);
         let error = block_on(refused).err().expect("an error");
         assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, "context"));
     }
