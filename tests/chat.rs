@@ -64,7 +64,7 @@ fn goldens(style: &str) -> Vec<Golden> {
 #[test]
 fn every_golden_conversation_is_met() {
     let mut wrong = Vec::new();
-    let mut n = 0;
+    let (mut n, mut n_told) = (0, 0);
     for style in STYLES {
         let (template, tokenizer) = (template(style), tokenizer(style));
         for golden in goldens(style) {
@@ -75,9 +75,18 @@ fn every_golden_conversation_is_met() {
                     if text.text() != expected {
                         wrong.push(format!("{}: {:?} instead of {expected:?}", golden.name, text.text()));
                     }
+                    let expected = ids(&golden.record["ids"]);
+                    let reference = tokenizer.encode(text.text(), false, true).unwrap();
                     let got = tokenizer.encode_marked(&text, false).unwrap();
-                    if got != ids(&golden.record["ids"]) {
-                        wrong.push(format!("{}: {got:?} instead of {}", golden.name, golden.record["ids"]));
+                    // A few of the conversations have control tokens in user text. The reference recognises them.
+                    let said = serde_json::to_string(&golden.messages).unwrap();
+                    let is_benign = !tokenizer.guarded_tokens().any(|(token, special)| special && said.contains(token));
+                    n_told += usize::from(!is_benign);
+                    if reference != expected {
+                        wrong.push(format!("{}: parsed: {reference:?} instead of {expected:?}", golden.name));
+                    }
+                    if (got == expected) != is_benign {
+                        wrong.push(format!("{}: marked: {got:?}, the reference is {expected:?}", golden.name));
                     }
                 }
                 (Err(error), None, Some(expected)) => {
@@ -98,6 +107,7 @@ fn every_golden_conversation_is_met() {
             }
         }
     }
+    assert!(n_told > 3, "only {n_told} conversations have control tokens in user text");
     report("conversations", n, 95, &wrong);
 }
 
