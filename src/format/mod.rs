@@ -2,7 +2,26 @@
 //!
 //! After this stage nobody checks a length again: every tensor lies inside its file, every shape fits its bytes.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::panic
+    )
+)]
+
+mod config;
+mod gguf;
+mod hub;
+pub(crate) mod json;
+pub mod limits;
 mod metadata;
+mod open;
+mod safetensors;
+mod sniff;
 
 pub use metadata::{Dialect, Metadata, Value};
 
@@ -18,7 +37,8 @@ pub struct TensorInfo {
     pub name: String,
     /// How its numbers are stored.
     pub format: FormatId,
-    /// Outermost dimension first; a matrix is `[rows, cols]`.
+    /// Outermost dimension first; a matrix is `[rows, cols]`. GGUF cannot tell a matrix of one row from a vector: both
+    /// are `[cols]`.
     pub shape: Vec<usize>,
     /// Index into [`Checkpoint::files`].
     pub file: usize,
@@ -43,4 +63,31 @@ impl Checkpoint {
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
+}
+
+/// The last part of a path.
+fn base_name(name: &str) -> &str {
+    name.rsplit(['/', '\\']).next().unwrap_or(name)
+}
+
+/// Words for bytes at `data + offset` that the file does not have.
+fn past_the_end(size_bytes: u64, data: u64, offset: u64, file_size: u64) -> String {
+    format!(
+        "{size_bytes} bytes at {data} + {offset} reach past the end of the file ({file_size} bytes): \
+         it is cut short, or its header is wrong"
+    )
+}
+
+/// A name from a file, made fit for a message: escaped, and cut where it is long.
+fn shown(name: &str) -> String {
+    const MOST_CHARS: usize = 80;
+    let plain = name.len() <= MOST_CHARS && !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain {
+        return name.to_owned();
+    }
+    let mut shown: String = name.chars().take(MOST_CHARS).flat_map(char::escape_debug).collect();
+    if name.chars().count() > MOST_CHARS {
+        shown.push_str("...");
+    }
+    format!("\"{shown}\"")
 }

@@ -4,9 +4,22 @@
 //! to float32; a GPU shader reads *planes*, aligned arrays repacked from the blocks at load
 //! (`shaders/quant/<name>.wgsl`). Neither models nor kernels know which format a matrix has.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::panic
+    )
+)]
+
 mod float;
 mod q4_0;
 mod q8_0;
+
+pub(crate) use float::widen;
 
 /// One row of the table.
 #[derive(Debug)]
@@ -49,6 +62,7 @@ pub const FORMATS: &[(FormatId, Format)] = &[
 
 impl FormatId {
     /// The description.
+    #[expect(clippy::indexing_slicing, reason = "the table has a row for every id; a test holds the two together")]
     pub fn format(self) -> &'static Format {
         &FORMATS[self as usize].1
     }
@@ -61,8 +75,8 @@ impl FormatId {
     /// Bytes of a row of `cols` weights; `None` when the row is no whole number of blocks or the size overflows.
     pub fn row_bytes(self, cols: usize) -> Option<usize> {
         let format = self.format();
-        (cols % format.block_weights == 0).then_some(())?;
-        (cols / format.block_weights).checked_mul(format.block_bytes)
+        (cols.checked_rem(format.block_weights)? == 0).then_some(())?;
+        cols.checked_div(format.block_weights)?.checked_mul(format.block_bytes)
     }
 }
 

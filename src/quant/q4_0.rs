@@ -10,9 +10,10 @@ pub(super) const Q4_0: Format = Format { name: "q4_0", gguf_type: 2, block_weigh
 fn decode(bytes: &[u8], out: &mut [f32]) {
     for (block, weights) in bytes.as_chunks::<18>().0.iter().zip(out.as_chunks_mut::<32>().0) {
         let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-        for (i, byte) in block[2..].iter().enumerate() {
-            weights[i] = scale * (f32::from(byte & 15) - 8.0);
-            weights[i + 16] = scale * (f32::from(byte >> 4) - 8.0);
+        let (low, high) = weights.split_at_mut(16);
+        for ((byte, low), high) in block[2..].iter().zip(low).zip(high) {
+            *low = scale * (f32::from(byte & 15) - 8.0);
+            *high = scale * (f32::from(byte >> 4) - 8.0);
         }
     }
 }
