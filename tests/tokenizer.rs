@@ -4,8 +4,11 @@
 
 mod text;
 
+use std::rc::Rc;
+
 use headwater::error::ErrorKind;
-use headwater::format::Value;
+use headwater::format::{Checkpoint, Dialect, Metadata, Value};
+use headwater::source::{MemorySource, Source};
 use headwater::tokenizer::{MarkedText, Tokenizer};
 use serde_json::Value as Json;
 use text::{STYLES, goldens, hub_metadata, ids, report, tokenizer};
@@ -405,4 +408,144 @@ fn added_tokens_strip_and_stand_alone_as_in_the_reference() {
     // In untrusted text, runs of white space are still tokens; the others are text.
     let untrusted = |text: &str| tokenizer.encode_marked(&MarkedText::untrusted(text), false).unwrap();
     assert_eq!(untrusted("a   AB<l>"), [0, 14, 0, 1, 3, 4, 5]);
+}
+
+/// A vocabulary as a GGUF file has it, and what llama.cpp makes of some texts with it.
+fn vocabulary(name: &str) -> (Metadata, Json) {
+    let file: Json = serde_json::from_str(&text::unzip(&format!("vocabularies/{name}.json.gz"))).unwrap();
+    let value = |json: &Json| match json {
+        Json::String(text) => Value::Text(text.clone()),
+        Json::Bool(flag) => Value::Bool(*flag),
+        Json::Number(number) => Value::Integer(number.as_i64().unwrap().into()),
+        Json::Array(items) if items[0].is_string() => {
+            Value::Texts(items.iter().map(|item| item.as_str().unwrap().to_owned()).collect())
+        }
+        Json::Array(items) => Value::Integers(items.iter().map(|item| item.as_i64().unwrap()).collect()),
+        other => panic!("{other}"),
+    };
+    let mut metadata = hub_metadata("llama3");
+    metadata.dialect = Dialect::Gguf;
+    metadata.companions.clear();
+    metadata.values =
+        file["values"].as_object().unwrap().iter().map(|(key, json)| (key.clone(), value(json))).collect();
+    (metadata, file["tokenizer"].clone())
+}
+
+#[test]
+fn vocabularies_of_gguf_files_give_the_ids_of_llama_cpp() {
+    let mut wrong = Vec::new();
+    let mut n = 0;
+    for name in ["llama3", "qwen2", "smollm2", "deepseek-v3", "gpt-oss-g", "llama4-g"] {
+        let (metadata, records) = vocabulary(name);
+        let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
+        let bos = metadata.integer("tokenizer.ggml.bos_token_id").unwrap();
+        let adds_bos = metadata.boolean("tokenizer.ggml.add_bos_token").unwrap().unwrap();
+        for record in records.as_array().unwrap() {
+            let text = record["text"].as_str().unwrap();
+            let parsed = ids(&record["ids_special"]);
+            let plain = record.get("ids_plain").map_or_else(|| parsed.clone(), ids);
+            let mut around = parsed.clone();
+            if adds_bos {
+                around.insert(0, u32::try_from(bos.unwrap()).unwrap());
+            }
+            for (what, got, expected) in [
+                ("parsed", tokenizer.encode(text, false, true).unwrap(), &parsed),
+                ("plain", tokenizer.encode(text, false, false).unwrap(), &plain),
+                ("with begin", tokenizer.encode(text, true, true).unwrap(), &around),
+            ] {
+                n += 1;
+                if got != *expected {
+                    wrong.push(format!("{name}: {text:?} {what}: {got:?} instead of {expected:?}"));
+                }
+            }
+            if tokenizer.decode(&parsed, false).unwrap() != text || stream(&tokenizer, &parsed, false) != text {
+                wrong.push(format!("{name}: {text:?} does not come back"));
+            }
+        }
+    }
+    report("texts", n, 2500, &wrong);
+}
+
+#[test]
+fn a_gguf_file_brings_its_tokenizer() {
+    let path = text::data("gguf/llama3-F16.gguf");
+    let source: Rc<dyn Source> = Rc::new(MemorySource::new("llama3-F16.gguf", std::fs::read(path).unwrap()));
+    let checkpoint = pollster::block_on(Checkpoint::open(vec![source])).unwrap();
+    let tokenizer = Tokenizer::from_metadata(&checkpoint.metadata).unwrap();
+    let (_, records) = vocabulary("llama3");
+    for record in records.as_array().unwrap() {
+        let text = record["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode(text, false, true).unwrap(), ids(&record["ids_special"]), "{text:?}");
+    }
+    assert_eq!(
+        tokenizer.stop_ids(),
+        ["<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"].map(|token| tokenizer.id(token).unwrap())
+    );
+}
+
+#[test]
+fn damaged_vocabularies_of_gguf_files_get_typed_errors() {
+    let texts = |items: &[&str]| Value::Texts(items.iter().map(|item| (*item).to_owned()).collect());
+    let cases: Vec<(&str, &str, Option<Value>, ErrorKind)> = vec![
+        (
+            "unknown pre-tokenizer",
+            "tokenizer.ggml.pre",
+            Some(Value::Text("nobody's".into())),
+            ErrorKind::UnsupportedFormat,
+        ),
+        ("SentencePiece", "tokenizer.ggml.model", Some(Value::Text("llama".into())), ErrorKind::UnsupportedFormat),
+        ("unknown kind", "tokenizer.ggml.model", Some(Value::Text("rwkv".into())), ErrorKind::UnsupportedFormat),
+        ("no tokenizer", "tokenizer.ggml.model", None, ErrorKind::NotFound),
+        ("no tokens", "tokenizer.ggml.tokens", None, ErrorKind::MalformedGguf),
+        ("tokens of another type", "tokenizer.ggml.tokens", Some(Value::Integer(1)), ErrorKind::MalformedGguf),
+        ("fewer types", "tokenizer.ggml.token_type", Some(Value::Integers(vec![1, 2])), ErrorKind::MalformedGguf),
+        ("types as texts", "tokenizer.ggml.token_type", Some(texts(&["x"])), ErrorKind::MalformedGguf),
+        ("no merges", "tokenizer.ggml.merges", None, ErrorKind::MalformedGguf),
+        ("merge of one", "tokenizer.ggml.merges", Some(texts(&["x"])), ErrorKind::MalformedGguf),
+        ("merge of three", "tokenizer.ggml.merges", Some(texts(&["a b c"])), ErrorKind::MalformedGguf),
+        (
+            "merge of unknown tokens",
+            "tokenizer.ggml.merges",
+            Some(texts(&["qqqq zzzz"])),
+            ErrorKind::MalformedTokenizer,
+        ),
+        ("no begin token", "tokenizer.ggml.bos_token_id", None, ErrorKind::MalformedGguf),
+        (
+            "begin token out of range",
+            "tokenizer.ggml.bos_token_id",
+            Some(Value::Integer(640)),
+            ErrorKind::MalformedTokenizer,
+        ),
+        (
+            "begin token no id at all",
+            "tokenizer.ggml.bos_token_id",
+            Some(Value::Integer(1 << 40)),
+            ErrorKind::MalformedGguf,
+        ),
+        ("end token out of range", "tokenizer.ggml.eos_token_id", Some(Value::Integer(640)), ErrorKind::MalformedGguf),
+    ];
+    let mut wrong = Vec::new();
+    for (name, key, value, kind) in &cases {
+        let (mut metadata, _) = vocabulary("llama3");
+        metadata.values.remove(*key);
+        metadata.values.extend(value.clone().map(|value| ((*key).to_owned(), value)));
+        match Tokenizer::from_metadata(&metadata) {
+            Ok(_) => wrong.push(format!("{name}: loads")),
+            Err(error) if error.kind() != *kind => {
+                wrong.push(format!("{name}: {:?} instead of {kind:?}: {error}", error.kind()))
+            }
+            Err(_) => {}
+        }
+    }
+    let (mut metadata, _) = vocabulary("llama3");
+    if let Some(Value::Texts(tokens)) = metadata.values.get_mut("tokenizer.ggml.tokens") {
+        tokens[5] = tokens[4].clone();
+    }
+    assert_eq!(Tokenizer::from_metadata(&metadata).err().map(|error| error.kind()), Some(ErrorKind::MalformedGguf));
+    // The error names what would work.
+    let (mut metadata, _) = vocabulary("llama3");
+    metadata.values.insert("tokenizer.ggml.pre".into(), Value::Text("nobody's".into()));
+    let words = Tokenizer::from_metadata(&metadata).err().unwrap().to_string();
+    assert!(words.contains("nobody's") && words.contains("qwen2") && words.contains("smollm"), "{words}");
+    report("damaged vocabularies", cases.len(), 16, &wrong);
 }

@@ -51,11 +51,17 @@ pub fn tokenizer(style: &str) -> Tokenizer {
     Tokenizer::from_metadata(&hub_metadata(style)).unwrap_or_else(|error| panic!("{style}: {error}"))
 }
 
-/// A style's golden records.
-pub fn goldens(style: &str) -> Vec<Value> {
-    let file = std::fs::File::open(data(&format!("tokenizers/{style}/goldens.jsonl.gz"))).unwrap();
+/// The text of a gzipped file under `tests/data`.
+pub fn unzip(path: &str) -> String {
+    let file = std::fs::File::open(data(path)).unwrap();
     let mut text = String::new();
     flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap();
+    text
+}
+
+/// A style's golden records.
+pub fn goldens(style: &str) -> Vec<Value> {
+    let text = unzip(&format!("tokenizers/{style}/goldens.jsonl.gz"));
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
