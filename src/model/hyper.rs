@@ -162,7 +162,7 @@ impl Hyper {
             ffn_dim: FFN_DIM.need(metadata)?,
             vocab: vocab(checkpoint)?,
             norm_eps: NORM_EPS.need(metadata)? as f32,
-            rope: Rope { inv_freq: rotary::inv_freq(metadata, head_dim)?, pairs },
+            rope: Rope { inv_freq: rotary::inv_freq(metadata, head_dim)?, pairs, scale: 1.0 },
             context: CONTEXT.need(metadata)?,
             tied: match metadata.dialect {
                 Dialect::Gguf => checkpoint.tensor("output.weight").is_none(),

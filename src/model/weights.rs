@@ -169,7 +169,7 @@ mod tests {
             ffn_dim: 8,
             vocab: 8,
             norm_eps: 0.0,
-            rope: Rope { inv_freq: vec![], pairs: RopePairs::Halves },
+            rope: Rope { inv_freq: vec![], pairs: RopePairs::Halves, scale: 1.0 },
             context: 8,
             tied: true,
         };
