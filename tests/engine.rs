@@ -1,4 +1,5 @@
 //! The whole way from files to text on the CPU: golden replies, stops, aborts, reuse of what was computed, limits.
+#![allow(clippy::expect_used, reason = "a test says what it expects by failing")]
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
