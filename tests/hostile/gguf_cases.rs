@@ -217,7 +217,7 @@ fn nan_file() -> Vec<u8> {
 }
 
 /// A shard with one tensor.
-fn shard(number: u64, count: u64, total: i32, tensor: &str) -> Vec<u8> {
+pub fn shard(number: u64, count: u64, total: i32, tensor: &str) -> Vec<u8> {
     Gguf::new()
         .key("split.no", U64, &number.to_le_bytes())
         .key("split.count", U64, &count.to_le_bytes())
