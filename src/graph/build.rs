@@ -3,13 +3,16 @@
 //! A mismatch is a fault of a model file or of a configuration whose numbers do not fit together, so the first one
 //! is kept and [`Builder::finish`] reports it; the methods themselves stay free of results and read as mathematics.
 
-use super::{Attention, Graph, Node, Op, Rope, RopeId, ValueId, Weight, WeightId, WeightKind};
+use std::collections::BTreeMap;
+
+use super::{Activation, Attention, Graph, Node, Op, Rope, RopeId, ValueId, Weight, WeightId, WeightKind};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Writes the nodes of a graph one after another.
 #[derive(Default)]
 pub struct Builder {
     graph: Graph,
+    declared: BTreeMap<String, WeightId>,
     error: Option<Error>,
 }
 
@@ -31,14 +34,16 @@ impl Builder {
     }
 
     fn declare(&mut self, name: String, rows: usize, cols: usize, kind: WeightKind) -> WeightId {
-        let weights = &self.graph.weights;
-        if let Some(known) = weights.iter().position(|weight| weight.name == name) {
-            let same = weights[known].rows == rows && weights[known].cols == cols;
+        if let Some(known) = self.declared.get(&name).copied() {
+            let weight = &self.graph.weights[known.0];
+            let same = weight.rows == rows && weight.cols == cols && weight.kind == kind;
             self.expect(same, &name, || "declared twice with different shapes".into());
-            return WeightId(known);
+            return known;
         }
+        let id = WeightId(self.graph.weights.len());
+        self.declared.insert(name.clone(), id);
         self.graph.weights.push(Weight { name, rows, cols, kind });
-        WeightId(self.graph.weights.len() - 1)
+        id
     }
 
     /// Declares a matrix `(rows, cols)`, or finds it when it was declared before.
@@ -49,6 +54,11 @@ impl Builder {
     /// Declares a vector of `cols` elements.
     pub fn vector(&mut self, name: impl Into<String>, cols: usize) -> WeightId {
         self.declare(name.into(), 1, cols, WeightKind::Vector)
+    }
+
+    /// Columns of a value.
+    pub fn width(&self, value: ValueId) -> usize {
+        self.graph.width(value)
     }
 
     /// Declares a rotary encoding.
@@ -114,7 +124,7 @@ impl Builder {
         self.expect(widths == (wide, narrow, narrow), &name, || {
             format!("queries, keys and values of widths {widths:?} where ({wide}, {narrow}, {narrow}) are needed")
         });
-        let grouped = spec.kv_heads > 0 && spec.heads % spec.kv_heads == 0;
+        let grouped = spec.kv_heads > 0 && spec.heads.is_multiple_of(spec.kv_heads);
         self.expect(grouped, &name, || format!("{} heads do not share {} key heads evenly", spec.heads, spec.kv_heads));
         let in_order = self.graph.kv_widths.len() == spec.layer;
         self.expect(in_order, &name, || format!("layer {} out of order", spec.layer));
@@ -122,12 +132,34 @@ impl Builder {
         self.push(name, Op::Attention { q, k, v, spec }, wide)
     }
 
-    /// See [`Op::SwiGlu`].
-    pub fn swiglu(&mut self, name: impl Into<String>, gate: ValueId, up: ValueId) -> ValueId {
+    /// See [`Op::Glu`].
+    pub fn glu(&mut self, name: impl Into<String>, gate: ValueId, up: ValueId, activation: Activation) -> ValueId {
         let (name, width) = (name.into(), self.graph.width(gate));
         let same = self.graph.width(up) == width;
         self.expect(same, &name, || "gate and up of different widths".into());
-        self.push(name, Op::SwiGlu { gate, up }, width)
+        self.push(name, Op::Glu { gate, up, activation }, width)
+    }
+
+    /// See [`Op::AddBias`].
+    pub fn add_bias(&mut self, name: impl Into<String>, x: ValueId, bias: WeightId) -> ValueId {
+        let (name, width) = (name.into(), self.graph.width(x));
+        let cols = self.graph.weights[bias.0].cols;
+        self.expect(cols == width, &name, || format!("a bias of {cols} on a width of {width}"));
+        self.push(name, Op::AddBias { x, bias }, width)
+    }
+
+    /// See [`Op::Scale`].
+    pub fn scale(&mut self, name: impl Into<String>, x: ValueId, factor: f32) -> ValueId {
+        let width = self.graph.width(x);
+        self.push(name, Op::Scale { x, factor }, width)
+    }
+
+    /// See [`Op::SoftCap`].
+    pub fn soft_cap(&mut self, name: impl Into<String>, x: ValueId, cap: f32) -> ValueId {
+        let name = name.into();
+        let width = self.graph.width(x);
+        self.expect(cap > 0.0, &name, || format!("a soft cap of {cap}"));
+        self.push(name, Op::SoftCap { x, cap }, width)
     }
 
     /// See [`Op::Add`].

@@ -1,5 +1,7 @@
 //! What one run of a graph is given: rows of tokens, where their keys and values live, and how to choose the next id.
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// Positions that one page of keys and values holds.
 pub const PAGE_TOKENS: usize = 32;
 
@@ -26,10 +28,47 @@ pub struct Step<'a> {
     pub outputs: &'a [u32],
 }
 
+impl Step<'_> {
+    /// Fails with `InvalidArgument` unless the step has between one and `max_rows` rows, ids below `vocab`, positions
+    /// that ascend within a sequence and lie in its pages, pages below `n_pages`, and outputs among its rows. Every
+    /// backend asks before it computes.
+    pub fn check(&self, vocab: usize, n_pages: usize, max_rows: usize) -> Result<()> {
+        let invalid = |problem: String| Err(Error::new(ErrorKind::InvalidArgument, problem).at("step"));
+        if self.rows.is_empty() || self.rows.len() > max_rows {
+            return invalid(format!("{} rows, where 1 to {max_rows} are possible", self.rows.len()));
+        }
+        let mut last = vec![None; self.pages.len()];
+        for Row { token, position, sequence } in self.rows.iter().copied() {
+            if token as usize >= vocab {
+                return invalid(format!("the id {token} is not below {vocab}"));
+            }
+            let place = self.pages.get(sequence as usize).zip(last.get_mut(sequence as usize));
+            let Some((pages, last)) = place else {
+                return invalid(format!("sequence {sequence} of {}", self.pages.len()));
+            };
+            if last.is_some_and(|last| last >= position) {
+                return invalid(format!("position {position} of sequence {sequence} does not ascend"));
+            }
+            *last = Some(position);
+            if pages.len() <= position as usize / PAGE_TOKENS {
+                return invalid(format!("position {position} is past the {} pages of its sequence", pages.len()));
+            }
+        }
+        if let Some(page) = self.pages.iter().flatten().find(|page| **page as usize >= n_pages) {
+            return invalid(format!("page {page} of {n_pages}"));
+        }
+        if let Some(output) = self.outputs.iter().find(|output| **output as usize >= self.rows.len()) {
+            return invalid(format!("output {output} of {} rows", self.rows.len()));
+        }
+        Ok(())
+    }
+}
+
 /// How the next id is chosen from logits; the documented order is the order of the fields.
 ///
-/// With a temperature of 0 the largest logit wins, the lower id among equals. Otherwise: penalties, temperature,
-/// top-k, top-p, min-p, then a draw whose randomness depends only on `seed` and on the index of the generated token.
+/// Penalties come first. Then, with a temperature of 0, the largest logit wins, the lower id among equals. Otherwise:
+/// temperature, top-k, top-p, min-p, then a draw whose randomness depends only on `seed` and on the index of the
+/// generated token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplerSettings {
     /// Divides positive and multiplies negative logits of ids in the prompt or the output (CTRL, arXiv 1909.05858); 1 = off.

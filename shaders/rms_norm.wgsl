@@ -1,0 +1,32 @@
+// y = x / sqrt(mean(x^2) + eps) * g, row by row; a row may be cut into parts that are normalised on their own. One
+// workgroup makes one part of one row.
+override OUTPUTS: bool = false;                                        // the rows of x are the step's outputs
+
+struct Params {
+    cols: u32, groups: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, norm_offset: u32, eps: f32,
+    max_rows: u32,
+}
+
+@group(1) @binding(0) var<uniform> params: Params;
+@group(1) @binding(1) var<storage, read> state: array<u32>;
+@group(1) @binding(2) var<storage, read> x: array<vec4<f32>>;          // (T, groups * cols), rows x_stride apart
+@group(1) @binding(3) var<storage, read> norms: array<vec4<f32>>;      // g: (cols) from norm_offset
+@group(1) @binding(4) var<storage, read_write> y: array<vec4<f32>>;    // (T, groups * cols), rows y_stride apart
+
+@compute @workgroup_size(WG)
+fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    let row = workgroup.y;
+    if (row >= state[params.max_rows + select(0u, 1u, OUTPUTS)]) { return; }
+    let part = workgroup.x * params.cols;
+    let start = (params.x_offset + row * params.x_stride + part) / 4u;
+    let to = (params.y_offset + row * params.y_stride + part) / 4u;
+    var squares = 0.0;
+    for (var i = lane.index; i < params.cols / 4u; i += WG) {
+        squares += dot(x[start + i], x[start + i]);
+    }
+    squares = reduce_sum(vec4(squares, 0.0, 0.0, 0.0), lane).x;
+    let scale = 1.0 / sqrt(squares / f32(params.cols) + params.eps);
+    for (var i = lane.index; i < params.cols / 4u; i += WG) {
+        y[to + i] = x[start + i] * scale * norms[params.norm_offset / 4u + i];
+    }
+}

@@ -1,0 +1,204 @@
+// Chooses the next id from one row of logits, in one workgroup: penalties, temperature, top-k, top-p, min-p, draw, in
+// that order (see SamplerSettings). With temperature 0 the largest logit wins, the lower id among equals.
+//
+// Nothing is sorted. Both filters keep what lies at or above a threshold, and the threshold is found digit by digit:
+// logits become integers of the same order, and four histograms of 256 bins narrow one byte each; top-k counts, top-p
+// adds probabilities as fixed-point numbers, so that the result does not depend on the order of additions.
+//
+// The id goes to the decode program's state, which is also moved on by one position, and to a slot for reading back. A
+// logit that is not a number gives the id 0xffffffff.
+struct Params { vocab: u32, logits_offset: u32 }
+
+struct Reply {
+    temperature: f32, top_k: u32, top_p: f32, min_p: f32,
+    repetition: f32, frequency: f32, presence: f32, seed: u32,
+}
+
+@group(1) @binding(0) var<uniform> params: Params;
+@group(1) @binding(1) var<storage, read> logits: array<f32>;           // (vocab) from logits_offset
+@group(1) @binding(2) var<storage, read> reply: Reply;
+@group(1) @binding(3) var<storage, read_write> history: array<u32>;    // (vocab): times generated, top bit: in the prompt
+@group(1) @binding(4) var<storage, read_write> next: array<u32>;       // the decode program's state (one row)
+@group(1) @binding(5) var<storage, read_write> ids: array<u32>;        // slots for reading back
+
+const LANES = 256u;
+const BAD = 0xffffffffu;
+
+var<workgroup> values: array<f32, LANES>;
+var<workgroup> indices: array<u32, LANES>;
+var<workgroup> bins: array<atomic<u32>, 256>;                          // counts, or the high part of masses
+var<workgroup> bins_low: array<atomic<u32>, 256>;                      // the low twelve bits of masses
+var<workgroup> found_bin: u32;
+var<workgroup> found_above: f32;
+
+fn adjusted(id: u32) -> f32 {
+    var logit = logits[params.logits_offset + id];
+    if (reply.repetition != 1.0 || reply.frequency != 0.0 || reply.presence != 0.0) {
+        let seen = history[id];
+        if (seen != 0u) { logit = select(logit * reply.repetition, logit / reply.repetition, logit > 0.0); }
+        let times = f32(seen & 0x7fffffffu);
+        logit -= reply.frequency * times + select(0.0, reply.presence, times > 0.0);
+    }
+    return logit;
+}
+
+// Integers in the order of the floats.
+fn ordered(value: f32) -> u32 {
+    let bits = bitcast<u32>(value);
+    return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
+}
+
+// PCG-RXS-M-XS of 32 bits (O'Neill, HMC-CS-2014-0905).
+fn pcg(input: u32) -> u32 {
+    let state = input * 747796405u + 2891336453u;
+    let word = ((state >> ((state >> 28u) + 4u)) ^ state) * 277803737u;
+    return (word >> 22u) ^ word;
+}
+
+fn uniform_draw(index: u32) -> f32 {
+    return f32(pcg(pcg(reply.seed + index * 0x9e3779b9u)) >> 8u) / 16777216.0;
+}
+
+// The largest threshold such that what lies at or above it reaches `goal`: a number of ids (mass false) or a share of
+// the probabilities (mass true). Ids below `floor` do not take part.
+fn threshold(lane: u32, goal: f32, mass: bool, floor: u32, largest: f32) -> u32 {
+    var prefix = 0u;
+    var above = 0.0;                                                   // counted above the current prefix
+    for (var shift = 24i; shift >= 0i; shift -= 8i) {
+        atomicStore(&bins[lane], 0u);
+        atomicStore(&bins_low[lane], 0u);
+        workgroupBarrier();
+        for (var id = lane; id < params.vocab; id += LANES) {
+            let value = adjusted(id) / reply.temperature;
+            let key = ordered(value);
+            let same = shift == 24i || (key >> u32(shift + 8i)) == (prefix >> u32(shift + 8i));
+            if (same && key >= floor) {
+                let bin = (key >> u32(shift)) & 255u;
+                if (mass) {
+                    let quanta = u32(exp(value - largest) * 16777216.0);
+                    atomicAdd(&bins[bin], quanta >> 12u);
+                    atomicAdd(&bins_low[bin], quanta & 4095u);
+                } else {
+                    atomicAdd(&bins[bin], 1u);
+                }
+            }
+        }
+        workgroupBarrier();
+        if (lane == 0u) {
+            var sum = above;
+            var chosen = 0u;
+            var above_chosen = above;
+            for (var bin = 255i; bin >= 0i; bin--) {
+                var size = f32(atomicLoad(&bins[bin]));
+                if (mass) { size = size / 4096.0 + f32(atomicLoad(&bins_low[bin])) / 16777216.0; }
+                if (size > 0.0) {
+                    chosen = u32(bin);
+                    above_chosen = sum;
+                    sum += size;
+                    if (sum >= goal) { break; }
+                }
+            }
+            found_bin = chosen;
+            found_above = above_chosen;
+        }
+        workgroupBarrier();
+        prefix |= found_bin << u32(shift);
+        above = found_above;
+        workgroupBarrier();
+    }
+    return prefix;
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(local_invocation_index) lane: u32) {
+    // The largest logit, its id, and whether all are numbers.
+    var best = -3.0e38;
+    var best_id = 0u;
+    for (var id = lane; id < params.vocab; id += LANES) {
+        let value = adjusted(id);
+        let bits = bitcast<u32>(value) & 0x7fffffffu;
+        if (bits > 0x7f800000u || (bits == 0x7f800000u && value > 0.0)) { best_id = BAD; }
+        if (value > best && best_id != BAD) { best = value; best_id = id; }
+    }
+    values[lane] = best;
+    indices[lane] = best_id;
+    workgroupBarrier();
+    for (var width = LANES / 2u; width > 0u; width /= 2u) {
+        if (lane < width) {
+            let other = indices[lane + width];
+            let mine = indices[lane];
+            let wins = values[lane + width] > values[lane] || (values[lane + width] == values[lane] && other < mine);
+            if (other == BAD || (mine != BAD && wins)) {
+                values[lane] = values[lane + width];
+                indices[lane] = other;
+            }
+        }
+        workgroupBarrier();
+    }
+    var chosen = indices[0];
+    let index = next[1u + 2u];
+    if (reply.temperature > 0.0) {
+        let largest = values[0] / reply.temperature;
+        workgroupBarrier();
+        var keep = 0u;
+        if (reply.top_k > 0u) { keep = threshold(lane, f32(reply.top_k), false, 0u, largest); }
+        // What is kept, as one sum an invocation over ids that follow one another: the draw goes by the order of ids.
+        let share = (params.vocab + LANES - 1u) / LANES;
+        if (reply.top_p < 1.0) {
+            var mass = 0.0;
+            for (var id = lane * share; id < min((lane + 1u) * share, params.vocab); id++) {
+                let value = adjusted(id) / reply.temperature;
+                if (ordered(value) >= keep) { mass += exp(value - largest); }
+            }
+            values[lane] = mass;
+            workgroupBarrier();
+            var all = 0.0;
+            for (var i = 0u; i < LANES; i++) { all += values[i]; }
+            workgroupBarrier();
+            keep = max(keep, threshold(lane, reply.top_p * all, true, keep, largest));
+        }
+        var mass = 0.0;
+        for (var id = lane * share; id < min((lane + 1u) * share, params.vocab); id++) {
+            let value = adjusted(id) / reply.temperature;
+            let p = exp(value - largest);
+            if (ordered(value) >= keep && p >= reply.min_p) { mass += p; }
+        }
+        values[lane] = mass;
+        workgroupBarrier();
+        if (lane == 0u && chosen != BAD) {
+            var all = 0.0;
+            for (var i = 0u; i < LANES; i++) { all += values[i]; }
+            let goal = uniform_draw(index) * all;
+            var sum = 0.0;
+            var holder = LANES;                                        // the invocation whose ids reach the goal
+            var before = 0.0;
+            var last = 0u;                                             // the last one with any, against rounding
+            for (var i = 0u; i < LANES; i++) {
+                if (values[i] > 0.0) { last = i; before = sum; }
+                sum += values[i];
+                if (values[i] > 0.0 && sum > goal) { holder = i; break; }
+            }
+            if (holder == LANES) { holder = last; }
+            sum = before;
+            for (var id = holder * share; id < min((holder + 1u) * share, params.vocab); id++) {
+                let value = adjusted(id) / reply.temperature;
+                let p = exp(value - largest);
+                if (ordered(value) >= keep && p >= reply.min_p) {
+                    chosen = id;
+                    sum += p;
+                    if (sum > goal) { break; }
+                }
+            }
+        }
+    }
+    if (lane == 0u) {
+        if (chosen < params.vocab) { history[chosen] += 1u; }
+        let slot = next[1u + 3u];
+        ids[slot] = chosen;
+        // The decode program has one row: token, then the header, then its position.
+        next[0] = chosen;
+        next[1u + 2u] = index + 1u;
+        next[1u + 3u] = slot + 1u;
+        next[1u + 8u] += 1u;
+    }
+}

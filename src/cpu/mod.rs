@@ -1,0 +1,202 @@
+//! The graph interpreted on the CPU: the oracle of every test, and the fallback where there is no GPU.
+//!
+//! It computes a graph as it stands, node by node, in f32. Weights stay as the files store them; a row is decoded
+//! when it is needed and then used for all rows of the step.
+
+mod attention;
+mod kv;
+mod ops;
+mod run;
+mod sampler;
+mod weights;
+
+pub use sampler::{History, choose, uniform};
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::{
+    Backend, BackendInfo, Counters, Decode, Graph, KvFormat, Row, SamplerSettings, Step, Ticket, WeightId,
+};
+use crate::model::{Plan, WeightSink};
+use crate::source::LocalFuture;
+use kv::Kv;
+use run::Schedule;
+use weights::Weights;
+
+/// Largest number of rows of one step. A page that runs on this thread waits for as many, so it is not large; decoding
+/// a weight row costs about as much as multiplying it with two, so more would gain nothing.
+const MAX_ROWS: usize = 128;
+
+/// Tickets that may be open at once, as [`Backend`] promises.
+const MAX_TICKETS: usize = 2;
+
+/// A graph with its weights, its pages of keys and values and the reply that is being made.
+pub struct Cpu {
+    graph: Graph,
+    schedule: Schedule,
+    weights: Weights,
+    n_pages: usize,
+    state: RefCell<State>,
+}
+
+struct State {
+    kv: Kv,
+    settings: SamplerSettings,
+    history: History,
+    last: Option<u32>,
+    tickets: VecDeque<(u64, Result<Vec<u32>>)>,
+    next_ticket: u64,
+}
+
+impl Cpu {
+    /// Room for the plan's weights, which come through [`WeightSink`], and for `n_pages` pages.
+    ///
+    /// Fails with `LimitExceeded` where the memory does not suffice.
+    pub fn new(plan: &Plan, kv: KvFormat, n_pages: usize) -> Result<Self> {
+        let state = State {
+            kv: Kv::new(&plan.graph.kv_widths, kv, n_pages)?,
+            settings: SamplerSettings::default(),
+            history: History::new(plan.graph.vocab(), &[])?,
+            last: None,
+            tickets: VecDeque::new(),
+            next_ticket: 0,
+        };
+        Ok(Self {
+            schedule: Schedule::new(&plan.graph),
+            weights: Weights::new(&plan.graph, &plan.formats)?,
+            graph: plan.graph.clone(),
+            n_pages,
+            state: RefCell::new(state),
+        })
+    }
+
+    /// Runs a step as [`Backend::forward`] does and shows every value to `observe`: its name, its width, its numbers.
+    pub fn trace(&self, step: &Step<'_>, observe: &mut dyn FnMut(&str, usize, &[f32])) -> Result<Vec<f32>> {
+        step.check(self.graph.vocab(), self.n_pages, MAX_ROWS)?;
+        let mut state = self.state.borrow_mut();
+        run::run(&self.graph, &self.schedule, &self.weights, &mut state.kv, step, observe)
+    }
+
+    /// Runs a step with one output and chooses from its logits.
+    fn next_id(&self, step: &Step<'_>, index: u32) -> Result<u32> {
+        let logits = self.trace(step, &mut |_, _, _| {})?;
+        let state = &mut *self.state.borrow_mut();
+        let id = choose(&logits, &state.history, &state.settings, index)?;
+        state.history.push(id);
+        state.last = Some(id);
+        Ok(id)
+    }
+
+    fn open_ticket(&self, ids: Result<Vec<u32>>) -> Ticket {
+        let mut state = self.state.borrow_mut();
+        let number = state.next_ticket;
+        state.next_ticket += 1;
+        state.tickets.push_back((number, ids));
+        Ticket(number)
+    }
+
+    fn room_for_ticket(&self) -> Result<()> {
+        match self.state.borrow().tickets.len() {
+            open if open >= MAX_TICKETS => Err(Error::new(ErrorKind::Internal, format!("{open} tickets are open"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn chain(&self, chain: &Decode<'_>) -> Result<Vec<u32>> {
+        let pages = [chain.pages.to_vec()];
+        let mut ids = Vec::new();
+        for i in 0..chain.count {
+            let token = match (i, chain.token) {
+                (0, Some(token)) => Some(token),
+                _ => self.state.borrow().last,
+            };
+            let token = token.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "no id was chosen before"))?;
+            // A position past u32 is past every page, so the step's check refuses it.
+            let rows = [Row { token, position: chain.position.saturating_add(i), sequence: 0 }];
+            let step = Step { rows: &rows, pages: &pages, outputs: &[0] };
+            ids.push(self.next_id(&step, chain.index.wrapping_add(i))?);
+        }
+        Ok(ids)
+    }
+}
+
+impl WeightSink for Cpu {
+    fn rows(&mut self, weight: WeightId, first_row: usize, bytes: &[u8]) -> Result<()> {
+        self.weights.append(weight, first_row, bytes)
+    }
+}
+
+impl Backend for Cpu {
+    fn info(&self) -> BackendInfo {
+        BackendInfo { name: "cpu".into(), ..BackendInfo::default() }
+    }
+
+    fn max_rows(&self) -> usize {
+        MAX_ROWS
+    }
+
+    fn n_pages(&self) -> usize {
+        self.n_pages
+    }
+
+    /// One: whoever waits for a chain of this backend waits on its thread.
+    fn decode_chain(&self) -> u32 {
+        1
+    }
+
+    fn forward<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>> {
+        Box::pin(async move { self.trace(step, &mut |_, _, _| {}) })
+    }
+
+    /// Tickets of an earlier reply that were not collected are closed.
+    fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32]) -> Result<()> {
+        let history = History::new(self.graph.vocab(), prompt)?;
+        let mut state = self.state.borrow_mut();
+        state.settings = sampler.clone();
+        state.history = history;
+        state.last = None;
+        state.tickets.clear();
+        Ok(())
+    }
+
+    fn prefill(&self, step: &Step<'_>) -> Result<Option<Ticket>> {
+        match step.outputs.len() {
+            0 => self.trace(step, &mut |_, _, _| {}).map(|_| None),
+            1 => {
+                self.room_for_ticket()?;
+                let id = self.next_id(step, 0);
+                deferred(id.map(|id| vec![id])).map(|ids| Some(self.open_ticket(ids)))
+            }
+            more => Err(Error::new(ErrorKind::InvalidArgument, format!("{more} outputs of a prefill step"))),
+        }
+    }
+
+    fn decode(&self, chain: &Decode<'_>) -> Result<Ticket> {
+        self.room_for_ticket()?;
+        deferred(self.chain(chain)).map(|ids| self.open_ticket(ids))
+    }
+
+    fn collect(&self, ticket: Ticket) -> LocalFuture<'_, Result<Vec<u32>>> {
+        Box::pin(async move {
+            let next = self.state.borrow_mut().tickets.pop_front();
+            match next {
+                Some((number, ids)) if number == ticket.0 => ids,
+                _ => Err(Error::new(ErrorKind::Internal, "a ticket that is not the next one")),
+            }
+        })
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+}
+
+/// What a step computes is known at once here; bad logits are told at the collection all the same, as on a GPU.
+fn deferred(ids: Result<Vec<u32>>) -> Result<Result<Vec<u32>>> {
+    match ids {
+        Err(error) if error.kind() != ErrorKind::BadLogits => Err(error),
+        ids => Ok(ids),
+    }
+}

@@ -1,0 +1,173 @@
+//! The mathematics of single operations on slices. Matrices are row by row, `(tokens, width)`.
+
+use super::weights::Weights;
+use crate::graph::{Activation, Rope, RopePairs, Row, WeightId};
+
+/// Sums that run side by side: enough for the registers of any SIMD, and each sum stays short and so exact.
+const LANES: usize = 16;
+
+/// `sum_i a[i] * b[i]`.
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| f64::from(a * b)).sum();
+    (sums.iter().copied().map(f64::from).sum::<f64>() + rest) as f32
+}
+
+/// `y[t] = table[token[t]]`.
+pub(super) fn embed(weights: &Weights, table: WeightId, rows: &[Row], width: usize) -> Vec<f32> {
+    let mut y = vec![0.0; rows.len() * width];
+    for (row, y) in rows.iter().zip(y.chunks_exact_mut(width)) {
+        weights.row(table, row.token as usize, y);
+    }
+    y
+}
+
+/// `y[t, r] = sum_c weight[r, c] * x[t, c]` with `cols` columns.
+pub(super) fn matmul(weights: &Weights, weight: WeightId, x: &[f32], cols: usize) -> Vec<f32> {
+    let (tokens, rows) = (x.len() / cols, weights.n_rows(weight));
+    let mut y = vec![0.0; tokens * rows];
+    let mut decoded = vec![0.0; cols];
+    for r in 0..rows {
+        weights.row(weight, r, &mut decoded);
+        for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(rows)) {
+            y[r] = dot(&decoded, x);
+        }
+    }
+    y
+}
+
+/// `y = x / sqrt(mean(x^2) + eps) * weight` for every part of the weight's length.
+pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let mut y = x.to_vec();
+    for part in y.chunks_exact_mut(weight.len()) {
+        let scale = 1.0 / (dot(part, part) / weight.len() as f32 + eps).sqrt();
+        for (y, weight) in part.iter_mut().zip(weight) {
+            *y = *y * scale * weight;
+        }
+    }
+    y
+}
+
+/// Cosine and sine of every pair's angle: `(tokens, pairs)`.
+///
+/// The angle is rounded to f32 before its cosine is taken, as transformers does.
+pub(super) fn angles(rope: &Rope, rows: &[Row]) -> Vec<(f32, f32)> {
+    let angle = |position: u32, frequency: f32| {
+        let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
+        (cos as f32 * rope.scale, sin as f32 * rope.scale)
+    };
+    rows.iter().flat_map(|row| rope.inv_freq.iter().map(move |frequency| angle(row.position, *frequency))).collect()
+}
+
+/// Rotates each of `heads` parts of every row by that row's `angles`.
+pub(super) fn rope(x: &[f32], pairs: RopePairs, angles: &[(f32, f32)], tokens: usize, heads: usize) -> Vec<f32> {
+    let mut y = x.to_vec();
+    let n_pairs = angles.len() / tokens;
+    let (head_dim, width) = (x.len() / tokens / heads, x.len() / tokens);
+    let (step, apart) = match pairs {
+        RopePairs::Halves => (1, n_pairs),
+        RopePairs::Adjacent => (2, 1),
+    };
+    for (row, angles) in y.chunks_exact_mut(width).zip(angles.chunks_exact(n_pairs)) {
+        for head in row.chunks_exact_mut(head_dim) {
+            for (i, (cos, sin)) in angles.iter().enumerate() {
+                let (a, b) = (head[step * i], head[step * i + apart]);
+                head[step * i] = a * cos - b * sin;
+                head[step * i + apart] = b * cos + a * sin;
+            }
+        }
+    }
+    y
+}
+
+/// `activation(gate) * up`.
+pub(super) fn glu(gate: &[f32], up: &[f32], activation: Activation) -> Vec<f32> {
+    let silu = |x: f32| x / (1.0 + (-x).exp());
+    let gelu_tanh = |x: f32| 0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh());
+    let pairs = gate.iter().zip(up);
+    match activation {
+        Activation::Silu => pairs.map(|(gate, up)| silu(*gate) * up).collect(),
+        Activation::GeluTanh => pairs.map(|(gate, up)| gelu_tanh(*gate) * up).collect(),
+    }
+}
+
+/// Of the tanh form of GELU.
+const SQRT_2_OVER_PI: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
+
+/// `x[t, c] + bias[c]`.
+pub(super) fn add_bias(x: &[f32], bias: &[f32]) -> Vec<f32> {
+    x.chunks_exact(bias.len()).flat_map(|row| row.iter().zip(bias).map(|(x, bias)| x + bias)).collect()
+}
+
+/// `a + b`.
+pub(super) fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(a, b)| a + b).collect()
+}
+
+/// The chosen rows of a `(tokens, width)`.
+pub(super) fn output_rows(x: &[f32], outputs: &[u32], width: usize) -> Vec<f32> {
+    outputs.iter().flat_map(|row| &x[*row as usize * width..][..width]).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(len: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn dot_of_odd_lengths() {
+        for len in [0, 1, 15, 16, 17, 100, 1000] {
+            let (a, mut b) = (numbers(len), numbers(len));
+            b.reverse();
+            let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            assert!((f64::from(dot(&a, &b)) - exact).abs() < 1e-5, "{len}");
+        }
+    }
+
+    #[test]
+    fn both_pairings_rotate_the_same_pairs_and_leave_the_rest() {
+        let rope_of = |pairs| Rope { inv_freq: vec![1.0, 0.5], pairs, scale: 1.0 };
+        let row = [Row { token: 0, position: 3, sequence: 0 }];
+        let (halves, adjacent) = (rope_of(RopePairs::Halves), rope_of(RopePairs::Adjacent));
+        // Two heads of five elements; pairs (a, b), (c, d); the fifth stays.
+        let found =
+            rope(&[1.0, 3.0, 2.0, 4.0, 9.0, 1.0, 3.0, 2.0, 4.0, 9.0], RopePairs::Halves, &angles(&halves, &row), 1, 2);
+        let other = rope(
+            &[1.0, 2.0, 3.0, 4.0, 9.0, 1.0, 2.0, 3.0, 4.0, 9.0],
+            RopePairs::Adjacent,
+            &angles(&adjacent, &row),
+            1,
+            2,
+        );
+        for head in 0..2 {
+            let (found, other) = (&found[head * 5..][..5], &other[head * 5..][..5]);
+            assert_eq!([found[0], found[2], found[1], found[3], found[4]], *other);
+            let (sin, cos) = 3f32.sin_cos();
+            assert!((other[0] - (cos - 2.0 * sin)).abs() < 1e-6 && (other[1] - (2.0 * cos + sin)).abs() < 1e-6);
+            assert_eq!(other[4], 9.0);
+        }
+    }
+
+    #[test]
+    fn norm_of_parts() {
+        let y = rms_norm(&[3.0, 4.0, 0.0, 0.0], &[1.0, 2.0], 0.0);
+        let scale = 1.0 / 12.5f32.sqrt();
+        assert!((y[0] - 3.0 * scale).abs() < 1e-6 && (y[1] - 8.0 * scale).abs() < 1e-6);
+        assert!(y[2].is_nan(), "0 / sqrt(0 + 0)");
+        assert_eq!(rms_norm(&[0.0, 0.0], &[1.0, 2.0], 1e-6), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn swiglu_of_large_numbers_stays_a_number() {
+        assert_eq!(glu(&[0.0, 1000.0, -1000.0], &[5.0, 2.0, 2.0], Activation::Silu), [0.0, 2000.0, 0.0]);
+    }
+}

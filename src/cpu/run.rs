@@ -1,0 +1,96 @@
+//! The interpreter: runs the nodes of a graph in their order and lets go of each value after its last use.
+
+use super::attention::{Inputs, attention};
+use super::kv::Kv;
+use super::ops;
+use super::weights::Weights;
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::{Graph, Op, Step, ValueId};
+
+/// What is known of a graph before it runs.
+pub(super) struct Schedule {
+    /// For each node the values that nobody reads after it.
+    done: Vec<Vec<ValueId>>,
+    /// Nodes up to the last that fills pages; the rest is of no use without outputs.
+    filling: usize,
+}
+
+impl Schedule {
+    pub(super) fn new(graph: &Graph) -> Self {
+        let mut last_use: Vec<usize> = (0..graph.nodes.len()).collect();
+        let mut filling = 0;
+        for (index, node) in graph.nodes.iter().enumerate() {
+            for input in node.op.inputs() {
+                last_use[input.0] = index;
+            }
+            if matches!(node.op, Op::Attention { .. }) {
+                filling = index + 1;
+            }
+        }
+        let mut done = vec![Vec::new(); graph.nodes.len()];
+        for (value, index) in last_use.into_iter().enumerate().take(graph.nodes.len().saturating_sub(1)) {
+            done[index].push(ValueId(value));
+        }
+        Self { done, filling }
+    }
+}
+
+/// Runs a step that was checked. Returns the logits `(outputs, vocab)`; fails with `BadLogits` where one of them is no
+/// number.
+pub(super) fn run(
+    graph: &Graph,
+    schedule: &Schedule,
+    weights: &Weights,
+    kv: &mut Kv,
+    step: &Step<'_>,
+    observe: &mut dyn FnMut(&str, usize, &[f32]),
+) -> Result<Vec<f32>> {
+    weights.check_loaded()?;
+    let angles: Vec<_> = graph.ropes.iter().map(|rope| ops::angles(rope, step.rows)).collect();
+    let end = if step.outputs.is_empty() { schedule.filling } else { graph.nodes.len() };
+    let mut values: Vec<Vec<f32>> = vec![Vec::new(); graph.nodes.len()];
+    for (index, node) in graph.nodes.iter().enumerate().take(end) {
+        let value = |id: &ValueId| values[id.0].as_slice();
+        let made = match &node.op {
+            Op::Embed { table } => ops::embed(weights, *table, step.rows, node.width),
+            Op::RmsNorm { x, weight, eps, groups } => {
+                let mut factors = vec![0.0; node.width / groups];
+                weights.row(*weight, 0, &mut factors);
+                ops::rms_norm(value(x), &factors, *eps)
+            }
+            Op::MatMul { x, weight } => ops::matmul(weights, *weight, value(x), graph.width(*x)),
+            Op::Rope { x, rope, heads } => {
+                let pairs = graph.ropes[rope.0].pairs;
+                ops::rope(value(x), pairs, &angles[rope.0], step.rows.len(), *heads)
+            }
+            Op::Attention { q, k, v, spec } => {
+                attention(kv, spec, step, &Inputs { q: value(q), k: value(k), v: value(v) })
+            }
+            Op::Glu { gate, up, activation } => ops::glu(value(gate), value(up), *activation),
+            Op::AddBias { x, bias } => {
+                let mut addends = vec![0.0; node.width];
+                weights.row(*bias, 0, &mut addends);
+                ops::add_bias(value(x), &addends)
+            }
+            Op::Scale { x, factor } => value(x).iter().map(|x| factor * x).collect(),
+            Op::SoftCap { x, cap } => value(x).iter().map(|x| cap * (x / cap).tanh()).collect(),
+            Op::Add { a, b } => ops::add(value(a), value(b)),
+            Op::OutputRows { x } => ops::output_rows(value(x), step.outputs, node.width),
+        };
+        observe(&node.name, node.width, &made);
+        values[index] = made;
+        for value in &schedule.done[index] {
+            values[value.0] = Vec::new();
+        }
+    }
+    let logits = match values.pop() {
+        Some(logits) if !step.outputs.is_empty() => logits,
+        _ => return Ok(Vec::new()),
+    };
+    match logits.iter().position(|logit| !logit.is_finite()) {
+        Some(at) => {
+            Err(Error::new(ErrorKind::BadLogits, format!("the logit of id {} is {}", at % graph.vocab(), logits[at])))
+        }
+        None => Ok(logits),
+    }
+}

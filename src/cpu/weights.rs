@@ -1,0 +1,74 @@
+//! Weights as stored, filled in row by row, decoded a row at a time.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::{Graph, WeightId};
+use crate::quant::FormatId;
+
+/// One weight `(rows, cols)`.
+struct Stored {
+    name: String,
+    format: FormatId,
+    cols: usize,
+    row_bytes: usize,
+    size_bytes: usize,
+    bytes: Vec<u8>,
+}
+
+/// All weights of a graph, by `WeightId`.
+pub(super) struct Weights(Vec<Stored>);
+
+impl Weights {
+    /// Room for every weight of the graph.
+    pub(super) fn new(graph: &Graph, formats: &[FormatId]) -> Result<Self> {
+        let stored = graph.weights.iter().zip(formats).map(|(weight, format)| {
+            let row_bytes = format.row_bytes(weight.cols).filter(|row_bytes| *row_bytes > 0);
+            let size_bytes = row_bytes.and_then(|row_bytes| row_bytes.checked_mul(weight.rows));
+            let mut bytes = Vec::new();
+            let (row_bytes, size_bytes) = row_bytes
+                .zip(size_bytes)
+                .filter(|(_, size_bytes)| bytes.try_reserve_exact(*size_bytes).is_ok())
+                .ok_or_else(|| {
+                    Error::new(ErrorKind::LimitExceeded, "the memory does not suffice").at(weight.name.as_str())
+                })?;
+            let (name, cols) = (weight.name.clone(), weight.cols);
+            Ok(Stored { name, format: *format, cols, row_bytes, size_bytes, bytes })
+        });
+        stored.collect::<Result<_>>().map(Self)
+    }
+
+    /// Takes rows; they come in order.
+    pub(super) fn append(&mut self, weight: WeightId, first_row: usize, bytes: &[u8]) -> Result<()> {
+        let stored = self.0.get_mut(weight.0).ok_or_else(|| Error::new(ErrorKind::Internal, "no such weight"))?;
+        let room = stored.size_bytes - stored.bytes.len();
+        let next_row = stored.bytes.len() / stored.row_bytes;
+        if first_row != next_row || !bytes.len().is_multiple_of(stored.row_bytes) || bytes.len() > room {
+            let problem = format!("{} bytes from row {first_row} on do not follow row {next_row}", bytes.len());
+            return Err(Error::new(ErrorKind::Internal, problem).at(stored.name.as_str()));
+        }
+        stored.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Fails unless every weight is there.
+    pub(super) fn check_loaded(&self) -> Result<()> {
+        match self.0.iter().find(|stored| stored.bytes.len() != stored.size_bytes) {
+            Some(missing) => {
+                Err(Error::new(ErrorKind::Internal, "the weight was not loaded").at(missing.name.as_str()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The number of rows.
+    pub(super) fn n_rows(&self, weight: WeightId) -> usize {
+        self.0[weight.0].size_bytes / self.0[weight.0].row_bytes
+    }
+
+    /// Decodes one row into `out (cols)`.
+    pub(super) fn row(&self, weight: WeightId, row: usize, out: &mut [f32]) {
+        let stored = &self.0[weight.0];
+        debug_assert_eq!(out.len(), stored.cols);
+        let bytes = &stored.bytes[row * stored.row_bytes..][..stored.row_bytes];
+        (stored.format.format().decode)(bytes, out);
+    }
+}

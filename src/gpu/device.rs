@@ -1,0 +1,267 @@
+//! The device: adapter, limits, what shaders may use of it, and the only places that make buffers, bind groups and
+//! pipelines, so that every one of them is counted.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use super::shader::Dialect;
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::Counters;
+use crate::kernel::Use;
+
+/// What the edge may say about how the device is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceOptions {
+    /// Use subgroups where the device has them. On the web only to be set when the loader asked for the feature.
+    pub subgroups: bool,
+    /// Bind no more than this at a time, where the device would allow more; matrices are split accordingly.
+    pub max_binding_bytes: Option<u64>,
+}
+
+impl Default for DeviceOptions {
+    fn default() -> Self {
+        Self { subgroups: !WEB, max_binding_bytes: None }
+    }
+}
+
+/// An open device; clones share it.
+#[derive(Clone)]
+pub struct Device(Rc<Inner>);
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    name: String,
+    dialect: Dialect,
+    max_binding_bytes: u64,
+    counters: Cell<Counters>,
+    /// The first fault that no call reported: a lost device or an error outside every scope.
+    fault: Arc<Mutex<Option<(ErrorKind, String)>>>,
+}
+
+/// On the web, wgpu neither shows nor asks for the subgroup feature; the package's loader asks for it and tells us by
+/// [`DeviceOptions::subgroups`].
+const WEB: bool = cfg!(target_arch = "wasm32");
+
+impl Device {
+    /// Opens the most capable adapter. Fails with `GpuUnavailable` when there is none.
+    pub async fn open(options: DeviceOptions) -> Result<Self> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+        let request = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        let adapter = instance.request_adapter(&request).await.map_err(|error| {
+            let words = if WEB {
+                "this browser offers no WebGPU adapter to this page"
+            } else {
+                "no Vulkan, Metal or Direct3D 12 adapter was found"
+            };
+            Error::new(ErrorKind::GpuUnavailable, words).caused_by(error)
+        })?;
+        let info = adapter.get_info();
+        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let features = adapter.features() & wanted;
+        let limits = adapter.limits();
+        let device_binding_bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let max_binding_bytes = options.max_binding_bytes.unwrap_or(u64::MAX).min(device_binding_bytes);
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("headwater"),
+            required_features: features,
+            required_limits: limits,
+            ..Default::default()
+        };
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|error| Error::new(ErrorKind::GpuUnavailable, "the adapter gave no device").caused_by(error))?;
+        let dialect = match WEB {
+            true => Dialect { subgroups: options.subgroups, subgroups_directive: true },
+            false => Dialect {
+                subgroups: options.subgroups && features.contains(wgpu::Features::SUBGROUP),
+                subgroups_directive: false,
+            },
+        };
+        let fault = Arc::new(Mutex::new(None));
+        let note = |kind: ErrorKind, words: String, fault: &Mutex<Option<(ErrorKind, String)>>| {
+            if let Ok(mut fault) = fault.lock() {
+                fault.get_or_insert((kind, words));
+            }
+        };
+        let uncaptured = Arc::clone(&fault);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let kind = match error {
+                wgpu::Error::OutOfMemory { .. } => ErrorKind::GpuOutOfMemory,
+                _ => ErrorKind::Internal,
+            };
+            note(kind, error.to_string(), &uncaptured);
+        }));
+        let lost = Arc::clone(&fault);
+        device.set_device_lost_callback(move |_, words| note(ErrorKind::DeviceLost, words, &lost));
+        let name = match (info.name.is_empty(), info.driver.is_empty()) {
+            (true, _) => "WebGPU adapter".to_owned(),
+            (false, true) => info.name,
+            (false, false) => format!("{} ({})", info.name, info.driver),
+        };
+        let counters = Cell::new(Counters::default());
+        Ok(Self(Rc::new(Inner { device, queue, name, dialect, max_binding_bytes, counters, fault })))
+    }
+
+    pub(super) fn raw(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.0.dialect
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Largest piece of a buffer that a kernel can bind, in bytes.
+    pub(super) fn max_binding_bytes(&self) -> u64 {
+        self.0.max_binding_bytes
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        self.0.counters.get()
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
+        let mut counters = self.0.counters.get();
+        change(&mut counters);
+        self.0.counters.set(counters);
+    }
+
+    /// Fails when the device was lost or reported an error since.
+    pub(super) fn check(&self) -> Result<()> {
+        let fault = self.0.fault.lock().ok().and_then(|fault| fault.clone());
+        fault.map_or(Ok(()), |(kind, words)| Err(Error::new(kind, words).at("GPU")))
+    }
+
+    /// Runs `make` and reports what went wrong in it with `GpuOutOfMemory` or, for a fault of ours, `Internal`.
+    pub(super) async fn guarded<T>(&self, wanted_bytes: u64, make: impl FnOnce() -> Result<T>) -> Result<T> {
+        let validation = self.raw().push_error_scope(wgpu::ErrorFilter::Validation);
+        let memory = self.raw().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let made = make();
+        let (memory, validation) = (memory.pop().await, validation.pop().await);
+        if let Some(error) = memory {
+            let words = format!("the GPU has no room for {wanted_bytes} bytes");
+            return Err(Error::new(ErrorKind::GpuOutOfMemory, words).caused_by(error));
+        }
+        if let Some(error) = validation {
+            return Err(Error::new(ErrorKind::Internal, error.to_string()).at("GPU"));
+        }
+        made
+    }
+
+    /// A buffer; zeros.
+    pub(super) fn buffer(&self, label: &str, size_bytes: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+        self.count(|counters| counters.buffers += 1);
+        self.raw().create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: size_bytes.max(16).next_multiple_of(16),
+            usage,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// A storage buffer that can be uploaded to and read back from.
+    pub(super) fn storage(&self, label: &str, size_bytes: u64) -> wgpu::Buffer {
+        use wgpu::BufferUsages as U;
+        self.buffer(label, size_bytes, U::STORAGE | U::COPY_DST | U::COPY_SRC)
+    }
+
+    /// A layout of one group, by position.
+    pub(super) fn layout(&self, uses: &[Use]) -> wgpu::BindGroupLayout {
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = (0u32..)
+            .zip(uses)
+            .map(|(binding, how)| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match how {
+                        Use::Uniform => wgpu::BufferBindingType::Uniform,
+                        Use::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                        Use::Write => wgpu::BufferBindingType::Storage { read_only: false },
+                    },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        self.raw().create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
+    }
+
+    /// A bind group, by position.
+    pub(super) fn bind(
+        &self,
+        label: &str,
+        layout: &wgpu::BindGroupLayout,
+        buffers: &[wgpu::BufferBinding<'_>],
+    ) -> wgpu::BindGroup {
+        self.count(|counters| counters.bind_groups += 1);
+        let entries: Vec<wgpu::BindGroupEntry<'_>> = (0u32..)
+            .zip(buffers)
+            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: wgpu::BindingResource::Buffer(buffer.clone()),
+            })
+            .collect();
+        self.raw().create_bind_group(&wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries })
+    }
+
+    /// A pipeline of a joined source; its entry point is `main`.
+    pub(super) fn pipeline(
+        &self,
+        label: &str,
+        source: String,
+        layouts: &[Option<&wgpu::BindGroupLayout>],
+        constants: &[(&str, f64)],
+    ) -> wgpu::ComputePipeline {
+        self.count(|counters| counters.pipelines += 1);
+        let module = self.raw().create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(label),
+            source: wgpu::ShaderSource::Wgsl(source.into()),
+        });
+        let layout = self.raw().create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(label),
+            bind_group_layouts: layouts,
+            immediate_size: 0,
+        });
+        self.raw().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(label),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
+            cache: None,
+        })
+    }
+
+    /// Uploads bytes; their number is a multiple of four.
+    pub(super) fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.count(|counters| {
+            counters.writes += 1;
+            counters.write_bytes += bytes.len() as u64;
+        });
+        self.0.queue.write_buffer(buffer, offset, bytes);
+    }
+
+    pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
+        self.raw().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
+    }
+
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        self.count(|counters| counters.submits += 1);
+        self.0.queue.submit([encoder.finish()])
+    }
+}
+
+/// A whole buffer, or a part of it, to bind.
+pub(super) fn whole(buffer: &wgpu::Buffer) -> wgpu::BufferBinding<'_> {
+    wgpu::BufferBinding { buffer, offset: 0, size: None }
+}

@@ -1,0 +1,216 @@
+//! Matrices on the device: planes by shards of rows, and the repacking of raw blocks into them as they are read.
+
+use std::collections::BTreeMap;
+
+use super::device::{Device, whole};
+use super::lower::Matrix;
+use super::shader::repack_source;
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::WeightId;
+use crate::kernel::{ShardRows, Use, word};
+use crate::quant::FormatId;
+
+/// Bytes that one block takes in each plane. Together never more than the block itself.
+fn plane_bytes(format: FormatId) -> [usize; 2] {
+    match format {
+        FormatId::F32 => [4, 0],
+        FormatId::F16 | FormatId::Bf16 => [2, 0],
+        FormatId::Q8_0 => [32, 2],
+        FormatId::Q4_0 => [16, 2],
+    }
+}
+
+/// Rows of a shard are a multiple of this, so that no two shards share a word of any plane.
+const SHARD_ROWS: usize = 8;
+
+struct Shard {
+    rows: ShardRows,
+    planes: [wgpu::Buffer; 2],
+    group: wgpu::BindGroup,
+}
+
+struct Planes {
+    matrix: Matrix,
+    shards: Vec<Shard>,
+}
+
+/// All matrices of a model.
+pub(super) struct Matrices {
+    device: Device,
+    planes: Vec<Planes>,
+    /// For each weight its matrix and its part in it.
+    homes: BTreeMap<WeightId, (usize, usize)>,
+    repackers: BTreeMap<FormatId, wgpu::ComputePipeline>,
+    repack_layout: wgpu::BindGroupLayout,
+    repack_params: wgpu::Buffer,
+    staging: wgpu::Buffer,
+    staging_bytes: u64,
+    size_bytes: u64,
+}
+
+impl Matrices {
+    /// Makes the planes of all matrices (zeros) and what fills them. `layout` is that of bind group 0.
+    pub(super) async fn new(device: &Device, matrices: Vec<Matrix>, layout: &wgpu::BindGroupLayout) -> Result<Self> {
+        let limit = device.max_binding_bytes();
+        let mut homes = BTreeMap::new();
+        let mut planes = vec![];
+        let mut size_bytes = 0u64;
+        let mut widest_row = 0usize;
+        for matrix in matrices {
+            let label = format!("matrix {}", planes.len());
+            let blocks = matrix.cols / matrix.format.format().block_weights;
+            let row_bytes = plane_bytes(matrix.format).map(|bytes| (blocks * bytes) as u64);
+            widest_row = widest_row.max(blocks * matrix.format.format().block_bytes);
+            let mut shards = vec![];
+            for rows in shard_rows(matrix.rows, row_bytes[0], limit)? {
+                let wanted = row_bytes.map(|bytes| bytes * rows.rows as u64);
+                let buffers = device
+                    .guarded(wanted[0] + wanted[1], || Ok(wanted.map(|bytes| device.storage(&label, bytes))))
+                    .await?;
+                size_bytes += buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
+                let group = device.bind(&label, layout, &[whole(&buffers[0]), whole(&buffers[1])]);
+                shards.push(Shard { rows, planes: buffers, group });
+            }
+            for (part, home) in matrix.parts.iter().enumerate() {
+                homes.insert(home.weight, (planes.len(), part));
+            }
+            planes.push(Planes { matrix, shards });
+        }
+        let repack_layout = device.layout(&[Use::Uniform, Use::Read, Use::Write, Use::Write]);
+        let mut repackers = BTreeMap::new();
+        for format in planes.iter().map(|planes| planes.matrix.format) {
+            repackers.entry(format).or_insert_with(|| {
+                let label = format!("repack {}", format.format().name);
+                device.pipeline(&label, repack_source(format), &[Some(&repack_layout)], &[])
+            });
+        }
+        use wgpu::BufferUsages as U;
+        let staging_bytes = (8u64 << 20).max(widest_row as u64).next_multiple_of(16);
+        Ok(Self {
+            device: device.clone(),
+            planes,
+            homes,
+            repackers,
+            repack_layout,
+            repack_params: device.buffer("repack params", 16, U::UNIFORM | U::COPY_DST),
+            staging: device.storage("upload", staging_bytes),
+            staging_bytes,
+            size_bytes,
+        })
+    }
+
+    /// Bytes of all planes.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Columns and rows of the shards of every matrix.
+    pub(super) fn shapes(&self) -> Vec<(usize, Vec<ShardRows>)> {
+        let shape = |planes: &Planes| (planes.matrix.cols, planes.shards.iter().map(|shard| shard.rows).collect());
+        self.planes.iter().map(shape).collect()
+    }
+
+    /// The format of a matrix and the bind group of one of its shards.
+    pub(super) fn shard(&self, matrix: usize, shard: usize) -> Result<(FormatId, &wgpu::BindGroup)> {
+        let planes = self.planes.get(matrix);
+        let found = planes.and_then(|planes| Some((planes.matrix.format, &planes.shards.get(shard)?.group)));
+        found.ok_or_else(|| Error::new(ErrorKind::Internal, "a launch names a shard that does not exist"))
+    }
+
+    /// Repacks whole rows of a weight, `first_row` on, into its planes.
+    pub(super) fn rows(&self, weight: WeightId, first_row: usize, bytes: &[u8]) -> Result<()> {
+        let Some(&(index, part)) = self.homes.get(&weight) else {
+            return Err(Error::new(ErrorKind::Internal, "a weight that no matrix holds"));
+        };
+        let matrix = &self.planes[index].matrix;
+        let part = matrix.parts[part];
+        let row_bytes = matrix.format.row_bytes(matrix.cols).unwrap_or(0);
+        if row_bytes == 0 || !bytes.len().is_multiple_of(row_bytes) {
+            return Err(Error::new(ErrorKind::Internal, "weights did not arrive in whole rows"));
+        }
+        let rows = bytes.len() / row_bytes;
+        let most = (self.staging_bytes as usize / row_bytes).max(1);
+        for shard in &self.planes[index].shards {
+            // Source rows whose place, first_row + r * row_step, lies in this shard.
+            let place = |row: usize| part.first_row + row * part.row_step;
+            let begin = shard.rows.first.saturating_sub(part.first_row).div_ceil(part.row_step);
+            let end = (shard.rows.first + shard.rows.rows).saturating_sub(part.first_row).div_ceil(part.row_step);
+            let (mut row, end) = (begin.max(first_row), end.min(first_row + rows));
+            while row < end {
+                let count = most.min(end - row);
+                let from = (row - first_row) * row_bytes;
+                let piece = bytes.get(from..from + count * row_bytes).unwrap_or_default();
+                self.repack(matrix, shard, piece, count, place(row) - shard.rows.first, part.row_step);
+                row += count;
+            }
+        }
+        Ok(())
+    }
+
+    fn repack(&self, matrix: &Matrix, shard: &Shard, piece: &[u8], rows: usize, first_row: usize, row_step: usize) {
+        let format = matrix.format.format();
+        // Formats of one plane are copied word by word, the others go block by block.
+        let row_items = match plane_bytes(matrix.format) {
+            [bytes, 0] => matrix.cols * bytes / 4,
+            _ => matrix.cols / format.block_weights,
+        };
+        let params = [row_items, rows, first_row, row_step].map(word);
+        self.device.write(&self.repack_params, 0, bytemuck::cast_slice(&params));
+        let whole_words = piece.len() / 4 * 4;
+        self.device.write(&self.staging, 0, &piece[..whole_words]);
+        if whole_words < piece.len() {
+            let mut last = [0u8; 4];
+            last[..piece.len() - whole_words].copy_from_slice(&piece[whole_words..]);
+            self.device.write(&self.staging, whole_words as u64, &last);
+        }
+        let buffers = [&self.repack_params, &self.staging, &shard.planes[0], &shard.planes[1]].map(whole);
+        let group = self.device.bind("repack", &self.repack_layout, &buffers);
+        let mut encoder = self.device.encoder();
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            pass.set_pipeline(&self.repackers[&matrix.format]);
+            pass.set_bind_group(0, &group, &[]);
+            let (x, y) = crate::kernel::fold((rows * row_items).div_ceil(64));
+            pass.dispatch_workgroups(x, y, 1);
+        }
+        self.device.submit(encoder);
+    }
+}
+
+/// Rows by shards of at most `limit` bytes of the first plane.
+fn shard_rows(rows: usize, row_bytes: u64, limit: u64) -> Result<Vec<ShardRows>> {
+    let most = usize::try_from(limit / row_bytes.max(1)).unwrap_or(usize::MAX) / SHARD_ROWS * SHARD_ROWS;
+    if most == 0 {
+        let words = format!("a row of {row_bytes} bytes is larger than this device binds ({limit} bytes)");
+        return Err(Error::new(ErrorKind::GpuFeatureMissing, words));
+    }
+    Ok((0..rows).step_by(most).map(|first| ShardRows { first, rows: most.min(rows - first) }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_cover_all_rows_once() -> Result<()> {
+        for (rows, row_bytes, limit) in [(1, 16, 128), (100, 16, 128), (4097, 4096, 1 << 20), (8, 64, 512)] {
+            let shards = shard_rows(rows, row_bytes, limit)?;
+            let mut next = 0;
+            for shard in &shards {
+                assert_eq!(shard.first, next);
+                assert!(shard.rows as u64 * row_bytes <= limit);
+                next += shard.rows;
+            }
+            assert_eq!(next, rows);
+        }
+        assert!(shard_rows(1, 4096, 4096).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn planes_are_no_larger_than_blocks() {
+        for (format, description) in crate::quant::FORMATS {
+            assert!(plane_bytes(*format).iter().sum::<usize>() <= description.block_bytes, "{}", description.name);
+        }
+    }
+}

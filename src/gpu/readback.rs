@@ -1,0 +1,121 @@
+//! Reading back: a few small mappable buffers used in turn for ids, and futures for their mapping.
+
+use std::collections::VecDeque;
+
+use futures_channel::oneshot;
+
+use super::device::Device;
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::Ticket;
+
+/// Most ids of one chain.
+pub(super) const MAX_CHAIN: u32 = 32;
+
+/// Chains that may be open at a time, and one that is being read.
+const BUFFERS: usize = 3;
+
+/// How long a native wait may take before the GPU counts as hung.
+#[cfg(not(target_arch = "wasm32"))]
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+type Mapped = oneshot::Receiver<std::result::Result<(), wgpu::BufferAsyncError>>;
+
+/// A mapping under way.
+pub(super) struct Pending {
+    buffer: wgpu::Buffer,
+    size_bytes: u64,
+    mapped: Mapped,
+    submission: wgpu::SubmissionIndex,
+}
+
+impl Pending {
+    /// Starts to map what a submission has copied into `buffer`.
+    pub(super) fn new(buffer: &wgpu::Buffer, size_bytes: u64, submission: wgpu::SubmissionIndex) -> Self {
+        let (sender, mapped) = oneshot::channel();
+        buffer.map_async(wgpu::MapMode::Read, 0..size_bytes, move |outcome| {
+            // Nobody may be waiting any more.
+            let _unheard = sender.send(outcome);
+        });
+        Self { buffer: buffer.clone(), size_bytes, mapped, submission }
+    }
+
+    /// Waits, and hands out the words.
+    pub(super) async fn words(self, device: &Device) -> Result<Vec<u32>> {
+        wait(device, self.submission)?;
+        let outcome = self.mapped.await;
+        device.check()?;
+        let lost = |words: String| Error::new(ErrorKind::DeviceLost, words).at("GPU");
+        outcome
+            .map_err(|_| lost("a read was dropped".into()))?
+            .map_err(|error| lost("a read failed".into()).caused_by(error))?;
+        device.count(|counters| counters.read_bytes += self.size_bytes);
+        let view = self
+            .buffer
+            .get_mapped_range(0..self.size_bytes)
+            .map_err(|error| lost("what was read is gone".into()).caused_by(error))?;
+        let words = bytemuck::pod_collect_to_vec(&view[..]);
+        drop(view);
+        self.buffer.unmap();
+        Ok(words)
+    }
+}
+
+/// Natively nothing happens unless someone waits; in browsers the event loop does it.
+#[cfg(not(target_arch = "wasm32"))]
+fn wait(device: &Device, submission: wgpu::SubmissionIndex) -> Result<()> {
+    let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
+    device.raw().poll(poll).map(|_| ()).map_err(|error| {
+        let words = format!("the GPU did not answer in {} s", PATIENCE.as_secs());
+        Error::new(ErrorKind::GpuTimeout, words).caused_by(error)
+    })
+}
+
+#[cfg(target_arch = "wasm32")]
+fn wait(_: &Device, _: wgpu::SubmissionIndex) -> Result<()> {
+    Ok(())
+}
+
+/// Ids on their way back, oldest first.
+pub(super) struct IdRing {
+    buffers: Vec<wgpu::Buffer>,
+    next: usize,
+    open: VecDeque<(u64, Pending)>,
+    issued: u64,
+}
+
+impl IdRing {
+    pub(super) fn new(device: &Device) -> Self {
+        use wgpu::BufferUsages as U;
+        let size_bytes = u64::from(MAX_CHAIN) * 4;
+        let make = |_| device.buffer("ids", size_bytes, U::MAP_READ | U::COPY_DST);
+        Self { buffers: (0..BUFFERS).map(make).collect(), next: 0, open: VecDeque::new(), issued: 0 }
+    }
+
+    /// The buffer for the next chain. Fails when two chains are open already.
+    pub(super) fn claim(&mut self) -> Result<wgpu::Buffer> {
+        if self.open.len() + 1 >= BUFFERS {
+            return Err(Error::new(ErrorKind::Internal, "more than two chains at a time"));
+        }
+        let buffer = self.buffers.get(self.next).cloned();
+        self.next = (self.next + 1) % BUFFERS;
+        buffer.ok_or_else(|| Error::new(ErrorKind::Internal, "no buffer for ids"))
+    }
+
+    pub(super) fn issue(&mut self, pending: Pending) -> Ticket {
+        self.issued += 1;
+        self.open.push_back((self.issued, pending));
+        Ticket(self.issued)
+    }
+
+    pub(super) fn take(&mut self, ticket: &Ticket) -> Result<Pending> {
+        match self.open.pop_front() {
+            Some((number, pending)) if number == ticket.0 => Ok(pending),
+            other => {
+                if let Some(other) = other {
+                    self.open.push_front(other);
+                }
+                Err(Error::new(ErrorKind::Internal, "chains are collected in order, once"))
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Attention over pages, and what prepares queries, keys and values for it.
+
+use super::{Buffer, Context, Extent, Kernel, Launch, Use, lanes, word};
+use crate::gpu::lower::{Norm, Place};
+use crate::graph::{Attention, RopeId, RopePairs};
+
+pub(super) const ROPE_STORE: Kernel = Kernel {
+    name: "rope_store",
+    source: include_str!("../../shaders/rope_store.wgsl"),
+    bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
+    weights: false,
+    reduces: true,
+    kv: true,
+};
+
+pub(super) const ATTENTION: Kernel = Kernel {
+    name: "attention",
+    source: include_str!("../../shaders/attention.wgsl"),
+    bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write, Use::Write],
+    weights: false,
+    reduces: true,
+    kv: true,
+};
+
+/// Largest head that the kernels stage in workgroup memory, in elements.
+pub(crate) const MAX_HEAD_DIM: usize = 512;
+
+/// Norms and rotation of queries and keys, keys and values into their pages.
+pub(super) fn rope_store(
+    spec: &Attention,
+    [q, k, v]: [Place; 3],
+    [q_norm, k_norm]: [Option<Norm>; 2],
+    rope: Option<RopeId>,
+    context: &Context<'_>,
+) -> Launch {
+    let norm_offset = |norm: Option<Norm>| norm.map_or(0, |norm| (context.norm_offset)(norm.weight));
+    let eps = |norm: Option<Norm>| norm.map_or(0.0f32, |norm| norm.eps).to_bits();
+    let encoding = rope.and_then(|id| context.rope(id));
+    let sizes = [spec.heads, spec.kv_heads, spec.head_dim, q.stride, q.offset, k.offset, v.offset];
+    let mut params = sizes.map(word).to_vec();
+    params.extend([word(norm_offset(q_norm)), word(norm_offset(k_norm)), eps(q_norm), eps(k_norm)]);
+    params.extend([
+        word(rope.map_or(0, |id| (context.rope_offset)(id))),
+        word(encoding.map_or(0, |rope| rope.inv_freq.len())),
+        context.max_rows(),
+    ]);
+    let switch = |on: bool| f64::from(u8::from(on));
+    Launch {
+        kernel: &ROPE_STORE,
+        weights: None,
+        constants: vec![
+            ("WG", lanes(spec.head_dim / 2, 64)),
+            ("Q_NORM", switch(q_norm.is_some())),
+            ("K_NORM", switch(k_norm.is_some())),
+            ("ADJACENT", switch(encoding.is_some_and(|rope| rope.pairs == RopePairs::Adjacent))),
+        ],
+        params,
+        buffers: vec![
+            Buffer::State,
+            Buffer::Norms,
+            Buffer::Ropes,
+            Buffer::Activation(q.buffer),
+            Buffer::Kv(spec.layer),
+        ],
+        grid_x: word(spec.heads + 2 * spec.kv_heads),
+        grid_y: Extent::Rows(1),
+    }
+}
+
+/// `softmax(scale * q K^T) V` for every query head of every row.
+pub(super) fn attention(spec: &Attention, q: Place, y: Place, context: &Context<'_>) -> Launch {
+    let sizes = [spec.heads, spec.kv_heads, spec.head_dim, q.stride, q.offset, y.stride];
+    let mut params = sizes.map(word).to_vec();
+    params.extend([spec.scale.to_bits(), context.max_rows()]);
+    params.extend([word(spec.window.unwrap_or(0)), spec.softcap.unwrap_or(0.0).to_bits()]);
+    Launch {
+        kernel: &ATTENTION,
+        weights: None,
+        constants: vec![("WG", 64.0)],
+        params,
+        buffers: vec![
+            Buffer::State,
+            Buffer::Activation(q.buffer),
+            Buffer::Kv(spec.layer),
+            Buffer::Activation(y.buffer),
+        ],
+        grid_x: word(spec.heads),
+        grid_y: Extent::Rows(1),
+    }
+}

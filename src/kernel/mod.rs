@@ -1,0 +1,191 @@
+//! GPU operations as data: for each kernel its shader, its bindings and its variants, and for each stage the launch that
+//! does it. Kernels know shapes; they know neither models nor how weights are stored.
+
+mod attention;
+mod elementwise;
+mod embed;
+mod matmul;
+mod norm;
+mod sample;
+
+pub(crate) use attention::MAX_HEAD_DIM;
+pub use sample::{BAD_LOGITS, reply_words, sample};
+
+use crate::gpu::lower::{Class, Domain, Stage};
+use crate::graph::{Graph, Rope, RopeId, WeightId};
+
+/// How a kernel uses a binding of group 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// `var<uniform>`.
+    Uniform,
+    /// `var<storage, read>`.
+    Read,
+    /// `var<storage, read_write>`.
+    Write,
+}
+
+/// A shader and what it needs joined to it.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The name of the file in `shaders/`.
+    pub name: &'static str,
+    /// Its text.
+    pub source: &'static str,
+    /// Group 1 in order.
+    pub bindings: &'static [Use],
+    /// Whether group 0 is a weight.
+    pub weights: bool,
+    /// Whether it sums over a workgroup.
+    pub reduces: bool,
+    /// Whether it reads or writes pages of keys and values.
+    pub kv: bool,
+}
+
+/// Every kernel of a step.
+pub const KERNELS: &[&Kernel] = &[
+    &embed::EMBED,
+    &norm::RMS_NORM,
+    &matmul::MATVEC,
+    &matmul::MATMUL,
+    &attention::ROPE_STORE,
+    &attention::ATTENTION,
+    &elementwise::ELEMENTWISE,
+    &elementwise::OUTPUT_ROWS,
+    &sample::SAMPLE,
+];
+
+/// A buffer that a launch binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Buffer {
+    /// The step's rows (`shaders/README.md`, "State").
+    State,
+    /// All vectors of the model.
+    Norms,
+    /// All rotary tables.
+    Ropes,
+    /// Pages of one layer.
+    Kv(usize),
+    /// An activation buffer of the program.
+    Activation(usize),
+    /// How ids are chosen.
+    Reply,
+    /// How often each id was seen.
+    History,
+    /// The state of the decode program.
+    DecodeState,
+    /// Ids for reading back.
+    Ids,
+}
+
+/// How the y extent of a grid follows from the step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Always this many.
+    Fixed(u32),
+    /// One for so many rows of the step.
+    Rows(u32),
+    /// One for so many rows whose logits are wanted.
+    Outputs(u32),
+}
+
+/// One dispatch, before it meets a device.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// What runs.
+    pub kernel: &'static Kernel,
+    /// The matrix of group 0 and which of its shards.
+    pub weights: Option<(usize, usize)>,
+    /// Values of `override` numbers.
+    pub constants: Vec<(&'static str, f64)>,
+    /// The kernel's `Params`.
+    pub params: Vec<u32>,
+    /// Group 1 from binding 1 on.
+    pub buffers: Vec<Buffer>,
+    /// Workgroups in x.
+    pub grid_x: u32,
+    /// Workgroups in y.
+    pub grid_y: Extent,
+}
+
+/// Rows of one shard of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardRows {
+    /// First row.
+    pub first: usize,
+    /// How many.
+    pub rows: usize,
+}
+
+/// What launches need to know beyond the stage.
+pub struct Context<'a> {
+    /// The model.
+    pub graph: &'a Graph,
+    /// The kind of step.
+    pub class: Class,
+    /// Most rows of a step of this program.
+    pub max_rows: usize,
+    /// For each matrix its columns and the rows of its shards.
+    pub matrices: &'a [(usize, Vec<ShardRows>)],
+    /// Where a vector starts in the buffer of vectors, in elements.
+    pub norm_offset: &'a dyn Fn(WeightId) -> usize,
+    /// Where a rotary table starts in the buffer of tables, in pairs.
+    pub rope_offset: &'a dyn Fn(RopeId) -> usize,
+}
+
+impl Context<'_> {
+    fn rope(&self, id: RopeId) -> Option<&Rope> {
+        self.graph.ropes.get(id.0)
+    }
+
+    fn max_rows(&self) -> u32 {
+        word(self.max_rows)
+    }
+}
+
+/// Sizes inside the limits of a device fit 32 bits; what does not is caught there, by the size of its buffer.
+pub(crate) fn word(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}
+
+/// The y extent for a domain, `rows` rows a workgroup.
+fn extent(domain: Domain, rows: u32) -> Extent {
+    match domain {
+        Domain::Rows => Extent::Rows(rows),
+        Domain::Outputs => Extent::Outputs(rows),
+    }
+}
+
+/// Invocations of a workgroup that works on `items` independent items: enough lanes, no more than useful.
+fn lanes(items: usize, most: u32) -> f64 {
+    f64::from(word(items.next_power_of_two()).clamp(32, most))
+}
+
+/// Workgroups as `(x, y)` where one dimension may not be enough for the limit of 65,535.
+pub(crate) fn fold(workgroups: usize) -> (u32, u32) {
+    const MOST: usize = 65_535;
+    let y = workgroups.div_ceil(MOST).max(1);
+    (word(workgroups.div_ceil(y)), word(y))
+}
+
+/// The launches of a stage: one, or one a shard of its matrix.
+pub fn launches(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
+    match stage {
+        Stage::Embed { matrix, y } => embed::embed(*matrix, *y, context),
+        Stage::Norm { x, y, norm, groups, width, domain } => {
+            vec![norm::rms_norm(*x, *y, *norm, *groups, *width, *domain, context)]
+        }
+        Stage::MatMul { .. } => match context.class {
+            Class::Decode => matmul::matvec(stage, context),
+            Class::Prefill => matmul::matmul(stage, context),
+        },
+        Stage::RopeStore { spec, q, k, v, q_norm, k_norm, rope } => {
+            vec![attention::rope_store(spec, [*q, *k, *v], [*q_norm, *k_norm], *rope, context)]
+        }
+        Stage::Attend { spec, q, y } => vec![attention::attention(spec, *q, *y, context)],
+        Stage::Elementwise { op, a, b, y, width, domain } => {
+            vec![elementwise::elementwise(*op, [*a, *b, *y], *width, *domain, context)]
+        }
+        Stage::OutputRows { x, y, width } => vec![elementwise::output_rows(*x, *y, *width, context)],
+    }
+}

@@ -1,0 +1,236 @@
+//! Hyperparameters: one table of keys in both dialects, read with types and ranges.
+//!
+//! After [`Hyper`] nobody asks whether a number makes sense: every count is in its range and products of two of them
+//! fit 32 bits.
+
+use super::rotary;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Checkpoint, Dialect, Metadata};
+use crate::graph::{Rope, RopePairs};
+
+/// What a decoder-only transformer is described by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hyper {
+    /// Width of the residual stream.
+    pub dim: usize,
+    /// Transformer blocks.
+    pub n_layers: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Elements of one head.
+    pub head_dim: usize,
+    /// Width inside the feed-forward block.
+    pub ffn_dim: usize,
+    /// Rows of the embedding table, which may be more than the tokenizer has ids.
+    pub vocab: usize,
+    /// Added to the mean square in norms.
+    pub norm_eps: f32,
+    /// The rotary position encoding of queries and keys.
+    pub rope: Rope,
+    /// Positions that the model was made for.
+    pub context: usize,
+    /// Whether the embedding table is the output matrix too.
+    pub tied: bool,
+}
+
+/// One hyperparameter: what each dialect calls it, and the values that are accepted.
+pub(super) struct Key<T> {
+    /// After the architecture and a dot, in GGUF; empty when GGUF has no such key.
+    gguf: &'static str,
+    /// In `config.json`; empty when it has no such key.
+    hub: &'static str,
+    min: T,
+    max: T,
+}
+
+type Count = Key<u64>;
+type Number = Key<f64>;
+
+const DIM: Count = Key { gguf: "embedding_length", hub: "hidden_size", min: 8, max: 1 << 16 };
+const N_LAYERS: Count = Key { gguf: "block_count", hub: "num_hidden_layers", min: 1, max: 1024 };
+const N_HEADS: Count = Key { gguf: "attention.head_count", hub: "num_attention_heads", min: 1, max: 1024 };
+const N_KV_HEADS: Count = Key { gguf: "attention.head_count_kv", hub: "num_key_value_heads", min: 1, max: 1024 };
+const HEAD_DIM: Count = Key { gguf: "attention.key_length", hub: "head_dim", min: 2, max: 1024 };
+const VALUE_DIM: Count = Key { gguf: "attention.value_length", hub: "", min: 2, max: 1024 };
+const FFN_DIM: Count = Key { gguf: "feed_forward_length", hub: "intermediate_size", min: 8, max: 1 << 20 };
+const VOCAB: Count = Key { gguf: "", hub: "vocab_size", min: 1, max: 1 << 22 };
+const CONTEXT: Count = Key { gguf: "context_length", hub: "max_position_embeddings", min: 1, max: 1 << 24 };
+const NORM_EPS: Number = Key { gguf: "attention.layer_norm_rms_epsilon", hub: "rms_norm_eps", min: 0.0, max: 1.0 };
+
+impl<T> Key<T> {
+    pub(super) const fn new(gguf: &'static str, hub: &'static str, min: T, max: T) -> Self {
+        Key { gguf, hub, min, max }
+    }
+}
+
+/// An error of kind `MalformedModel` about one key.
+pub(super) fn malformed(key: impl Into<String>, problem: impl Into<String>) -> Error {
+    Error::new(ErrorKind::MalformedModel, problem).at(key)
+}
+
+/// An error of kind `UnsupportedFormat` about one key.
+pub(super) fn unsupported(key: impl Into<String>, problem: impl Into<String>) -> Error {
+    Error::new(ErrorKind::UnsupportedFormat, problem).at(key)
+}
+
+impl<T: PartialOrd + std::fmt::Display> Key<T> {
+    /// Its name in this file; empty when there is none.
+    pub(super) fn name(&self, metadata: &Metadata) -> String {
+        match metadata.dialect {
+            Dialect::Gguf if self.gguf.is_empty() => String::new(),
+            Dialect::Gguf => format!("{}.{}", metadata.architecture, self.gguf),
+            Dialect::Hub => self.hub.to_owned(),
+        }
+    }
+
+    fn read(&self, metadata: &Metadata, get: impl Fn(&Metadata, &str) -> Result<Option<T>>) -> Result<Option<T>> {
+        let name = self.name(metadata);
+        match get(metadata, &name)? {
+            // Written so that what is no number is out of range.
+            Some(value) if !(value >= self.min && value <= self.max) => {
+                Err(malformed(name, format!("{value} is not between {} and {}", self.min, self.max)))
+            }
+            value => Ok(value),
+        }
+    }
+
+    fn missing(&self, metadata: &Metadata) -> Error {
+        malformed(self.name(metadata), "the key is missing")
+    }
+}
+
+impl Count {
+    /// The value, if it is there.
+    pub(super) fn get(&self, metadata: &Metadata) -> Result<Option<usize>> {
+        let value = self.read(metadata, Metadata::integer)?;
+        Ok(value.and_then(|value| usize::try_from(value).ok()))
+    }
+
+    /// The value, which must be there.
+    pub(super) fn need(&self, metadata: &Metadata) -> Result<usize> {
+        self.get(metadata)?.ok_or_else(|| self.missing(metadata))
+    }
+}
+
+impl Number {
+    /// The value, if it is there.
+    pub(super) fn get(&self, metadata: &Metadata) -> Result<Option<f64>> {
+        self.read(metadata, Metadata::number)
+    }
+
+    /// The value, which must be there.
+    pub(super) fn need(&self, metadata: &Metadata) -> Result<f64> {
+        self.get(metadata)?.ok_or_else(|| self.missing(metadata))
+    }
+}
+
+impl Hyper {
+    /// Reads the hyperparameters that dense decoders share. `pairs` is which elements rotations pair in this file.
+    ///
+    /// Fails with `MalformedModel` naming the key where a value is missing or out of range, with `UnsupportedFormat`
+    /// where a setting asks for mathematics that is not here.
+    pub(super) fn read(checkpoint: &Checkpoint, pairs: RopePairs) -> Result<Hyper> {
+        let metadata = &checkpoint.metadata;
+        refuse_other_mathematics(metadata)?;
+        let dim = DIM.need(metadata)?;
+        let n_heads = N_HEADS.need(metadata)?;
+        let n_kv_heads = N_KV_HEADS.get(metadata)?.unwrap_or(n_heads);
+        if n_heads.checked_rem(n_kv_heads) != Some(0) {
+            let key = N_KV_HEADS.name(metadata);
+            return Err(malformed(key, format!("{n_heads} heads cannot share {n_kv_heads} key heads evenly")));
+        }
+        let head_dim = match HEAD_DIM.get(metadata)? {
+            Some(head_dim) => head_dim,
+            None => dim.checked_div(n_heads).unwrap_or(0),
+        };
+        if head_dim < 2 || head_dim % 2 != 0 {
+            let key = HEAD_DIM.name(metadata);
+            return Err(malformed(key, format!("heads of {head_dim} elements cannot be rotated in pairs")));
+        }
+        if let Some(value_dim) = VALUE_DIM.get(metadata)?.filter(|value_dim| *value_dim != head_dim) {
+            let key = VALUE_DIM.name(metadata);
+            return Err(unsupported(key, format!("values of {value_dim} elements beside keys of {head_dim}")));
+        }
+        Ok(Hyper {
+            dim,
+            n_layers: N_LAYERS.need(metadata)?,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            ffn_dim: FFN_DIM.need(metadata)?,
+            vocab: vocab(checkpoint)?,
+            norm_eps: NORM_EPS.need(metadata)? as f32,
+            rope: Rope { inv_freq: rotary::inv_freq(metadata, head_dim)?, pairs, scale: 1.0 },
+            context: CONTEXT.need(metadata)?,
+            tied: match metadata.dialect {
+                Dialect::Gguf => checkpoint.tensor("output.weight").is_none(),
+                Dialect::Hub => metadata.boolean("tie_word_embeddings")?.unwrap_or(false),
+            },
+        })
+    }
+}
+
+/// Rows of the embedding table: GGUF tells them by the tensor's shape alone, the hub by a key.
+fn vocab(checkpoint: &Checkpoint) -> Result<usize> {
+    let metadata = &checkpoint.metadata;
+    if metadata.dialect == Dialect::Hub {
+        return VOCAB.need(metadata);
+    }
+    let name = "token_embd.weight";
+    let table = checkpoint.tensor(name).ok_or_else(|| malformed(name, "the tensor is missing"))?;
+    match table.shape.first() {
+        Some(rows) if (VOCAB.min..=VOCAB.max).contains(&(*rows as u64)) => Ok(*rows),
+        _ => Err(malformed(name, format!("shape {:?}, where up to {} rows are supported", table.shape, VOCAB.max))),
+    }
+}
+
+/// What a setting must be if it is there.
+enum Only {
+    False(&'static str),
+    Text(&'static str, &'static str),
+    Integer(&'static str, u64),
+    Number(&'static str, f64),
+    EachText(&'static str, &'static str),
+}
+
+/// Settings of `config.json` that change the mathematics, with the one value that is computed.
+const HUB_ONLY: &[Only] = &[
+    Only::False("attention_bias"),
+    Only::False("mlp_bias"),
+    Only::False("use_sliding_window"),
+    Only::Text("hidden_act", "silu"),
+    Only::Text("quantization_config.quant_method", "none"),
+    Only::Number("partial_rotary_factor", 1.0),
+    Only::EachText("layer_types", "full_attention"),
+];
+
+/// The same for GGUF; keys follow the architecture.
+const GGUF_ONLY: &[Only] = &[Only::Integer("expert_count", 0), Only::Integer("attention.sliding_window", 0)];
+
+/// A model whose files ask for something that would be left out is refused, never computed wrongly.
+fn refuse_other_mathematics(metadata: &Metadata) -> Result<()> {
+    let (table, prefix) = match metadata.dialect {
+        Dialect::Hub => (HUB_ONLY, String::new()),
+        Dialect::Gguf => (GGUF_ONLY, format!("{}.", metadata.architecture)),
+    };
+    for only in table {
+        let key = match only {
+            Only::False(key) | Only::Text(key, _) | Only::Integer(key, _) | Only::Number(key, _) => key,
+            Only::EachText(key, _) => key,
+        };
+        let key = format!("{prefix}{key}");
+        let other = match only {
+            Only::False(_) => metadata.boolean(&key)?.filter(|found| *found).map(|found| found.to_string()),
+            Only::Text(_, only) => metadata.text(&key)?.filter(|found| found != only).map(str::to_owned),
+            Only::Integer(_, only) => metadata.integer(&key)?.filter(|found| found != only).map(|n| n.to_string()),
+            Only::Number(_, only) => metadata.number(&key)?.filter(|found| found != only).map(|n| n.to_string()),
+            Only::EachText(_, only) => metadata.texts(&key)?.and_then(|all| all.iter().find(|t| t != only)).cloned(),
+        };
+        if let Some(other) = other {
+            return Err(unsupported(key, format!("{other} is not supported")));
+        }
+    }
+    Ok(())
+}

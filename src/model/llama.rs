@@ -1,0 +1,28 @@
+//! `llama`: Llama 2 and 3, SmolLM2 and others of that class (arXiv 2302.13971).
+
+use super::{Architecture, Hyper, decoder};
+use crate::error::Result;
+use crate::format::{Checkpoint, Dialect};
+use crate::graph::{Builder, RopePairs};
+
+pub(super) const LLAMA: Architecture = Architecture { name: "llama", hyper, graph };
+
+fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
+    // llama.cpp's converter permutes the rows of q and k of this class, so that pairs are neighbours.
+    let pairs = match checkpoint.metadata.dialect {
+        Dialect::Gguf => RopePairs::Adjacent,
+        Dialect::Hub => RopePairs::Halves,
+    };
+    Hyper::read(checkpoint, pairs)
+}
+
+fn graph(h: &Hyper, g: &mut Builder) {
+    let rope = g.rotary(h.rope.clone());
+    let mut x = decoder::embed(h, g);
+    for layer in 0..h.n_layers {
+        let heads = decoder::project(h, g, layer, x);
+        x = decoder::attend(h, g, layer, rope, x, heads);
+        x = decoder::feed_forward(h, g, layer, x);
+    }
+    decoder::logits(h, g, x);
+}

@@ -1,0 +1,133 @@
+//! Models: which tensors an architecture has and what it computes, as a [`Graph`]; nothing runs here.
+//!
+//! To add an architecture: a file named after its `model_type` with `hyper` and `graph`, a line in [`ARCHITECTURES`],
+//! lines in `names.rs` for tensors that no other model has, a folder of goldens.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::panic
+    )
+)]
+
+mod decoder;
+mod hyper;
+mod llama;
+mod names;
+mod qwen3;
+mod rotary;
+mod weights;
+
+pub use hyper::Hyper;
+pub use weights::{WeightSink, read_weights};
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Checkpoint, TensorInfo};
+use crate::graph::{Builder, Graph, Weight, WeightKind};
+use crate::quant::FormatId;
+use weights::Location;
+
+/// One row of the table: what an architecture is called and its two functions.
+struct Architecture {
+    /// `general.architecture` of GGUF files and `model_type` of `config.json`.
+    name: &'static str,
+    /// Reads the hyperparameters.
+    hyper: fn(&Checkpoint) -> Result<Hyper>,
+    /// Declares the weights and writes the computation down.
+    graph: fn(&Hyper, &mut Builder),
+}
+
+/// Every architecture that is computed.
+const ARCHITECTURES: &[Architecture] = &[llama::LLAMA, qwen3::QWEN3];
+
+/// A checkpoint understood: what it computes, and where each weight lies.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The architecture's name.
+    pub architecture: &'static str,
+    /// Its hyperparameters.
+    pub hyper: Hyper,
+    /// Its computation.
+    pub graph: Graph,
+    /// How each weight arrives at a [`WeightSink`], by `WeightId`: matrices as stored, vectors always as f32.
+    pub formats: Vec<FormatId>,
+    /// Where each weight lies in the files, by `WeightId`.
+    locations: Vec<Location>,
+}
+
+impl Plan {
+    /// Bytes that [`read_weights`] reads.
+    pub fn weight_bytes(&self) -> u64 {
+        self.locations.iter().map(Location::size_bytes).fold(0, u64::saturating_add)
+    }
+}
+
+/// Reads the hyperparameters, builds the graph and checks every declared tensor. Reads no weight byte.
+///
+/// Fails with `UnsupportedFormat` for an architecture or setting that is not computed here, with `MalformedModel`
+/// (naming the key or the tensor) where the numbers or the tensors do not fit the architecture.
+pub fn plan(checkpoint: &Checkpoint) -> Result<Plan> {
+    let name = &checkpoint.metadata.architecture;
+    let architecture = ARCHITECTURES.iter().find(|architecture| architecture.name == name).ok_or_else(|| {
+        let supported: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
+        let problem = format!("the architecture {name:?} is not supported; supported are {}", supported.join(", "));
+        Error::new(ErrorKind::UnsupportedFormat, problem)
+    })?;
+    let hyper = (architecture.hyper)(checkpoint)?;
+    let mut builder = Builder::new();
+    (architecture.graph)(&hyper, &mut builder);
+    let graph = builder.finish()?;
+
+    let tensors: BTreeMap<&str, &TensorInfo> =
+        checkpoint.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let mut formats = Vec::with_capacity(graph.weights.len());
+    let mut locations = Vec::with_capacity(graph.weights.len());
+    for weight in &graph.weights {
+        let tensor = find(checkpoint, &tensors, weight)?;
+        locations.push(Location::of(tensor, weight)?);
+        formats.push(match weight.kind {
+            WeightKind::Matrix => tensor.format,
+            WeightKind::Vector => FormatId::F32,
+        });
+    }
+    Ok(Plan { architecture: architecture.name, hyper, graph, formats, locations })
+}
+
+/// Columns that a GPU shader decodes at once, so rows are whole groups of them.
+const COLS_GROUP: usize = 8;
+
+/// The tensor of a declared weight, its shape checked.
+fn find<'a>(
+    checkpoint: &Checkpoint,
+    tensors: &BTreeMap<&str, &'a TensorInfo>,
+    weight: &Weight,
+) -> Result<&'a TensorInfo> {
+    let malformed = |name: &str, problem: String| Error::new(ErrorKind::MalformedModel, problem).at(name);
+    let unsupported = |name: &str, problem: String| Error::new(ErrorKind::UnsupportedFormat, problem).at(name);
+    let name = names::in_file(&weight.name, checkpoint.metadata.dialect)
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "no table line names this weight").at(weight.name.as_str()))?;
+    let expected = match weight.kind {
+        WeightKind::Matrix => vec![weight.rows, weight.cols],
+        WeightKind::Vector => vec![weight.cols],
+    };
+    let tensor = *tensors
+        .get(name.as_str())
+        .ok_or_else(|| malformed(&name, format!("the tensor is missing; its shape would be {expected:?}")))?;
+    if tensor.shape != expected {
+        return Err(malformed(&name, format!("shape {:?} where {expected:?} is needed", tensor.shape)));
+    }
+    if weight.kind == WeightKind::Matrix && !weight.cols.is_multiple_of(COLS_GROUP) {
+        return Err(unsupported(&name, format!("rows of {} weights are no multiple of {COLS_GROUP}", weight.cols)));
+    }
+    // A bias that nobody adds would be a wrong answer.
+    let bias = name.strip_suffix(".weight").map(|stem| format!("{stem}.bias"));
+    match bias.filter(|bias| tensors.contains_key(bias.as_str())) {
+        Some(bias) => Err(unsupported(&bias, "biases are not supported".into())),
+        None => Ok(tensor),
+    }
+}

@@ -1,0 +1,70 @@
+//! Names of tensors: the project's own, which are GGUF's, and those of the hub, in one table.
+//!
+//! `{i}` stands for the number of a layer.
+
+use crate::format::Dialect;
+
+/// The project's name and the hub's, for every tensor that a model file may declare.
+const NAMES: &[(&str, &str)] = &[
+    ("token_embd.weight", "model.embed_tokens.weight"),
+    ("blk.{i}.attn_norm.weight", "model.layers.{i}.input_layernorm.weight"),
+    ("blk.{i}.attn_q.weight", "model.layers.{i}.self_attn.q_proj.weight"),
+    ("blk.{i}.attn_k.weight", "model.layers.{i}.self_attn.k_proj.weight"),
+    ("blk.{i}.attn_v.weight", "model.layers.{i}.self_attn.v_proj.weight"),
+    ("blk.{i}.attn_q_norm.weight", "model.layers.{i}.self_attn.q_norm.weight"),
+    ("blk.{i}.attn_k_norm.weight", "model.layers.{i}.self_attn.k_norm.weight"),
+    ("blk.{i}.attn_output.weight", "model.layers.{i}.self_attn.o_proj.weight"),
+    ("blk.{i}.ffn_norm.weight", "model.layers.{i}.post_attention_layernorm.weight"),
+    ("blk.{i}.ffn_gate.weight", "model.layers.{i}.mlp.gate_proj.weight"),
+    ("blk.{i}.ffn_up.weight", "model.layers.{i}.mlp.up_proj.weight"),
+    ("blk.{i}.ffn_down.weight", "model.layers.{i}.mlp.down_proj.weight"),
+    ("output_norm.weight", "model.norm.weight"),
+    ("output.weight", "lm_head.weight"),
+];
+
+/// `blk.7.attn_q.weight` as the pattern `blk.{i}.attn_q.weight` and the number `7`.
+fn pattern(canonical: &str) -> (String, &str) {
+    match canonical.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+        Some((layer, part)) => (format!("blk.{{i}}.{part}"), layer),
+        None => (canonical.to_owned(), ""),
+    }
+}
+
+/// What the files of `dialect` call the tensor that the project calls `canonical`; `None` when no table line names it.
+pub(super) fn in_file(canonical: &str, dialect: Dialect) -> Option<String> {
+    let (pattern, layer) = pattern(canonical);
+    let (_, hub) = NAMES.iter().find(|(ours, _)| *ours == pattern)?;
+    Some(match dialect {
+        Dialect::Gguf => canonical.to_owned(),
+        Dialect::Hub => hub.replace("{i}", layer),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_both_dialects() {
+        let cases = [
+            ("token_embd.weight", "model.embed_tokens.weight"),
+            ("blk.0.attn_q.weight", "model.layers.0.self_attn.q_proj.weight"),
+            ("blk.127.ffn_down.weight", "model.layers.127.mlp.down_proj.weight"),
+            ("output.weight", "lm_head.weight"),
+        ];
+        for (ours, hub) in cases {
+            assert_eq!(in_file(ours, Dialect::Hub).as_deref(), Some(hub));
+            assert_eq!(in_file(ours, Dialect::Gguf).as_deref(), Some(ours));
+        }
+        assert_eq!(in_file("blk.0.attn_sinks.weight", Dialect::Hub), None);
+    }
+
+    #[test]
+    fn no_name_stands_twice() {
+        for (index, (ours, hub)) in NAMES.iter().enumerate() {
+            for (other_ours, other_hub) in &NAMES[..index] {
+                assert!(ours != other_ours && hub != other_hub, "{ours} {hub}");
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What several integration tests share: fixtures, goldens, error measures, and the table of models that every
+//! backend is held to.
+
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+
+mod check;
+mod goldens;
+
+pub use check::{Report, check_chunks, check_greedy, check_logits, check_replies, pages_for};
+pub use goldens::{Goldens, Prompt, Reply};
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use headwater::format::Checkpoint;
+use headwater::source::{MemorySource, Source};
+
+/// A model among the test data.
+pub struct Case {
+    /// Shown in reports.
+    pub name: &'static str,
+    /// Its files, from the root of the project; a second name after `=` is the one the loader sees.
+    pub files: &'static [&'static str],
+    /// Where its goldens are, without their extension.
+    pub goldens: &'static str,
+}
+
+/// Every model that every backend is held to.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "llama3",
+        files: &["tests/data/models/llama3/config.json", "tests/data/models/llama3/model.safetensors"],
+        goldens: "tests/data/models/llama3/goldens",
+    },
+    Case {
+        name: "llama3 (config of transformers 5)",
+        files: &["tests/data/models/llama3/config.v5.json=config.json", "tests/data/models/llama3/model.safetensors"],
+        goldens: "tests/data/models/llama3/goldens",
+    },
+    Case {
+        name: "qwen3",
+        files: &["tests/data/models/qwen3/config.json", "tests/data/models/qwen3/model.safetensors"],
+        goldens: "tests/data/models/qwen3/goldens",
+    },
+    Case {
+        name: "qwen3 (config of transformers 5)",
+        files: &["tests/data/models/qwen3/config.v5.json=config.json", "tests/data/models/qwen3/model.safetensors"],
+        goldens: "tests/data/models/qwen3/goldens",
+    },
+    Case {
+        name: "llama3-F16.gguf",
+        files: &["tests/data/gguf/llama3-F16.gguf"],
+        goldens: "tests/data/gguf/llama3-F16",
+    },
+    Case {
+        name: "llama3-Q8_0.gguf",
+        files: &["tests/data/gguf/llama3-Q8_0.gguf"],
+        goldens: "tests/data/gguf/llama3-Q8_0",
+    },
+    Case {
+        name: "llama3-Q4_0.gguf",
+        files: &["tests/data/gguf/llama3-Q4_0.gguf"],
+        goldens: "tests/data/gguf/llama3-Q4_0",
+    },
+    Case {
+        name: "smollm2-Q8_0.gguf",
+        files: &["tests/data/gguf/smollm2-Q8_0.gguf"],
+        goldens: "tests/data/gguf/smollm2-Q8_0",
+    },
+    Case {
+        name: "qwen3-Q4_0.gguf",
+        files: &["tests/data/gguf/qwen3-Q4_0.gguf"],
+        goldens: "tests/data/gguf/qwen3-Q4_0",
+    },
+];
+
+/// A storage of the trained model, and how near its replies are to the reference's, which computes with the bf16 weights.
+pub struct Trained {
+    /// Shown in reports.
+    pub name: &'static str,
+    /// Its files, from the root of the project.
+    pub files: &'static [&'static str],
+    /// What storing the weights so may add to the error of a top logit.
+    pub logits: f32,
+    /// Replies are compared where the reference's least margin is above this.
+    pub margin: f32,
+}
+
+/// The model that ships with the package.
+pub const TINY_ASSISTANT: &[Trained] = &[
+    Trained {
+        name: "tiny-assistant",
+        files: &["www/models/tiny-assistant/config.json", "www/models/tiny-assistant/model.safetensors"],
+        logits: 0.0,
+        margin: 0.0,
+    },
+    Trained {
+        name: "tiny-assistant-q8_0.gguf",
+        files: &["www/models/tiny-assistant/tiny-assistant-q8_0.gguf"],
+        logits: 0.1,
+        margin: 0.1,
+    },
+    Trained {
+        name: "tiny-assistant-q4_0.gguf",
+        files: &["www/models/tiny-assistant/tiny-assistant-q4_0.gguf"],
+        logits: 1.0,
+        margin: 1.0,
+    },
+];
+
+/// The project's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of the project in memory.
+pub fn source(file: &str) -> Rc<dyn Source> {
+    let (path, name) = match file.split_once('=') {
+        Some((path, name)) => (root().join(path), name.to_owned()),
+        None => (root().join(file), PathBuf::from(file).file_name().unwrap().to_string_lossy().into_owned()),
+    };
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    Rc::new(MemorySource::new(name, bytes))
+}
+
+/// Opens files of the project as a model.
+pub fn open(files: &[&str]) -> Checkpoint {
+    let sources = files.iter().map(|file| source(file)).collect();
+    pollster::block_on(Checkpoint::open(sources)).unwrap_or_else(|error| panic!("{files:?}: {error}"))
+}
+
+/// The squared error relative to the squared size of what is expected.
+pub fn nmse(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len(), "lengths");
+    let square = |x: f64| x * x;
+    let pairs = || found.iter().zip(expected).map(|(a, b)| (f64::from(*a), f64::from(*b)));
+    let error: f64 = pairs().map(|(a, b)| square(a - b)).sum();
+    error / pairs().map(|(_, b)| square(b)).sum::<f64>()
+}
+
+/// The largest absolute difference.
+pub fn max_difference(found: &[f32], expected: &[f32]) -> f32 {
+    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
