@@ -11,16 +11,16 @@ use crate::gguf::Gguf;
 use Expect::{Fails, Loads};
 
 /// The least that a folder's configuration says.
-pub const CONFIG: &[u8] = br#"{"model_type": "llama"}"#;
+pub(crate) const CONFIG: &[u8] = br#"{"model_type": "llama"}"#;
 
 /// A file of a header and `data` bytes.
-pub fn safetensors(header: impl AsRef<[u8]>, data: usize) -> Vec<u8> {
+pub(crate) fn safetensors(header: impl AsRef<[u8]>, data: usize) -> Vec<u8> {
     let header = header.as_ref();
     [&(header.len() as u64).to_le_bytes(), header, &vec![7; data]].concat()
 }
 
 /// A small file that is right.
-pub fn small() -> Vec<u8> {
+pub(crate) fn small() -> Vec<u8> {
     let header = concat!(
         r#"{"__metadata__":{"format":"pt"},"#,
         r#""a.weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"#,
@@ -177,7 +177,7 @@ fn sharded_by(index: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 /// The same with an index that is right.
-pub fn sharded_files() -> Vec<(String, Vec<u8>)> {
+pub(crate) fn sharded_files() -> Vec<(String, Vec<u8>)> {
     sharded_by(&index(SHARD_A, SHARD_B))
 }
 
@@ -321,6 +321,6 @@ fn foreign_cases() -> Vec<Case> {
 }
 
 /// All cases about folders and other files.
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     [header_cases(), tensor_cases(), index_cases(), folder_cases(), foreign_cases()].into_iter().flatten().collect()
 }

@@ -183,6 +183,32 @@ fn damaged_files_load_or_give_typed_errors() {
     assert!(refused > DAMAGED_FILES / 2 && refused < DAMAGED_FILES, "{refused}");
 }
 
+#[test]
+fn damaged_safetensors_load_where_the_reference_loads_them() {
+    let whole = hub_cases::small();
+    let mut sequence = Sequence::new(2);
+    let mut loaded = 0;
+    for round in 0..20_000 {
+        let mut bytes = whole.clone();
+        sequence.damage(&mut bytes);
+        let reference = safetensors::SafeTensors::deserialize(&bytes);
+        match (open_safetensors(&bytes), reference) {
+            (Ok(_), Ok(_)) => loaded += 1,
+            (Ok(_), Err(error)) => panic!("{round}: loads, the reference says {error:?}: {bytes:?}"),
+            // What is stricter here, by intent.
+            (Err(error), Ok(_)) => {
+                let message = error.to_string();
+                let stricter = error.kind() == ErrorKind::UnsupportedFormat
+                    || message.contains("twice")
+                    || message.contains("no name for a tensor");
+                assert!(stricter, "{round}: the reference loads it: {message}");
+            }
+            (Err(_), Err(_)) => {}
+        }
+    }
+    assert!(loaded > 300, "{loaded}");
+}
+
 /// Files of a terabyte whose headers lie: what they claim is refused, or bounds what is read.
 ///
 /// A vector that is filled from a header grows by what was read into it and never by a count, so what is read bounds
