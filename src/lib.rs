@@ -1,5 +1,6 @@
 //! Headwater: open-weight language models in the browser tab, on WebGPU.
 #![forbid(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod cpu;
 pub mod error;

@@ -83,6 +83,7 @@ pub struct Attention {
 
 /// An operation.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant says what its operands are")]
 pub enum Op {
     /// `y[t] = table[token[t]]`; `(tokens, cols)`.
     Embed { table: WeightId },
