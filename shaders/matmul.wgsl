@@ -1,17 +1,21 @@
 // y[t, r] = sum_c w[r, c] * x[t, c] for many rows of activations. A workgroup of 128 makes a tile of 32 rows of x by 64
 // rows of w: both are staged in workgroup memory, 32 columns at a time, so a weight is decoded once for 32 rows of x.
 //
-// RESIDUAL: y += ... SWIGLU: rows 2i and 2i + 1 of w are gate and up; y[t, i] = silu(gate) * up.
+// RESIDUAL: y += ... GLU: rows 2i and 2i + 1 of w are gate and up; y[t, i] = activation(gate) * up. BIAS: y = ... + bias.
 override RESIDUAL: bool = false;
-override SWIGLU: bool = false;
+override GLU: u32 = 0u;                                                // 1: silu, 2: gelu (tanh)
+override BIAS: bool = false;
 override OUTPUTS: bool = false;                                        // the rows of x are the step's outputs
 
-struct Params { rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, max_rows: u32 }
+struct Params {
+    rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, max_rows: u32, bias_offset: u32,
+}
 
 @group(1) @binding(0) var<uniform> params: Params;
 @group(1) @binding(1) var<storage, read> state: array<u32>;
 @group(1) @binding(2) var<storage, read> x: array<vec4<f32>>;          // (T, cols), rows x_stride apart
-@group(1) @binding(3) var<storage, read_write> y: array<f32>;          // (T, rows or rows / 2), rows y_stride apart
+@group(1) @binding(3) var<storage, read> norms: array<f32>;            // bias: (rows) from bias_offset
+@group(1) @binding(4) var<storage, read_write> y: array<f32>;          // (T, rows or rows / 2), rows y_stride apart
 
 const TILE_X = 32u;
 const TILE_W = 64u;
@@ -22,7 +26,8 @@ const PITCH_W = TILE_W + 1u;
 var<workgroup> tile_x: array<f32, TILE_C * PITCH_X>;                   // (column, row of x)
 var<workgroup> tile_w: array<f32, TILE_C * PITCH_W>;                   // (column, row of w)
 
-fn silu(v: f32) -> f32 {
+fn activation(v: f32) -> f32 {
+    if (GLU == 2u) { return 0.5 * v * (1.0 + tanh(clamp(0.7978845608 * (v + 0.044715 * v * v * v), -20.0, 20.0))); }
     return v / (1.0 + exp(-v));
 }
 
@@ -78,13 +83,14 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
         if (t >= t_count) { break; }
         let at = params.y_offset + t * params.y_stride;
         let r = first_r + lane_r;
-        if (SWIGLU) {
-            if (r < params.rows) { y[at + r / 2u] = silu(acc[i].x) * acc[i].y; }
-            if (r + 2u < params.rows) { y[at + r / 2u + 1u] = silu(acc[i].z) * acc[i].w; }
+        if (GLU != 0u) {
+            if (r < params.rows) { y[at + r / 2u] = activation(acc[i].x) * acc[i].y; }
+            if (r + 2u < params.rows) { y[at + r / 2u + 1u] = activation(acc[i].z) * acc[i].w; }
         } else {
             for (var j = 0u; j < 4u; j++) {
                 if (r + j >= params.rows) { break; }
                 var result = acc[i][j];
+                if (BIAS) { result += norms[params.bias_offset + r + j]; }
                 if (RESIDUAL) { result += y[at + r + j]; }
                 y[at + r + j] = result;
             }

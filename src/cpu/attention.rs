@@ -26,9 +26,11 @@ pub(super) fn attention(kv: &mut Kv, spec: &Attention, step: &Step<'_>, inputs: 
         let Some(last) = rows.last() else { continue };
         let (keys, values) = kv.gather(spec.layer, pages, step.rows[*last].position as usize + 1);
         for row in rows {
-            let seen = (step.rows[row].position as usize + 1) * narrow;
+            let end = step.rows[row].position as usize + 1;
+            let start = end.saturating_sub(spec.window.unwrap_or(end));
+            let seen = start * narrow..end * narrow;
             let (q, out) = (&inputs.q[row * wide..][..wide], &mut out[row * wide..][..wide]);
-            mix(spec, q, &keys[..seen], &values[..seen], out);
+            mix(spec, q, &keys[seen.clone()], &values[seen], out);
         }
     }
     out
@@ -43,6 +45,9 @@ fn mix(spec: &Attention, q: &[f32], keys: &[f32], values: &[f32], out: &mut [f32
         let start = head / group * head_dim;
         for (score, key) in scores.iter_mut().zip(keys.chunks_exact(narrow)) {
             *score = scale * dot(q, &key[start..start + head_dim]);
+            if let Some(cap) = spec.softcap {
+                *score = cap * (*score / cap).tanh();
+            }
         }
         softmax(&mut scores);
         for (score, value) in scores.iter().zip(values.chunks_exact(narrow)) {

@@ -21,7 +21,7 @@ pub(crate) fn check_depth(text: &[u8]) -> Result<()> {
             _ => {}
         }
         if depth > JSON_DEPTH {
-            return Err(limits::exceeded("JSON nesting", format!("more than {JSON_DEPTH}"), JSON_DEPTH));
+            return Err(limits::passed("JSON nesting", JSON_DEPTH));
         }
     }
     Ok(())

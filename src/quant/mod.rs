@@ -19,6 +19,8 @@ mod float;
 mod q4_0;
 mod q8_0;
 
+pub(crate) use float::widen;
+
 /// One row of the table.
 #[derive(Debug)]
 pub struct Format {

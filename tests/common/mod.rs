@@ -1,7 +1,7 @@
 //! What several integration tests share: fixtures, goldens, error measures, and the table of models that every
 //! backend is held to.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 
 mod check;
 mod goldens;
@@ -61,6 +61,11 @@ pub const CASES: &[Case] = &[
         name: "llama3-Q4_0.gguf",
         files: &["tests/data/gguf/llama3-Q4_0.gguf"],
         goldens: "tests/data/gguf/llama3-Q4_0",
+    },
+    Case {
+        name: "smollm2-Q8_0.gguf",
+        files: &["tests/data/gguf/smollm2-Q8_0.gguf"],
+        goldens: "tests/data/gguf/smollm2-Q8_0",
     },
     Case {
         name: "qwen3-Q4_0.gguf",

@@ -1,0 +1,61 @@
+//! The GPU backend, natively, against the references: logits and greedy continuations of the same table as the CPU's.
+
+mod common;
+
+use common::{
+    CASES, Goldens, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits, check_replies, open, pages_for,
+};
+use headwater::gpu::{Device, DeviceOptions, Gpu};
+use headwater::graph::{KvFormat, PAGE_TOKENS};
+use headwater::model::{plan, read_weights};
+use pollster::block_on;
+
+/// Float32 throughout, other orders of additions. A wrong epsilon in a norm costs 3e-8.
+const NMSE: f64 = 1e-10;
+
+/// Keys and values of 16 bits.
+const HALF_NMSE: f64 = 1e-6;
+
+fn load(files: &[&str], kv: KvFormat, n_pages: usize) -> Gpu {
+    let device = block_on(Device::open(DeviceOptions::default())).expect("an adapter; software Vulkan will do");
+    let checkpoint = open(files);
+    let plan = plan(&checkpoint).unwrap_or_else(|error| panic!("{files:?}: {error}"));
+    let mut gpu = block_on(Gpu::new(&device, &plan, kv, n_pages)).unwrap();
+    block_on(read_weights(&checkpoint, &plan, &mut gpu, &mut |_, _| Ok(()))).unwrap();
+    gpu
+}
+
+#[test]
+fn logits_and_continuations_equal_the_goldens() {
+    let mut report = Report::default();
+    for case in CASES {
+        let goldens = Goldens::read(case.goldens);
+        let gpu = load(case.files, KvFormat::F32, pages_for(&goldens));
+        check_logits(&gpu, case.name, &goldens, NMSE, &mut report);
+        check_greedy(&gpu, case.name, &goldens, 0.01, &mut report);
+        check_chunks(&gpu, case.name, &goldens, NMSE, &mut report);
+    }
+    report.finish();
+}
+
+#[test]
+fn half_precision_keys_and_values_cost_little() {
+    let mut report = Report::default();
+    for case in CASES {
+        let goldens = Goldens::read(case.goldens);
+        let gpu = load(case.files, KvFormat::F16, pages_for(&goldens));
+        check_logits(&gpu, case.name, &goldens, HALF_NMSE, &mut report);
+        check_greedy(&gpu, case.name, &goldens, 0.03, &mut report);
+    }
+    report.finish();
+}
+
+#[test]
+fn tiny_assistant_answers_as_its_reference_does() {
+    let mut report = Report::default();
+    for case in TINY_ASSISTANT {
+        let gpu = load(case.files, KvFormat::F32, 512 / PAGE_TOKENS);
+        check_replies(&gpu, case, 1e-3, &mut report);
+    }
+    report.finish();
+}
