@@ -24,11 +24,8 @@ const MUST_SHIP: &[&str] = &[
     "wasm/headwater.js",
     "wasm/headwater_bg.wasm",
     "models/tiny-assistant-q8_0.gguf",
-    "models/README.md",
+    "models/tiny-assistant.md",
 ];
-/// The model that comes with the package, and its card.
-const EMBEDDED_MODEL: &str = "www/models/tiny-assistant";
-const EMBEDDED_FILES: &[&str] = &["tiny-assistant-q8_0.gguf", "README.md"];
 /// Everything else that ships lies below these folders, or is a file of this name.
 const MAY_SHIP: &[&str] = &["dist/", "wasm/", "models/", "package.json", "README.md"];
 
@@ -57,17 +54,8 @@ pub(crate) fn build(effort: Effort) -> Result<()> {
     wasm::build(effort)?;
     npm::build()?;
     for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
-        copy(&paths::at(licence), &paths::at("pkg/dist").join(licence))?;
+        fs::copy(paths::at(licence), paths::at("pkg/dist").join(licence)).context("cannot copy the licences")?;
     }
-    fs::create_dir_all(paths::at("pkg/models"))?;
-    for file in EMBEDDED_FILES {
-        copy(&paths::at(EMBEDDED_MODEL).join(file), &paths::at("pkg/models").join(file))?;
-    }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     Ok(())
 }
 
