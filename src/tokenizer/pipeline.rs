@@ -19,12 +19,12 @@ const MAX_GROWTH: usize = 32;
 /// An error that can travel through the crate, which wants errors that can cross threads.
 #[derive(Debug)]
 pub(super) struct Fault {
-    pub kind: ErrorKind,
+    pub(super) kind: ErrorKind,
     message: String,
 }
 
 impl Fault {
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Fault {
+    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Fault {
         Fault { kind, message: message.into() }
     }
 }
@@ -65,12 +65,12 @@ pub(super) enum Step {
 
 impl Step {
     /// Bytes to letters, and nothing else.
-    pub fn bytes() -> Step {
+    pub(super) fn bytes() -> Step {
         Step::Bytes(ByteLevel::new(false, true, false))
     }
 
     /// Cuts at every match; matches and gaps are pieces.
-    pub fn isolate(pattern: &str) -> std::result::Result<Step, Fault> {
+    pub(super) fn isolate(pattern: &str) -> std::result::Result<Step, Fault> {
         let splitter = Splitter::new(pattern)?;
         Ok(Step::Split { splitter, behavior: SplitDelimiterBehavior::Isolated, invert: false })
     }
@@ -97,19 +97,19 @@ impl Step {
 
 /// A tokenizer, taken apart.
 pub(super) struct Pipeline {
-    pub added: AddedTokens,
-    pub normalizers: Vec<NormalizerWrapper>,
-    pub steps: Vec<Step>,
-    pub model: ModelWrapper,
-    pub decoder: Option<DecoderWrapper>,
+    pub(super) added: AddedTokens,
+    pub(super) normalizers: Vec<NormalizerWrapper>,
+    pub(super) steps: Vec<Step>,
+    pub(super) model: ModelWrapper,
+    pub(super) decoder: Option<DecoderWrapper>,
     /// Ids put before a text.
-    pub prefix: Vec<u32>,
+    pub(super) prefix: Vec<u32>,
     /// Ids put after a text.
-    pub suffix: Vec<u32>,
+    pub(super) suffix: Vec<u32>,
 }
 
 impl Pipeline {
-    pub fn encode(&self, text: &str, add_special: bool, trust: &Trust) -> Result<Vec<u32>> {
+    pub(super) fn encode(&self, text: &str, add_special: bool, trust: &Trust) -> Result<Vec<u32>> {
         let body = self.encode_body(text, trust).map_err(from_crate)?;
         if !add_special {
             return Ok(body);
@@ -170,7 +170,7 @@ impl Pipeline {
     }
 
     /// The token of an id, as the decoder wants it.
-    pub fn token(&self, id: u32) -> Option<String> {
+    pub(super) fn token(&self, id: u32) -> Option<String> {
         match self.added.by_id(id) {
             Some(added) => Some(added.normal.clone()),
             None => self.model.id_to_token(id),
@@ -178,17 +178,17 @@ impl Pipeline {
     }
 
     /// The id of a token.
-    pub fn id(&self, token: &str) -> Option<u32> {
+    pub(super) fn id(&self, token: &str) -> Option<u32> {
         self.added.by_content(token).map(|added| added.id).or_else(|| self.model.token_to_id(token))
     }
 
     /// Whether the id is a special token.
-    pub fn is_special(&self, id: u32) -> bool {
+    pub(super) fn is_special(&self, id: u32) -> bool {
         self.added.by_id(id).is_some_and(|added| added.special)
     }
 
     /// The highest id + 1. Fails past `limit`, on two tokens with one id, and on ids around a text that no token has.
-    pub fn check_ids(&self, limit: u32) -> Result<usize> {
+    pub(super) fn check_ids(&self, limit: u32) -> Result<usize> {
         let mut ids: Vec<u32> = self.model.get_vocab().into_values().collect();
         ids.sort_unstable();
         if let Some(pair) = ids.array_windows::<2>().find(|[a, b]| a == b) {
