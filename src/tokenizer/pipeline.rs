@@ -1,6 +1,6 @@
 //! The steps of encoding: added tokens, normalizers, pre-tokenizers, model, and what is put around a text.
 
-use tokenizers::pattern::Invert;
+use tokenizers::pattern::{Invert, Pattern};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
     DecoderWrapper, Encoding, Model, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper, OffsetReferential,
@@ -124,15 +124,42 @@ impl Pipeline {
             normalize(&self.normalizers, &mut piece)?;
             Ok(self.added.split_normalized(piece, trust))
         })?;
-        for step in &self.steps {
-            step.apply(&mut text)?;
+        let direct = direct_splitters(&self.steps);
+        if direct.is_none() {
+            for step in &self.steps {
+                step.apply(&mut text)?;
+            }
         }
-        text.tokenize(|piece| self.tokenize(piece.get()))?;
         let mut ids = Vec::new();
-        for (_, _, tokens) in text.get_splits(OffsetReferential::Original, OffsetType::None) {
-            ids.extend(tokens.iter().flatten().map(|token| token.id));
+        for (piece, _, tokens) in text.get_splits(OffsetReferential::Original, OffsetType::None) {
+            match (tokens, &direct) {
+                (Some(tokens), _) => ids.extend(tokens.iter().map(|token| token.id)),
+                (None, Some(splitters)) => self.encode_direct(piece, splitters, &mut ids)?,
+                (None, None) => ids.extend(self.tokenize(piece)?.iter().map(|token| token.id)),
+            }
         }
         Ok(ids)
+    }
+
+    /// What the steps of a byte-level tokenizer do, without the crate's map from every byte to its origin, which takes
+    /// sixteen times the text's memory and most of the time.
+    fn encode_direct(&self, text: &str, splitters: &[&Splitter], ids: &mut Vec<u32>) -> tokenizers::Result<()> {
+        let mut pieces = vec![text];
+        for splitter in splitters {
+            let mut cut = Vec::with_capacity(pieces.len());
+            for piece in pieces {
+                let found = splitter.find_matches(piece)?;
+                cut.extend(found.into_iter().filter_map(|((start, end), _)| piece.get(start..end)));
+            }
+            pieces = cut;
+        }
+        let mut letters = String::new();
+        for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+            letters.clear();
+            letters.extend(piece.bytes().map(byte_letter));
+            ids.extend(self.tokenize(&letters)?.iter().map(|token| token.id));
+        }
+        Ok(())
     }
 
     /// The model's tokens of one piece. They must cover it: the crate drops characters that a vocabulary lacks without
@@ -207,6 +234,31 @@ impl Pipeline {
             },
         }
     }
+}
+
+/// The splitters of steps that only cut at matches and then turn bytes to letters, as most byte-level tokenizers do.
+fn direct_splitters(steps: &[Step]) -> Option<Vec<&Splitter>> {
+    let (Step::Bytes(_), splits) = steps.split_last()? else { return None };
+    splits
+        .iter()
+        .map(|step| match step {
+            Step::Split { splitter, behavior: SplitDelimiterBehavior::Isolated, invert: false } => Some(splitter),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The letter that stands for a byte: printable Latin-1 stands for itself, the rest is moved up to U+0100 and on, in
+/// order.
+pub(super) fn byte_letter(byte: u8) -> char {
+    let code = u32::from(byte);
+    let moved = match code {
+        0x00..=0x20 => code.saturating_add(0x100),
+        0x7f..=0xa0 => code.saturating_add(0x100 + 0x21 - 0x7f),
+        0xad => 0x143,
+        _ => code,
+    };
+    char::from_u32(moved).unwrap_or_default()
 }
 
 /// Runs the normalizers in turn.
