@@ -1,8 +1,10 @@
-// y = softmax(scale * q K^T) V over the positions 0 ..= p of the row's sequence. One workgroup a query head of one row.
+// y = softmax(cap(scale * q K^T)) V over the positions of the row's sequence up to its own, or the last WINDOW of them;
+// cap(s) = softcap * tanh(s / softcap). One workgroup a query head of one row.
 // Keys come in tiles of WG: an invocation scores one key, then all of them add the tile's values, each invocation some
 // elements of the head. The softmax is kept online (Milakov & Gimelshein, arXiv 1805.02867).
 struct Params {
     heads: u32, kv_heads: u32, head_dim: u32, stride: u32, q_offset: u32, y_stride: u32, scale: f32, max_rows: u32,
+    window: u32, softcap: f32,                                         // 0: none
 }
 
 @group(1) @binding(0) var<uniform> params: Params;
@@ -28,6 +30,7 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let width = params.kv_heads * params.head_dim;
     let head_at = head / (params.heads / params.kv_heads) * params.head_dim;
     let length = state[m + 8u + row] + 1u;
+    let begin = select(0u, length - min(length, params.window), params.window > 0u);
     let pages = state[m + 8u + m + row];
 
     let start = (row * params.stride + params.q_offset + head * params.head_dim) / 4u;
@@ -38,7 +41,7 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
     var total = 0.0;
     // Four elements an invocation and round; WG is at least a quarter of MAX_HEAD4.
     var acc = array<vec4<f32>, 4>();
-    for (var first = 0u; first < length; first += WG) {
+    for (var first = begin; first < length; first += WG) {
         let position = first + lane.index;
         var score = -3.0e38;
         if (position < length) {
@@ -48,6 +51,7 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
             var sum = vec4(0.0);
             for (var i = 0u; i < n4; i++) { sum += query[i] * kv_load4(at + i * 4u); }
             score = sum.x + sum.y + sum.z + sum.w;
+            if (params.softcap > 0.0) { score = params.softcap * tanh(clamp(score / params.softcap, -20.0, 20.0)); }
         }
         let now = max(largest, reduce_max(score, lane));
         let shrink = exp(largest - now);

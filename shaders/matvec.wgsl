@@ -1,20 +1,22 @@
 // y[r] = sum_c w[r, c] * x[c] for one row of activations; one workgroup makes four outputs.
 //
 // NORM: x is normalised on the way: the weights see x * g, and the result is scaled by 1 / sqrt(mean(x^2) + eps), since
-// the norm's factor does not depend on c. RESIDUAL: y[r] += ... SWIGLU: rows 2i and 2i + 1 are gate and up;
-// y[i] = silu(gate) * up.
+// the norm's factor does not depend on c. RESIDUAL: y[r] += ... GLU: rows 2i and 2i + 1 are gate and up;
+// y[i] = activation(gate) * up. BIAS: y[r] = ... + bias[r].
 override NORM: bool = false;
 override RESIDUAL: bool = false;
-override SWIGLU: bool = false;
+override GLU: u32 = 0u;                                                // 1: silu, 2: gelu (tanh)
+override BIAS: bool = false;
 
-struct Params { rows: u32, cols: u32, x_offset: u32, y_offset: u32, norm_offset: u32, eps: f32 }
+struct Params { rows: u32, cols: u32, x_offset: u32, y_offset: u32, norm_offset: u32, eps: f32, bias_offset: u32 }
 
 @group(1) @binding(0) var<uniform> params: Params;
 @group(1) @binding(1) var<storage, read> x: array<vec4<f32>>;          // (cols) from x_offset
-@group(1) @binding(2) var<storage, read> norms: array<vec4<f32>>;      // g: (cols) from norm_offset
+@group(1) @binding(2) var<storage, read> norms: array<vec4<f32>>;      // g: (cols) from norm_offset, bias: (rows)
 @group(1) @binding(3) var<storage, read_write> y: array<f32>;          // (rows) from y_offset
 
-fn silu(v: f32) -> f32 {
+fn activation(v: f32) -> f32 {
+    if (GLU == 2u) { return 0.5 * v * (1.0 + tanh(clamp(0.7978845608 * (v + 0.044715 * v * v * v), -20.0, 20.0))); }
     return v / (1.0 + exp(-v));
 }
 
@@ -53,14 +55,18 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_wo
         squares = reduce_sum(vec4(squares, 0.0, 0.0, 0.0), lane).x;
         sums *= 1.0 / sqrt(squares / f32(params.cols) + params.eps);
     }
-    if (SWIGLU) {
+    if (GLU != 0u) {
         if (lane.index < 2u && row0 + lane.index * 2u < params.rows) {
             let i = lane.index * 2u;
-            y[params.y_offset + row0 / 2u + lane.index] = silu(sums[i]) * sums[i + 1u];
+            y[params.y_offset + row0 / 2u + lane.index] = activation(sums[i]) * sums[i + 1u];
         }
     } else if (lane.index < 4u && row0 + lane.index < params.rows) {
         let at = params.y_offset + row0 + lane.index;
         var result = sums[lane.index];
+        if (BIAS) {
+            let b = params.bias_offset + row0 + lane.index;
+            result += norms[b / 4u][b % 4u];
+        }
         if (RESIDUAL) { result += y[at]; }
         y[at] = result;
     }

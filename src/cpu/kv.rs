@@ -5,6 +5,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{KvFormat, PAGE_TOKENS};
+use crate::quant::widen;
 
 /// `(n_pages * PAGE_TOKENS, width)`.
 enum Cells {
@@ -39,7 +40,11 @@ impl Cells {
 
     fn read(&self, start: usize, out: &mut [f32]) {
         match self {
-            Cells::F16(cells) => cells[start..start + out.len()].convert_to_f32_slice(out),
+            Cells::F16(cells) => {
+                for (cell, out) in cells[start..start + out.len()].iter().zip(out) {
+                    *out = widen(*cell);
+                }
+            }
             Cells::F32(cells) => out.copy_from_slice(&cells[start..start + out.len()]),
         }
     }
@@ -88,5 +93,34 @@ impl Kv {
             layer.values.read(start, values);
         }
         (keys, values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_come_back_across_pages_in_any_order() {
+        for (format, error) in [(KvFormat::F32, 0.0), (KvFormat::F16, 5e-4)] {
+            let mut kv = Kv::new(&[3, 2], format, 4).unwrap();
+            let pages = [2, 0, 3];
+            let len = 2 * PAGE_TOKENS + 5;
+            let key = |position: usize| [0.0, 1.0, 2.0].map(|i| (position as f32 + i / 3.0) / 100.0);
+            for position in 0..len {
+                kv.write(0, &pages, position, &key(position), &key(position + 100));
+                kv.write(1, &pages, position, &[1.0, 2.0], &[3.0, 4.0]);
+            }
+            let (keys, values) = kv.gather(0, &pages, len);
+            for position in 0..len {
+                for (found, expected) in keys[position * 3..][..3].iter().zip(key(position)) {
+                    assert!((found - expected).abs() <= error * expected, "{found} {expected}");
+                }
+                for (found, expected) in values[position * 3..][..3].iter().zip(key(position + 100)) {
+                    assert!((found - expected).abs() <= error * expected, "{found} {expected}");
+                }
+            }
+            assert_eq!(kv.gather(1, &pages, 2).1, [3.0, 4.0, 3.0, 4.0]);
+        }
     }
 }

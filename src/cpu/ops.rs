@@ -1,7 +1,7 @@
 //! The mathematics of single operations on slices. Matrices are row by row, `(tokens, width)`.
 
 use super::weights::Weights;
-use crate::graph::{Rope, RopePairs, Row, WeightId};
+use crate::graph::{Activation, Rope, RopePairs, Row, WeightId};
 
 /// Sums that run side by side: enough for the registers of any SIMD, and each sum stays short and so exact.
 const LANES: usize = 16;
@@ -60,7 +60,7 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
 pub(super) fn angles(rope: &Rope, rows: &[Row]) -> Vec<(f32, f32)> {
     let angle = |position: u32, frequency: f32| {
         let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
-        (cos as f32, sin as f32)
+        (cos as f32 * rope.scale, sin as f32 * rope.scale)
     };
     rows.iter().flat_map(|row| rope.inv_freq.iter().map(move |frequency| angle(row.position, *frequency))).collect()
 }
@@ -86,9 +86,23 @@ pub(super) fn rope(x: &[f32], pairs: RopePairs, angles: &[(f32, f32)], tokens: u
     y
 }
 
-/// `silu(gate) * up`.
-pub(super) fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    gate.iter().zip(up).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up).collect()
+/// `activation(gate) * up`.
+pub(super) fn glu(gate: &[f32], up: &[f32], activation: Activation) -> Vec<f32> {
+    let silu = |x: f32| x / (1.0 + (-x).exp());
+    let gelu_tanh = |x: f32| 0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh());
+    let pairs = gate.iter().zip(up);
+    match activation {
+        Activation::Silu => pairs.map(|(gate, up)| silu(*gate) * up).collect(),
+        Activation::GeluTanh => pairs.map(|(gate, up)| gelu_tanh(*gate) * up).collect(),
+    }
+}
+
+/// Of the tanh form of GELU.
+const SQRT_2_OVER_PI: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
+
+/// `x[t, c] + bias[c]`.
+pub(super) fn add_bias(x: &[f32], bias: &[f32]) -> Vec<f32> {
+    x.chunks_exact(bias.len()).flat_map(|row| row.iter().zip(bias).map(|(x, bias)| x + bias)).collect()
 }
 
 /// `a + b`.
@@ -99,4 +113,73 @@ pub(super) fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
 /// The chosen rows of a `(tokens, width)`.
 pub(super) fn output_rows(x: &[f32], outputs: &[u32], width: usize) -> Vec<f32> {
     outputs.iter().flat_map(|row| &x[*row as usize * width..][..width]).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(len: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn dot_of_odd_lengths() {
+        for len in [0, 1, 15, 16, 17, 100, 1000] {
+            let (a, mut b) = (numbers(len), numbers(len));
+            b.reverse();
+            let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            assert!((f64::from(dot(&a, &b)) - exact).abs() < 1e-5, "{len}");
+        }
+    }
+
+    #[test]
+    fn both_pairings_rotate_the_same_pairs_and_leave_the_rest() {
+        let rope_of = |pairs| Rope { inv_freq: vec![1.0, 0.5], pairs, scale: 1.0 };
+        let row = [Row { token: 0, position: 3, sequence: 0 }];
+        let (halves, adjacent) = (rope_of(RopePairs::Halves), rope_of(RopePairs::Adjacent));
+        // Two heads of five elements; pairs (a, b), (c, d); the fifth stays.
+        let found =
+            rope(&[1.0, 3.0, 2.0, 4.0, 9.0, 1.0, 3.0, 2.0, 4.0, 9.0], RopePairs::Halves, &angles(&halves, &row), 1, 2);
+        let other = rope(
+            &[1.0, 2.0, 3.0, 4.0, 9.0, 1.0, 2.0, 3.0, 4.0, 9.0],
+            RopePairs::Adjacent,
+            &angles(&adjacent, &row),
+            1,
+            2,
+        );
+        for head in 0..2 {
+            let (found, other) = (&found[head * 5..][..5], &other[head * 5..][..5]);
+            assert_eq!([found[0], found[2], found[1], found[3], found[4]], *other);
+            let (sin, cos) = 3f32.sin_cos();
+            assert!((other[0] - (cos - 2.0 * sin)).abs() < 1e-6 && (other[1] - (2.0 * cos + sin)).abs() < 1e-6);
+            assert_eq!(other[4], 9.0);
+        }
+    }
+
+    #[test]
+    fn norm_of_parts() {
+        let y = rms_norm(&[3.0, 4.0, 0.0, 0.0], &[1.0, 2.0], 0.0);
+        let scale = 1.0 / 12.5f32.sqrt();
+        assert!((y[0] - 3.0 * scale).abs() < 1e-6 && (y[1] - 8.0 * scale).abs() < 1e-6);
+        assert!(y[2].is_nan(), "0 / sqrt(0 + 0)");
+        assert_eq!(rms_norm(&[0.0, 0.0], &[1.0, 2.0], 1e-6), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn gates_of_large_numbers_stay_numbers() {
+        let (gate, up) = ([0.0, 1000.0, -1000.0], [5.0, 2.0, 2.0]);
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            assert_eq!(glu(&gate, &up, activation), [0.0, 2000.0, 0.0], "{activation:?}");
+        }
+        // torch.nn.functional.silu(1) and gelu(1, approximate="tanh").
+        for (activation, expected) in [(Activation::Silu, 0.731_058_6), (Activation::GeluTanh, 0.841_192)] {
+            assert!((glu(&[1.0], &[1.0], activation)[0] - expected).abs() < 1e-6f32, "{activation:?}");
+        }
+    }
+
+    #[test]
+    fn a_bias_is_added_to_every_row() {
+        assert_eq!(add_bias(&[1.0, 2.0, 3.0, 4.0], &[10.0, 20.0]), [11.0, 22.0, 13.0, 24.0]);
+    }
 }

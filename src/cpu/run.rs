@@ -66,7 +66,14 @@ pub(super) fn run(
             Op::Attention { q, k, v, spec } => {
                 attention(kv, spec, step, &Inputs { q: value(q), k: value(k), v: value(v) })
             }
-            Op::SwiGlu { gate, up } => ops::swiglu(value(gate), value(up)),
+            Op::Glu { gate, up, activation } => ops::glu(value(gate), value(up), *activation),
+            Op::AddBias { x, bias } => {
+                let mut addends = vec![0.0; node.width];
+                weights.row(*bias, 0, &mut addends);
+                ops::add_bias(value(x), &addends)
+            }
+            Op::Scale { x, factor } => value(x).iter().map(|x| factor * x).collect(),
+            Op::SoftCap { x, cap } => value(x).iter().map(|x| cap * (x / cap).tanh()).collect(),
             Op::Add { a, b } => ops::add(value(a), value(b)),
             Op::OutputRows { x } => ops::output_rows(value(x), step.outputs, node.width),
         };

@@ -1,4 +1,5 @@
-//! `config.json` to values: nested keys are joined with dots, and what transformers 5 writes gets the hub's older names.
+//! `config.json` to values: nested keys are joined with dots, and what transformers 5 writes gets the hub's older
+//! names.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +38,7 @@ pub(super) fn values(config: &Map<String, Json>) -> Result<BTreeMap<String, Valu
 /// The depth of `json` was checked when it was parsed.
 fn flatten(values: &mut BTreeMap<String, Value>, key: String, json: &Json) -> Result<()> {
     if values.len() >= CONFIG_VALUES {
-        return Err(limits::exceeded("values", format!("more than {CONFIG_VALUES}"), CONFIG_VALUES));
+        return Err(limits::passed("values", CONFIG_VALUES));
     }
     match json {
         Json::Null => {}
@@ -57,13 +58,8 @@ fn flatten(values: &mut BTreeMap<String, Value>, key: String, json: &Json) -> Re
         Json::Bool(bool) => drop(values.insert(key, Value::Bool(*bool))),
         Json::String(text) => drop(values.insert(key, Value::Text(text.clone()))),
         Json::Number(number) => {
-            drop(values.insert(
-                key,
-                integer(json).map_or_else(
-                    || Value::Number(number.as_f64().unwrap_or(f64::NAN)),
-                    |integer| Value::Integer(integer),
-                ),
-            ))
+            let float = Value::Number(number.as_f64().unwrap_or(f64::NAN));
+            values.insert(key, integer(json).map_or(float, Value::Integer));
         }
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! A folder as on the hub: `config.json`, safetensors in one file or in shards with an index, and companion files.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
-use serde_json::Value as Json;
+use serde::Deserialize;
 
 use super::limits::{self, CONFIG_BYTES, INDEX_BYTES, TOKENIZER_BYTES};
 use super::sniff::{Kind, sniff};
@@ -123,6 +123,13 @@ async fn read_companion(source: &dyn Source, companion: &Companion) -> Result<St
     Ok(text)
 }
 
+/// The index of a model in shards.
+#[derive(Deserialize)]
+struct Index {
+    /// Files by the tensors in them.
+    weight_map: BTreeMap<String, String>,
+}
+
 type Weights = (Vec<Rc<dyn Source>>, Vec<TensorInfo>);
 
 async fn read_tensors(folder: &Folder) -> Result<Weights> {
@@ -165,34 +172,29 @@ async fn read_files(files: Vec<Rc<dyn Source>>) -> Result<Weights> {
 async fn read_indexed(folder: &Folder, index: &dyn Source) -> Result<Weights> {
     let malformed = |message: String| Error::new(ErrorKind::MalformedSafetensors, message);
     let text = read_text(index, INDEX_BYTES, ErrorKind::MalformedSafetensors).await?;
-    let index = json::parse_object(&text, ErrorKind::MalformedSafetensors)?;
-    let map =
-        index.get("weight_map").and_then(Json::as_object).ok_or_else(|| malformed("weight_map is missing".into()))?;
+    json::check_depth(text.as_bytes())?;
+    let Index { weight_map } =
+        serde_json::from_str(&text).map_err(|error| malformed(format!("the index: {}", json::words(&error))))?;
     let mut shards: BTreeMap<&str, Rc<dyn Source>> = BTreeMap::new();
-    let mut promised: HashMap<&str, &str> = HashMap::new();
-    for (tensor, shard) in map {
-        let shard =
-            shard.as_str().ok_or_else(|| malformed("the shard's name must be a text".into()).at(shown(tensor)))?;
+    for (tensor, shard) in &weight_map {
         if !is_shard_name(shard) {
             return Err(malformed(format!("{} is no name of a shard in this folder", shown(shard))).at(shown(tensor)));
         }
         let missing = || Error::new(ErrorKind::NotFound, format!("shard {} is not among the files", shown(shard)));
         shards.insert(shard, Rc::clone(folder.get(shard).ok_or_else(missing)?));
-        promised.insert(tensor, shard);
     }
     let names: Vec<&str> = shards.keys().copied().collect();
     let (files, tensors) = read_files(shards.into_values().collect()).await?;
+    let mut missing: BTreeMap<&str, &str> =
+        weight_map.iter().map(|(tensor, shard)| (tensor.as_str(), shard.as_str())).collect();
     for tensor in &tensors {
-        let found = names.get(tensor.file).copied();
-        match promised.remove(tensor.name.as_str()) {
-            Some(shard) if Some(shard) != found => {
-                let message = format!("the index has the tensor in {shard}, it is in {}", found.unwrap_or_default());
-                return Err(malformed(message).at(shown(&tensor.name)));
-            }
-            _ => {}
+        let found = names.get(tensor.file).copied().unwrap_or_default();
+        if let Some(shard) = missing.remove(tensor.name.as_str()).filter(|shard| *shard != found) {
+            let message = format!("the index has the tensor in {shard}, it is in {found}");
+            return Err(malformed(message).at(shown(&tensor.name)));
         }
     }
-    match promised.into_iter().min() {
+    match missing.first_key_value() {
         Some((tensor, shard)) => Err(malformed(format!("shard {shard} lacks the tensor")).at(shown(tensor))),
         None => Ok((files, tensors)),
     }

@@ -45,13 +45,18 @@ pub const SAFETENSORS_DIMENSIONS: usize = 16;
 /// Hub folders: bytes of `tokenizer.json`.
 pub const TOKENIZER_BYTES: u64 = 64 << 20;
 /// Hub folders: bytes of `model.safetensors.index.json`.
-pub const INDEX_BYTES: u64 = 64 << 20;
+pub const INDEX_BYTES: u64 = 32 << 20;
 /// Hub folders: bytes of every other file that is read whole (`config.json`, ...).
 pub const CONFIG_BYTES: u64 = 4 << 20;
 /// Hub folders: objects and arrays inside one another, in any JSON file.
 pub const JSON_DEPTH: usize = 64;
 /// Hub folders: values of `config.json` once nested keys are joined.
 pub const CONFIG_VALUES: usize = 65_536;
+
+/// The error for a limit that was passed, by how much nobody counted.
+pub(super) fn passed(what: &str, limit: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::LimitExceeded, format!("{what}: more than {limit}, which is the limit"))
+}
 
 /// The error for a limit that was passed.
 pub(super) fn exceeded(what: &str, found: impl std::fmt::Display, limit: impl std::fmt::Display) -> Error {

@@ -34,6 +34,19 @@ pub enum Value {
     Texts(Vec<String>),
 }
 
+impl Value {
+    /// JSON does not say what an empty array is an array of, so it counts as one of any type.
+    fn is_empty_array(&self) -> bool {
+        match self {
+            Value::Integers(items) => items.is_empty(),
+            Value::Numbers(items) => items.is_empty(),
+            Value::Bools(items) => items.is_empty(),
+            Value::Texts(items) => items.is_empty(),
+            Value::Integer(_) | Value::Number(_) | Value::Bool(_) | Value::Text(_) => false,
+        }
+    }
+}
+
 /// Key-value pairs and the companion files of a hub folder.
 #[derive(Clone, Debug)]
 pub struct Metadata {
@@ -110,6 +123,7 @@ impl Metadata {
         match self.values.get(key) {
             None => Ok(None),
             Some(Value::Texts(texts)) => Ok(Some(texts)),
+            Some(other) if other.is_empty_array() => Ok(Some(&[])),
             Some(other) => Err(self.wrong(key, "an array of texts", other)),
         }
     }
@@ -119,6 +133,7 @@ impl Metadata {
         match self.values.get(key) {
             None => Ok(None),
             Some(Value::Integers(integers)) => Ok(Some(integers)),
+            Some(other) if other.is_empty_array() => Ok(Some(&[])),
             Some(other) => Err(self.wrong(key, "an array of integers", other)),
         }
     }
@@ -128,6 +143,7 @@ impl Metadata {
         match self.values.get(key) {
             None => Ok(None),
             Some(Value::Numbers(numbers)) => Ok(Some(numbers)),
+            Some(other) if other.is_empty_array() => Ok(Some(&[])),
             Some(other) => Err(self.wrong(key, "an array of floats", other)),
         }
     }

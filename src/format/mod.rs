@@ -70,6 +70,14 @@ fn base_name(name: &str) -> &str {
     name.rsplit(['/', '\\']).next().unwrap_or(name)
 }
 
+/// Words for bytes at `data + offset` that the file does not have.
+fn past_the_end(size_bytes: u64, data: u64, offset: u64, file_size: u64) -> String {
+    format!(
+        "{size_bytes} bytes at {data} + {offset} reach past the end of the file ({file_size} bytes): \
+         it is cut short, or its header is wrong"
+    )
+}
+
 /// A name from a file, made fit for a message: escaped, and cut where it is long.
 fn shown(name: &str) -> String {
     const MOST_CHARS: usize = 80;

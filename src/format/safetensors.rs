@@ -7,13 +7,14 @@ use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::json::check_depth;
+use super::json::{check_depth, words};
 use super::limits::{
     self, SAFETENSORS_DIMENSIONS, SAFETENSORS_HEADER_BYTES, SAFETENSORS_NAME_BYTES, SAFETENSORS_TENSORS,
 };
-use super::{TensorInfo, shown};
+use super::sniff::{Kind, SNIFF_BYTES, sniff};
+use super::{TensorInfo, past_the_end, shown};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::quant::FormatId;
 use crate::source::Source;
@@ -66,11 +67,13 @@ fn malformed(message: impl Into<String>) -> Error {
 /// Reads and checks the header; the tensors come in the order of their bytes, with `file` as their file.
 pub(super) async fn read_header(source: &dyn Source, file: usize) -> Result<Vec<TensorInfo>> {
     let file_size = source.size_bytes();
-    if file_size < LENGTH_BYTES {
-        return Err(malformed(format!("the file has {file_size} bytes and cannot hold the length of its header")));
+    let start = source.read(0, usize::try_from(file_size.min(SNIFF_BYTES)).unwrap_or_default()).await?;
+    if let Kind::Foreign(what) = sniff(&start) {
+        return Err(Error::new(ErrorKind::UnsupportedFormat, format!("this is {what}")));
     }
-    let length = source.read(0, 8).await?;
-    let length = length.first_chunk().map(|raw| u64::from_le_bytes(*raw)).unwrap_or_default();
+    let Some(length) = start.first_chunk().map(|raw| u64::from_le_bytes(*raw)) else {
+        return Err(malformed(format!("the file has {file_size} bytes and cannot hold the length of its header")));
+    };
     if length > SAFETENSORS_HEADER_BYTES {
         return Err(limits::exceeded("bytes of the header", length, SAFETENSORS_HEADER_BYTES));
     }
@@ -96,9 +99,9 @@ fn parse(header: &[u8], data: u64, file_size: u64) -> Result<Vec<TensorInfo>> {
     let text = std::str::from_utf8(header)
         .map_err(|error| malformed(format!("the header is not UTF-8 (byte {})", error.valid_up_to())))?;
     let Header { mut entries, too_many } =
-        serde_json::from_str(text).map_err(|error| malformed(format!("the header: {error}")).caused_by(error))?;
+        serde_json::from_str(text).map_err(|error| malformed(format!("the header: {}", words(&error))))?;
     if too_many {
-        return Err(limits::exceeded("tensors", format!("more than {SAFETENSORS_TENSORS}"), SAFETENSORS_TENSORS));
+        return Err(limits::passed("tensors", SAFETENSORS_TENSORS));
     }
     {
         let mut names = HashSet::new();
@@ -127,15 +130,22 @@ fn check(name: String, entry: Entry, taken: u64, data: u64, file_size: u64) -> R
     if name.len() > SAFETENSORS_NAME_BYTES {
         return Err(limits::exceeded("bytes of a tensor's name", name.len(), SAFETENSORS_NAME_BYTES));
     }
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return Err(malformed("this is no name for a tensor"));
+    }
     let (begin, end) = entry.data_offsets;
     if begin != taken {
-        let what = if begin < taken { "overlap the tensor before" } else { "leave a hole" };
-        return Err(malformed(format!("its bytes begin at {begin} and {what}, which ends at {taken}")));
+        let what = if begin < taken { "an overlap" } else { "a hole" };
+        return Err(malformed(format!("its bytes begin at {begin}, those before it end at {taken}: {what}")));
     }
     let size_bytes =
         end.checked_sub(begin).ok_or_else(|| malformed(format!("its bytes end at {end} and begin at {begin}")))?;
     if entry.shape.len() > SAFETENSORS_DIMENSIONS {
-        return Err(limits::exceeded("dimensions", entry.shape.len(), SAFETENSORS_DIMENSIONS));
+        return Err(limits::exceeded(
+            "dimensions",
+            format!("more than {SAFETENSORS_DIMENSIONS}"),
+            SAFETENSORS_DIMENSIONS,
+        ));
     }
     let unsupported = |dtype: &str, known: &str| {
         let supported: Vec<_> = DTYPES.iter().filter(|dtype| dtype.format.is_some()).map(|dtype| dtype.name).collect();
@@ -165,11 +175,7 @@ fn check(name: String, entry: Entry, taken: u64, data: u64, file_size: u64) -> R
     let offset = data
         .checked_add(begin)
         .filter(|start| start.checked_add(size_bytes).is_some_and(|end| end <= file_size))
-        .ok_or_else(|| {
-            malformed(format!(
-                "{size_bytes} bytes at {data} + {begin} reach past the end of the file ({file_size} bytes): it is cut short, or its header is wrong"
-            ))
-        })?;
+        .ok_or_else(|| malformed(past_the_end(size_bytes, data, begin, file_size)))?;
     let format = dtype.format.ok_or_else(|| unsupported(dtype.name, "not supported"))?;
     let shape = entry.shape.iter().map(|dim| usize::try_from(*dim)).collect::<std::result::Result<_, _>>();
     let shape = shape.map_err(|_| limits::exceeded("size of a dimension", format!("{:?}", entry.shape), usize::MAX))?;
@@ -180,8 +186,30 @@ fn check(name: String, entry: Entry, taken: u64, data: u64, file_size: u64) -> R
 #[derive(Deserialize)]
 struct Entry {
     dtype: String,
+    #[serde(deserialize_with = "shape")]
     shape: Vec<u64>,
     data_offsets: (u64, u64),
+}
+
+/// A shape, of which one dimension more than the limit is kept: enough to see that there are too many.
+fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<u64>, D::Error> {
+    struct Dimensions;
+    impl<'de> Visitor<'de> for Dimensions {
+        type Value = Vec<u64>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a shape")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> std::result::Result<Vec<u64>, A::Error> {
+            let mut shape = Vec::new();
+            while let Some(dimension) = sequence.next_element()? {
+                if shape.len() <= SAFETENSORS_DIMENSIONS {
+                    shape.push(dimension);
+                }
+            }
+            Ok(shape)
+        }
+    }
+    deserializer.deserialize_seq(Dimensions)
 }
 
 /// The header as it stands, every entry kept even if its name comes twice.

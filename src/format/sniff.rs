@@ -16,15 +16,15 @@ pub(super) enum Kind {
     Unknown,
 }
 
+/// A test of a file's first bytes, and what the file is when they pass.
+type Sign = (fn(&[u8]) -> bool, &'static str);
+
 /// Files that people take for models, in the order of the tests.
-const FOREIGN: &[(fn(&[u8]) -> bool, &str)] = &[
+const FOREIGN: &[Sign] = &[
     (<[u8]>::is_empty, "an empty file"),
     (|bytes| bytes.starts_with(b"version https://git-lfs"), "a Git LFS pointer, not the file that it stands for"),
     (is_html, "an HTML page (perhaps an error or sign-in page saved in place of the file)"),
-    (
-        |bytes| is_zip(bytes) && contains(bytes, b".pkl"),
-        "a pickle in a ZIP archive (PyTorch); pickle can run code and is never read",
-    ),
+    (is_zipped_pickle, "a pickle in a ZIP archive (PyTorch); pickle can run code and is never read"),
     (is_zip, "a ZIP archive (perhaps a PyTorch pickle)"),
     (is_pickle, "a pickle (PyTorch); pickle can run code and is never read"),
     (|bytes| bytes.starts_with(b"\x1f\x8b"), "a gzip archive"),
@@ -34,7 +34,7 @@ const FOREIGN: &[(fn(&[u8]) -> bool, &str)] = &[
     (|bytes| bytes.starts_with(b"BZh"), "a bzip2 archive"),
     (|bytes| bytes.starts_with(b"\x89HDF"), "an HDF5 file (Keras)"),
     (|bytes| bytes.get(4..8) == Some(b"TFL3"), "a TensorFlow Lite model"),
-    (|bytes| OLD_GGML.iter().any(|magic| bytes.starts_with(*magic)), "a GGML file from before GGUF"),
+    (|bytes| OLD_GGML.iter().any(|magic| bytes.starts_with(magic)), "a GGML file from before GGUF"),
     (is_onnx, "an ONNX model"),
 ];
 
@@ -46,16 +46,27 @@ pub(super) fn sniff(bytes: &[u8]) -> Kind {
     if bytes.starts_with(super::gguf::MAGIC) {
         return Kind::Gguf;
     }
-    if let Some((_, name)) = FOREIGN.iter().find(|(is, _)| is(bytes)) {
-        return Kind::Foreign(name);
+    // Before the others, because a length may look like the sign of an archive.
+    if is_safetensors(bytes) {
+        return Kind::Safetensors;
     }
-    if bytes.get(8) == Some(&b'{') { Kind::Safetensors } else { Kind::Unknown }
+    let foreign = FOREIGN.iter().find(|(is, _)| is(bytes));
+    foreign.map_or(Kind::Unknown, |(_, name)| Kind::Foreign(name))
+}
+
+/// A length of less than 2^32, and the start of JSON.
+fn is_safetensors(bytes: &[u8]) -> bool {
+    bytes.get(4..9) == Some(b"\0\0\0\0{")
 }
 
 fn is_html(bytes: &[u8]) -> bool {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
-    let tags: [&[u8]; 4] = [b"<!doctype", b"<html", b"<head", b"<?xml"];
+    let tags: [&[u8]; 2] = [b"<!doctype html", b"<html"];
     tags.iter().any(|tag| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag)))
+}
+
+fn is_zipped_pickle(bytes: &[u8]) -> bool {
+    is_zip(bytes) && bytes.windows(4).any(|part| part == b".pkl")
 }
 
 fn is_zip(bytes: &[u8]) -> bool {
@@ -70,8 +81,4 @@ fn is_pickle(bytes: &[u8]) -> bool {
 /// A protobuf whose first field is a small `ir_version`, followed by the name of the producer, a domain or the graph.
 fn is_onnx(bytes: &[u8]) -> bool {
     matches!(bytes, [0x08, 1..=20, 0x12 | 0x1a | 0x22 | 0x3a | 0x42, ..])
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::buffers::{Access, assign};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Attention, Graph, Op, RopeId, ValueId, WeightId};
+use crate::graph::{Activation, Attention, Graph, Op, RopeId, ValueId, WeightId, WeightKind};
 use crate::quant::FormatId;
 
 /// For which kind of step stages are made.
@@ -75,13 +75,23 @@ pub struct Norm {
 
 /// One kernel's work.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant says what its operands are")]
 pub enum Stage {
     /// Rows of the table by token.
     Embed { matrix: usize, y: Place },
     /// A norm of its own.
     Norm { x: Place, y: Place, norm: Norm, groups: usize, width: usize, domain: Domain },
     /// A matrix product, with what is fused into it.
-    MatMul { matrix: usize, x: Place, y: Place, norm: Option<Norm>, residual: bool, swiglu: bool, domain: Domain },
+    MatMul {
+        matrix: usize,
+        x: Place,
+        y: Place,
+        norm: Option<Norm>,
+        bias: Option<WeightId>,
+        residual: bool,
+        glu: Option<Activation>,
+        domain: Domain,
+    },
     /// Norms and rotation of queries and keys, and the write of keys and values into their pages.
     RopeStore {
         spec: Attention,
@@ -94,10 +104,25 @@ pub enum Stage {
     },
     /// Attention over the pages.
     Attend { spec: Attention, q: Place, y: Place },
-    /// `silu(a) * b` or `a + b`.
-    Elementwise { swiglu: bool, a: Place, b: Place, y: Place, width: usize, domain: Domain },
+    /// What nothing took in; `b` is `a` where there is one operand.
+    Elementwise { op: ElementOp, a: Place, b: Place, y: Place, width: usize, domain: Domain },
     /// The wanted rows of x.
     OutputRows { x: Place, y: Place, width: usize },
+}
+
+/// What works element by element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ElementOp {
+    /// `a + b`.
+    Add,
+    /// `activation(a) * b`.
+    Glu(Activation),
+    /// `a + bias`.
+    Bias(WeightId),
+    /// `factor * a`.
+    Scale(f32),
+    /// `cap * tanh(a / cap)`.
+    SoftCap(f32),
 }
 
 /// A lowered graph.
@@ -123,7 +148,7 @@ pub struct Analysis<'a> {
     done_by: BTreeMap<usize, usize>,
     /// Matrices of several weights, by their first node; the other nodes are `done_by` it or by the node that consumes.
     joined: BTreeMap<usize, Vec<usize>>,
-    /// Pairs of gate and up, by the SwiGlu node.
+    /// Pairs of gate and up, by the node of the gated unit.
     pairs: BTreeMap<usize, (usize, usize)>,
     /// Matrix products done in place, by the Add node: (product, the other addend).
     residuals: BTreeMap<usize, (usize, ValueId)>,
@@ -140,8 +165,13 @@ pub struct Fusion {
 
 /// Every fusion, in the order in which they look: what is added in place depends on who reads late.
 pub const FUSIONS: &[Fusion] = &[
+    Fusion { name: "bias into its product", classes: &[Class::Decode, Class::Prefill], mark: bias_into_product },
     Fusion { name: "q|k|v as one matrix", classes: &[Class::Decode, Class::Prefill], mark: join_qkv },
-    Fusion { name: "gate|up with silu(gate) * up", classes: &[Class::Decode, Class::Prefill], mark: join_gate_up },
+    Fusion {
+        name: "gate|up with activation(gate) * up",
+        classes: &[Class::Decode, Class::Prefill],
+        mark: join_gate_up,
+    },
     Fusion { name: "norm into its products", classes: &[Class::Decode], mark: norm_into_products },
     Fusion { name: "product added in place", classes: &[Class::Decode, Class::Prefill], mark: add_in_place },
 ];
@@ -180,20 +210,31 @@ impl<'a> Analysis<'a> {
     /// The norms and rotations between the products and an attention are always done by `RopeStore`.
     fn mark_attention_inputs(&mut self) {
         for index in 0..self.graph.nodes.len() {
-            let Op::Attention { q, k, .. } = &self.graph.nodes[index].op else { continue };
-            for end in [*q, *k] {
-                for node in chain(self.graph, end).nodes {
+            let Op::Attention { q, k, spec, .. } = &self.graph.nodes[index].op else { continue };
+            for (end, heads) in [(*q, spec.heads), (*k, spec.kv_heads)] {
+                for node in chain(self.graph, end, heads).nodes {
                     self.done_by.insert(node, index);
                 }
             }
         }
     }
 
-    fn matmul(&self, value: ValueId) -> Option<(ValueId, WeightId)> {
+    /// The product that a value is, with the bias that is added on the way.
+    fn product(&self, value: ValueId) -> Option<Product> {
         match self.graph.nodes[value.0].op {
-            Op::MatMul { x, weight } => Some((x, weight)),
+            Op::MatMul { x, weight } => Some(Product { x, weight, bias: None }),
+            Op::AddBias { x, bias } if self.done_by.get(&x.0) == Some(&value.0) => {
+                Some(Product { bias: Some(bias), ..self.product(x)? })
+            }
             _ => None,
         }
+    }
+
+    /// Whether `second` follows `first` in the buffer of vectors.
+    fn adjacent(&self, first: WeightId, second: WeightId) -> bool {
+        let between = self.graph.weights.get(first.0 + 1..second.0);
+        let fills = self.graph.weights[first.0].cols.is_multiple_of(4);
+        fills && between.is_some_and(|between| between.iter().all(|weight| weight.kind != WeightKind::Vector))
     }
 
     /// What a norm reads that its products do on the way.
@@ -206,13 +247,27 @@ impl<'a> Analysis<'a> {
 
     /// The last node that reads a value, seen through nodes that others do for them.
     fn last_read(&self, value: ValueId) -> usize {
-        let through = |&user: &usize| match self.done_by.get(&user) {
-            Some(_) if matches!(self.graph.nodes[user].op, Op::MatMul { .. }) => self.done_by[&user],
-            Some(_) => self.last_read(ValueId(user)),
-            None => user,
+        // A product is done earlier or later, at the node that does it; a norm or a rotation is done where its value is read.
+        let through = |&user: &usize| {
+            let mut node = user;
+            while let Some(&by) = self.done_by.get(&node) {
+                if matches!(self.graph.nodes[node].op, Op::RmsNorm { .. } | Op::Rope { .. }) {
+                    return self.last_read(ValueId(node));
+                }
+                node = by;
+            }
+            node
         };
         self.users[value.0].iter().map(through).max().unwrap_or(value.0)
     }
+}
+
+/// `x W^T + bias`.
+#[derive(Clone, Copy)]
+struct Product {
+    x: ValueId,
+    weight: WeightId,
+    bias: Option<WeightId>,
 }
 
 /// What stands between a product and an attention.
@@ -223,15 +278,17 @@ struct Chain {
     nodes: Vec<usize>,
 }
 
-/// Follows `Rope(RmsNorm(base))`, each optional, from its end.
-fn chain(graph: &Graph, end: ValueId) -> Chain {
+/// Follows `Rope(RmsNorm(base))`, each optional, from its end; the norm is one of each of `heads` heads.
+fn chain(graph: &Graph, end: ValueId, heads: usize) -> Chain {
     let mut chain = Chain { base: end, norm: None, rope: None, nodes: vec![] };
     if let Op::Rope { x, rope, .. } = graph.nodes[chain.base.0].op {
         chain.nodes.push(chain.base.0);
         chain.rope = Some(rope);
         chain.base = x;
     }
-    if let Op::RmsNorm { x, weight, eps, .. } = graph.nodes[chain.base.0].op {
+    if let Op::RmsNorm { x, weight, eps, groups } = graph.nodes[chain.base.0].op
+        && groups == heads
+    {
         chain.nodes.push(chain.base.0);
         chain.norm = Some(Norm { weight, eps });
         chain.base = x;
@@ -240,25 +297,43 @@ fn chain(graph: &Graph, end: ValueId) -> Chain {
 }
 
 /// The values that an attention's queries, keys and values start from.
-fn bases(graph: &Graph, q: ValueId, k: ValueId, v: ValueId) -> [ValueId; 3] {
-    [chain(graph, q).base, chain(graph, k).base, v]
+fn bases(graph: &Graph, op: &Op) -> Option<[ValueId; 3]> {
+    let Op::Attention { q, k, v, spec } = op else { return None };
+    Some([chain(graph, *q, spec.heads).base, chain(graph, *k, spec.kv_heads).base, *v])
+}
+
+fn bias_into_product(analysis: &mut Analysis<'_>) {
+    for (index, node) in analysis.graph.nodes.iter().enumerate() {
+        let Op::AddBias { x, .. } = node.op else { continue };
+        if analysis.users[x.0].len() == 1 && matches!(analysis.graph.nodes[x.0].op, Op::MatMul { .. }) {
+            analysis.done_by.insert(x.0, index);
+        }
+    }
 }
 
 fn join_qkv(analysis: &mut Analysis<'_>) {
     for node in &analysis.graph.nodes {
-        let Op::Attention { q, k, v, .. } = &node.op else { continue };
+        let Some(bases) = bases(analysis.graph, &node.op) else { continue };
         let mut run: Vec<usize> = vec![];
         let mut runs = vec![];
-        for base in bases(analysis.graph, *q, *k, *v) {
-            let Some((x, weight)) = analysis.matmul(base) else { break };
-            let alike =
-                run.last().and_then(|&last| analysis.matmul(ValueId(last))).is_none_or(|(last_x, last_weight)| {
-                    last_x == x && analysis.formats[last_weight.0] == analysis.formats[weight.0]
-                });
-            if analysis.weight_uses[weight.0] != 1 || analysis.users[base.0].len() != 1 {
-                break;
-            }
-            if !alike {
+        for base in bases {
+            let alone =
+                |product: &Product| analysis.weight_uses[product.weight.0] == 1 && analysis.users[base.0].len() == 1;
+            let Some(product) = analysis.product(base).filter(alone) else {
+                runs.push(std::mem::take(&mut run));
+                continue;
+            };
+            let before = run.last().and_then(|&last| analysis.product(ValueId(last)));
+            let joins = before.is_none_or(|before| {
+                let biases = match (before.bias, product.bias) {
+                    (None, None) => true,
+                    (Some(first), Some(second)) => analysis.adjacent(first, second),
+                    _ => false,
+                };
+                let formats = [before, product].map(|product| analysis.formats[product.weight.0]);
+                biases && before.x == product.x && formats[0] == formats[1]
+            });
+            if !joins {
                 runs.push(std::mem::take(&mut run));
             }
             run.push(base.0);
@@ -275,14 +350,13 @@ fn join_qkv(analysis: &mut Analysis<'_>) {
 
 fn join_gate_up(analysis: &mut Analysis<'_>) {
     for (index, node) in analysis.graph.nodes.iter().enumerate() {
-        let Op::SwiGlu { gate, up } = node.op else { continue };
-        let (Some((gate_x, gate_weight)), Some((up_x, up_weight))) = (analysis.matmul(gate), analysis.matmul(up))
-        else {
-            continue;
-        };
-        let alike = gate_x == up_x && analysis.formats[gate_weight.0] == analysis.formats[up_weight.0];
+        let Op::Glu { gate, up, .. } = node.op else { continue };
+        let (Some(gate_product), Some(up_product)) = (analysis.product(gate), analysis.product(up)) else { continue };
+        let products = [gate_product, up_product];
+        let alike = gate_product.x == up_product.x
+            && analysis.formats[gate_product.weight.0] == analysis.formats[up_product.weight.0];
         let single = [gate, up].iter().all(|value| analysis.users[value.0].len() == 1)
-            && [gate_weight, up_weight].iter().all(|weight| analysis.weight_uses[weight.0] == 1);
+            && products.iter().all(|product| analysis.weight_uses[product.weight.0] == 1 && product.bias.is_none());
         if alike && single {
             analysis.done_by.insert(gate.0, index);
             analysis.done_by.insert(up.0, index);
@@ -297,11 +371,10 @@ fn add_in_place(analysis: &mut Analysis<'_>) {
         for (product, other) in [(b, a), (a, b)] {
             let free = !analysis.done_by.contains_key(&product.0) && !analysis.joined.contains_key(&product.0);
             let alone = analysis.users[product.0].len() == 1 && product != other;
-            let reads_other =
-                analysis.matmul(product).is_some_and(|(x, _)| x == other || analysis.normed(x) == Some(other));
+            let source = analysis.product(product).map(|product| product.x);
+            let reads_other = source.is_some_and(|x| x == other || analysis.normed(x) == Some(other));
             // The product is computed where the sum stands: the other addend may be overwritten there if nobody reads it later.
-            if free && alone && !reads_other && analysis.matmul(product).is_some() && analysis.last_read(other) == index
-            {
+            if free && alone && source.is_some() && !reads_other && analysis.last_read(other) == index {
                 analysis.done_by.insert(product.0, index);
                 analysis.residuals.insert(index, (product.0, other));
                 break;
@@ -338,8 +411,8 @@ pub fn matrices(graph: &Graph, formats: &[FormatId], without: &[&str]) -> (Vec<M
         of_node.extend(nodes.iter().map(|&node| (node, index)));
     };
     let weight_of = |node: usize| match graph.nodes[node].op {
-        Op::MatMul { weight, .. } | Op::Embed { table: weight } => Some(weight),
-        _ => None,
+        Op::Embed { table } => Some(table),
+        _ => analysis.product(ValueId(node)).map(|product| product.weight),
     };
     let single = |weight| vec![Part { weight, first_row: 0, row_step: 1 }];
     for index in 0..graph.nodes.len() {
@@ -356,8 +429,11 @@ pub fn matrices(graph: &Graph, formats: &[FormatId], without: &[&str]) -> (Vec<M
             let parts = parts.map(|(first_row, weight)| Part { weight, first_row, row_step: 2 });
             add(parts.collect(), &[index], &mut of_node);
         } else if let Some(weight) = weight_of(index) {
-            let paired = analysis.done_by.get(&index).is_some_and(|by| analysis.pairs.contains_key(by));
-            if !paired && !of_node.contains_key(&index) {
+            // A product that a gated unit or a bias takes in has its matrix under that node.
+            let inner = analysis.done_by.get(&index).is_some_and(|by| {
+                analysis.pairs.contains_key(by) || matches!(graph.nodes[*by].op, Op::AddBias { x, .. } if x.0 == index)
+            });
+            if !inner && !of_node.contains_key(&index) {
                 add(single(weight), &[index], &mut of_node);
             }
         }
@@ -414,36 +490,26 @@ impl Emission<'_> {
         Ok(self.buffers[self.place(value)?.buffer].1)
     }
 
-    /// A new buffer for a value alone.
+    /// A place for a value: a buffer of its own, but for what an attention starts from. Queries, keys and values of one
+    /// attention share a buffer.
     fn make(&mut self, value: ValueId, domain: Domain) -> Place {
-        let width = self.graph.width(value);
-        self.buffers.push((width, domain));
-        let place = Place { buffer: self.buffers.len() - 1, offset: 0, stride: width };
-        self.places.insert(value, place);
-        place
-    }
-
-    /// Where a base of an attention goes: queries, keys and values of one attention share a buffer.
-    fn make_product(&mut self, value: ValueId, domain: Domain) -> Place {
-        let consumer = self.graph.nodes.iter().find_map(|node| match &node.op {
-            Op::Attention { q, k, v, .. } => {
-                let bases = bases(self.graph, *q, *k, *v);
-                bases.contains(&value).then_some(bases)
-            }
-            _ => None,
-        });
-        let Some(bases) = consumer else { return self.make(value, domain) };
         if let Some(place) = self.places.get(&value) {
             return *place;
         }
-        let stride = bases.iter().map(|base| self.graph.width(*base)).sum();
+        let together = self.graph.nodes.iter().filter_map(|node| bases(self.graph, &node.op));
+        let together = together.into_iter().find(|bases| bases.contains(&value)).map_or(vec![value], Vec::from);
+        let stride = together.iter().map(|base| self.graph.width(*base)).sum();
         self.buffers.push((stride, domain));
-        let mut offset = 0;
-        for base in bases {
-            self.places.insert(base, Place { buffer: self.buffers.len() - 1, offset, stride });
-            offset += self.graph.width(base);
+        let mut made = Place { buffer: self.buffers.len() - 1, offset: 0, stride };
+        let mut next = made;
+        for base in together {
+            self.places.insert(base, next);
+            if base == value {
+                made = next;
+            }
+            next.offset += self.graph.width(base);
         }
-        self.places[&value]
+        made
     }
 
     /// What a product reads: its x, or what the x's norm reads when the product does the norm.
@@ -475,35 +541,31 @@ impl Emission<'_> {
                 let (y, width) = (self.make(value, domain), self.graph.width(value));
                 self.stages.push(Stage::Norm { x, y, norm: Norm { weight, eps }, groups, width, domain });
             }
-            Op::MatMul { x, .. } => {
-                let (x, norm, domain) = self.product_input(x)?;
-                let matrix = self.matrix(index)?;
-                let y = self.make_product(value, domain);
-                self.stages.push(Stage::MatMul { matrix, x, y, norm, residual: false, swiglu: false, domain });
-            }
-            Op::SwiGlu { gate, up } => match self.analysis.pairs.get(&index) {
+            Op::MatMul { .. } => self.product(value, index, None)?,
+            Op::AddBias { x, bias } => match self.analysis.product(value) {
+                Some(_) => self.product(value, index, None)?,
+                None => self.elementwise(value, ElementOp::Bias(bias), x, x)?,
+            },
+            Op::Glu { gate, up, activation } => match self.analysis.pairs.get(&index) {
                 Some(_) => {
-                    let Some((x, _)) = self.analysis.matmul(gate) else { return Err(unlowered(self.graph, index)) };
-                    let (x, norm, domain) = self.product_input(x)?;
-                    let matrix = self.matrix(index)?;
-                    let y = self.make(value, domain);
-                    self.stages.push(Stage::MatMul { matrix, x, y, norm, residual: false, swiglu: true, domain });
+                    let product = self.analysis.product(gate).ok_or_else(|| unlowered(self.graph, index))?;
+                    let (x, norm, domain) = self.product_input(product.x)?;
+                    let (matrix, y) = (self.matrix(index)?, self.make(value, domain));
+                    let glu = Some(activation);
+                    self.stages.push(Stage::MatMul { matrix, x, y, norm, bias: None, residual: false, glu, domain });
                 }
-                None => self.elementwise(value, true, gate, up)?,
+                None => self.elementwise(value, ElementOp::Glu(activation), gate, up)?,
             },
             Op::Add { a, b } => match self.analysis.residuals.get(&index).copied() {
                 Some((product, other)) => {
-                    let Some((x, _)) = self.analysis.matmul(ValueId(product)) else {
-                        return Err(unlowered(self.graph, index));
-                    };
-                    let (x, norm, domain) = self.product_input(x)?;
-                    let matrix = self.matrix(product)?;
-                    let y = self.place(other)?;
-                    self.places.insert(value, y);
-                    self.stages.push(Stage::MatMul { matrix, x, y, norm, residual: true, swiglu: false, domain });
+                    let place = self.place(other)?;
+                    self.places.insert(value, place);
+                    self.product(ValueId(product), product, Some(place))?;
                 }
-                None => self.elementwise(value, false, a, b)?,
+                None => self.elementwise(value, ElementOp::Add, a, b)?,
             },
+            Op::Scale { x, factor } => self.elementwise(value, ElementOp::Scale(factor), x, x)?,
+            Op::SoftCap { x, cap } => self.elementwise(value, ElementOp::SoftCap(cap), x, x)?,
             Op::OutputRows { x } => {
                 let from = self.place(x)?;
                 if self.class == Class::Decode {
@@ -514,7 +576,7 @@ impl Emission<'_> {
                 }
             }
             Op::Attention { q, k, v, spec } => {
-                let (q_chain, k_chain) = (chain(self.graph, q), chain(self.graph, k));
+                let (q_chain, k_chain) = (chain(self.graph, q, spec.heads), chain(self.graph, k, spec.kv_heads));
                 let (q, k, v) = (self.place(q_chain.base)?, self.place(k_chain.base)?, self.place(v)?);
                 if q_chain.rope != k_chain.rope || q.buffer != k.buffer || q.buffer != v.buffer {
                     return Err(unlowered(self.graph, index));
@@ -529,11 +591,22 @@ impl Emission<'_> {
         Ok(())
     }
 
-    fn elementwise(&mut self, value: ValueId, swiglu: bool, a: ValueId, b: ValueId) -> Result<()> {
+    /// A matrix product, into a place of its own or added to what is there.
+    fn product(&mut self, value: ValueId, index: usize, onto: Option<Place>) -> Result<()> {
+        let product = self.analysis.product(value).ok_or_else(|| unlowered(self.graph, index))?;
+        let (x, norm, domain) = self.product_input(product.x)?;
+        let matrix = self.matrix(index)?;
+        let y = onto.unwrap_or_else(|| self.make(value, domain));
+        let (bias, residual) = (product.bias, onto.is_some());
+        self.stages.push(Stage::MatMul { matrix, x, y, norm, bias, residual, glu: None, domain });
+        Ok(())
+    }
+
+    fn elementwise(&mut self, value: ValueId, op: ElementOp, a: ValueId, b: ValueId) -> Result<()> {
         let (domain, width) = (self.domain(a)?, self.graph.width(value));
         let (a, b) = (self.place(a)?, self.place(b)?);
         let y = self.make(value, domain);
-        self.stages.push(Stage::Elementwise { swiglu, a, b, y, width, domain });
+        self.stages.push(Stage::Elementwise { op, a, b, y, width, domain });
         Ok(())
     }
 }

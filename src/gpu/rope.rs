@@ -18,7 +18,10 @@ pub(super) fn table(rope: &Rope, context: usize) -> Vec<f32> {
     let fine = (0..FINE).map(|position| position as f64);
     let coarse = (0..context.div_ceil(FINE)).map(|multiple| (multiple * FINE) as f64);
     fine.chain(coarse)
-        .flat_map(|position| rope.inv_freq.iter().map(move |freq| position * f64::from(*freq)))
-        .flat_map(|angle| [angle.cos() as f32, angle.sin() as f32])
+        .enumerate()
+        // The scale belongs to the product of a fine and a coarse entry once.
+        .map(|(row, position)| (position, if row < FINE { f64::from(rope.scale) } else { 1.0 }))
+        .flat_map(|(position, scale)| rope.inv_freq.iter().map(move |freq| (position * f64::from(*freq), scale)))
+        .flat_map(|(angle, scale)| [(scale * angle.cos()) as f32, (scale * angle.sin()) as f32])
         .collect()
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Attention, Graph, Node, Op, Rope, RopeId, ValueId, Weight, WeightId, WeightKind};
+use super::{Activation, Attention, Graph, Node, Op, Rope, RopeId, ValueId, Weight, WeightId, WeightKind};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Writes the nodes of a graph one after another.
@@ -124,7 +124,7 @@ impl Builder {
         self.expect(widths == (wide, narrow, narrow), &name, || {
             format!("queries, keys and values of widths {widths:?} where ({wide}, {narrow}, {narrow}) are needed")
         });
-        let grouped = spec.kv_heads > 0 && spec.heads % spec.kv_heads == 0;
+        let grouped = spec.kv_heads > 0 && spec.heads.is_multiple_of(spec.kv_heads);
         self.expect(grouped, &name, || format!("{} heads do not share {} key heads evenly", spec.heads, spec.kv_heads));
         let in_order = self.graph.kv_widths.len() == spec.layer;
         self.expect(in_order, &name, || format!("layer {} out of order", spec.layer));
@@ -132,12 +132,34 @@ impl Builder {
         self.push(name, Op::Attention { q, k, v, spec }, wide)
     }
 
-    /// See [`Op::SwiGlu`].
-    pub fn swiglu(&mut self, name: impl Into<String>, gate: ValueId, up: ValueId) -> ValueId {
+    /// See [`Op::Glu`].
+    pub fn glu(&mut self, name: impl Into<String>, gate: ValueId, up: ValueId, activation: Activation) -> ValueId {
         let (name, width) = (name.into(), self.graph.width(gate));
         let same = self.graph.width(up) == width;
         self.expect(same, &name, || "gate and up of different widths".into());
-        self.push(name, Op::SwiGlu { gate, up }, width)
+        self.push(name, Op::Glu { gate, up, activation }, width)
+    }
+
+    /// See [`Op::AddBias`].
+    pub fn add_bias(&mut self, name: impl Into<String>, x: ValueId, bias: WeightId) -> ValueId {
+        let (name, width) = (name.into(), self.graph.width(x));
+        let cols = self.graph.weights[bias.0].cols;
+        self.expect(cols == width, &name, || format!("a bias of {cols} on a width of {width}"));
+        self.push(name, Op::AddBias { x, bias }, width)
+    }
+
+    /// See [`Op::Scale`].
+    pub fn scale(&mut self, name: impl Into<String>, x: ValueId, factor: f32) -> ValueId {
+        let width = self.graph.width(x);
+        self.push(name, Op::Scale { x, factor }, width)
+    }
+
+    /// See [`Op::SoftCap`].
+    pub fn soft_cap(&mut self, name: impl Into<String>, x: ValueId, cap: f32) -> ValueId {
+        let name = name.into();
+        let width = self.graph.width(x);
+        self.expect(cap > 0.0, &name, || format!("a soft cap of {cap}"));
+        self.push(name, Op::SoftCap { x, cap }, width)
     }
 
     /// See [`Op::Add`].

@@ -40,7 +40,7 @@ pub struct Weight {
 pub enum WeightKind {
     /// Used by `Embed` and `MatMul`.
     Matrix,
-    /// Used by norms.
+    /// Used by norms and biases.
     Vector,
 }
 
@@ -62,11 +62,13 @@ pub struct Rope {
     pub inv_freq: Vec<f32>,
     /// Which elements are paired.
     pub pairs: RopePairs,
+    /// Factor on the cosines and sines, 1 but for encodings that also scale attention (YaRN, arXiv 2309.00071).
+    pub scale: f32,
 }
 
 /// Causal attention with grouped queries. `q` is `(tokens, heads * head_dim)`, `k` and `v` are
 /// `(tokens, kv_heads * head_dim)`. Writes k and v to the layer's pages first, then lets each row attend to all
-/// positions of its sequence up to and including its own: `softmax(scale * q k^T) v`.
+/// positions of its sequence up to and including its own: `softmax(cap(scale * q k^T)) v`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     /// Index of the layer whose pages hold the keys and values.
@@ -79,10 +81,24 @@ pub struct Attention {
     pub head_dim: usize,
     /// Factor on the scores.
     pub scale: f32,
+    /// Sliding window: a row sees itself and `window - 1` positions before it (Longformer, arXiv 2004.05150).
+    pub window: Option<usize>,
+    /// `cap(s) = softcap * tanh(s / softcap)` on the scaled scores (Gemma 2, arXiv 2408.00118).
+    pub softcap: Option<f32>,
+}
+
+/// What a gate goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Activation {
+    /// `x / (1 + exp(-x))`.
+    Silu,
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))` (arXiv 1606.08415).
+    GeluTanh,
 }
 
 /// An operation.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant says what its operands are")]
 pub enum Op {
     /// `y[t] = table[token[t]]`; `(tokens, cols)`.
     Embed { table: WeightId },
@@ -95,8 +111,14 @@ pub enum Op {
     Rope { x: ValueId, rope: RopeId, heads: usize },
     /// See [`Attention`]; `(tokens, heads * head_dim)`.
     Attention { q: ValueId, k: ValueId, v: ValueId, spec: Attention },
-    /// `silu(gate) * up`, element by element (Shazeer, arXiv 2002.05202).
-    SwiGlu { gate: ValueId, up: ValueId },
+    /// `activation(gate) * up`, element by element (Shazeer, arXiv 2002.05202).
+    Glu { gate: ValueId, up: ValueId, activation: Activation },
+    /// `y[t, c] = x[t, c] + bias[c]`.
+    AddBias { x: ValueId, bias: WeightId },
+    /// `factor * x`.
+    Scale { x: ValueId, factor: f32 },
+    /// `cap * tanh(x / cap)`.
+    SoftCap { x: ValueId, cap: f32 },
     /// `a + b`, element by element.
     Add { a: ValueId, b: ValueId },
     /// Only the rows whose logits were asked for, in that order; `(outputs, width)`.
@@ -108,9 +130,15 @@ impl Op {
     pub fn inputs(&self) -> Vec<ValueId> {
         match self {
             Op::Embed { .. } => vec![],
-            Op::RmsNorm { x, .. } | Op::MatMul { x, .. } | Op::Rope { x, .. } | Op::OutputRows { x } => vec![*x],
+            Op::RmsNorm { x, .. }
+            | Op::MatMul { x, .. }
+            | Op::Rope { x, .. }
+            | Op::AddBias { x, .. }
+            | Op::Scale { x, .. }
+            | Op::SoftCap { x, .. }
+            | Op::OutputRows { x } => vec![*x],
             Op::Attention { q, k, v, .. } => vec![*q, *k, *v],
-            Op::SwiGlu { gate, up } => vec![*gate, *up],
+            Op::Glu { gate, up, .. } => vec![*gate, *up],
             Op::Add { a, b } => vec![*a, *b],
         }
     }

@@ -11,7 +11,6 @@ pub(super) const ROPE_STORE: Kernel = Kernel {
     weights: false,
     reduces: true,
     kv: true,
-    switches: &["Q_NORM", "K_NORM", "ADJACENT"],
 };
 
 pub(super) const ATTENTION: Kernel = Kernel {
@@ -21,7 +20,6 @@ pub(super) const ATTENTION: Kernel = Kernel {
     weights: false,
     reduces: true,
     kv: true,
-    switches: &[],
 };
 
 /// Largest head that the kernels stage in workgroup memory, in elements.
@@ -74,6 +72,7 @@ pub(super) fn attention(spec: &Attention, q: Place, y: Place, context: &Context<
     let sizes = [spec.heads, spec.kv_heads, spec.head_dim, q.stride, q.offset, y.stride];
     let mut params = sizes.map(word).to_vec();
     params.extend([spec.scale.to_bits(), context.max_rows()]);
+    params.extend([word(spec.window.unwrap_or(0)), spec.softcap.unwrap_or(0.0).to_bits()]);
     Launch {
         kernel: &ATTENTION,
         weights: None,

@@ -1,16 +1,16 @@
 //! What works element by element: sums and gates that nothing took in, and the choice of output rows.
 
+use super::matmul::glu_number;
 use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, word};
-use crate::gpu::lower::{Domain, Place};
+use crate::gpu::lower::{Domain, ElementOp, Place};
 
 pub(super) const ELEMENTWISE: Kernel = Kernel {
     name: "elementwise",
     source: include_str!("../../shaders/elementwise.wgsl"),
-    bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
+    bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Read, Use::Write],
     weights: false,
     reduces: false,
     kv: false,
-    switches: &["SWIGLU", "OUTPUTS"],
 };
 
 pub(super) const OUTPUT_ROWS: Kernel = Kernel {
@@ -20,30 +20,36 @@ pub(super) const OUTPUT_ROWS: Kernel = Kernel {
     weights: false,
     reduces: false,
     kv: false,
-    switches: &[],
 };
 
-/// `y = silu(a) * b` or `y = a + b`.
+/// `y = op(a, b)`.
 pub(super) fn elementwise(
-    swiglu: bool,
+    op: ElementOp,
     [a, b, y]: [Place; 3],
     width: usize,
     domain: Domain,
     context: &Context<'_>,
 ) -> Launch {
+    let (number, bias, factor) = match op {
+        ElementOp::Add => (0.0, None, 0.0),
+        ElementOp::Glu(activation) => (glu_number(Some(activation)), None, 0.0),
+        ElementOp::Bias(bias) => (3.0, Some(bias), 0.0),
+        ElementOp::Scale(factor) => (4.0, None, factor),
+        ElementOp::SoftCap(cap) => (5.0, None, cap),
+    };
     let sizes = [width, a.offset, a.stride, b.offset, b.stride, y.offset, y.stride];
     let mut params = sizes.map(word).to_vec();
-    params.push(context.max_rows());
-    let switch = |on: bool| f64::from(u8::from(on));
+    params.extend([context.max_rows(), word(bias.map_or(0, |bias| (context.norm_offset)(bias))), factor.to_bits()]);
     Launch {
         kernel: &ELEMENTWISE,
         weights: None,
-        constants: vec![("SWIGLU", switch(swiglu)), ("OUTPUTS", switch(domain == Domain::Outputs))],
+        constants: vec![("OP", number), ("OUTPUTS", f64::from(u8::from(domain == Domain::Outputs)))],
         params,
         buffers: vec![
             Buffer::State,
             Buffer::Activation(a.buffer),
             Buffer::Activation(b.buffer),
+            Buffer::Norms,
             Buffer::Activation(y.buffer),
         ],
         grid_x: word((width / 4).div_ceil(64)),

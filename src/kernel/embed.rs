@@ -10,7 +10,6 @@ pub(super) const EMBED: Kernel = Kernel {
     weights: true,
     reduces: false,
     kv: false,
-    switches: &[],
 };
 
 /// `y[t] = table[token[t]]`; each shard of the table serves the tokens it has.

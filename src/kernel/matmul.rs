@@ -2,6 +2,7 @@
 
 use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, fold, lanes, word};
 use crate::gpu::lower::{Domain, Stage};
+use crate::graph::{Activation, WeightId};
 
 pub(super) const MATVEC: Kernel = Kernel {
     name: "matvec",
@@ -10,17 +11,15 @@ pub(super) const MATVEC: Kernel = Kernel {
     weights: true,
     reduces: true,
     kv: false,
-    switches: &["NORM", "RESIDUAL", "SWIGLU"],
 };
 
 pub(super) const MATMUL: Kernel = Kernel {
     name: "matmul",
     source: include_str!("../../shaders/matmul.wgsl"),
-    bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write],
+    bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
     weights: true,
     reduces: false,
     kv: false,
-    switches: &["RESIDUAL", "SWIGLU", "OUTPUTS"],
 };
 
 /// Rows that one workgroup of `matvec` makes.
@@ -33,21 +32,36 @@ fn switch(on: bool) -> f64 {
     f64::from(u8::from(on))
 }
 
+/// The shaders' number of an activation; 0 for none.
+pub(super) fn glu_number(glu: Option<Activation>) -> f64 {
+    match glu {
+        None => 0.0,
+        Some(Activation::Silu) => 1.0,
+        Some(Activation::GeluTanh) => 2.0,
+    }
+}
+
+/// Where the biases of a shard's rows start.
+fn bias_offset(bias: Option<WeightId>, shard: &super::ShardRows, context: &Context<'_>) -> u32 {
+    word(bias.map_or(0, |bias| (context.norm_offset)(bias) + shard.first))
+}
+
 /// Rows of the result that rows of a shard make: pairs make one when gate and up are joined.
-fn made(rows: usize, swiglu: bool) -> usize {
-    if swiglu { rows / 2 } else { rows }
+fn made(rows: usize, glu: Option<Activation>) -> usize {
+    if glu.is_some() { rows / 2 } else { rows }
 }
 
 /// `y = W x` for one row, a launch a shard.
 pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
-    let Stage::MatMul { matrix, x, y, norm, residual, swiglu, .. } = stage else { return vec![] };
+    let Stage::MatMul { matrix, x, y, norm, bias, residual, glu, .. } = stage else { return vec![] };
     let Some((cols, shards)) = context.matrices.get(*matrix) else { return vec![] };
     let launch = |(index, shard): (usize, &super::ShardRows)| {
         let (grid_x, grid_y) = fold(shard.rows.div_ceil(MATVEC_ROWS));
         let norm_offset = norm.map_or(0, |norm| (context.norm_offset)(norm.weight));
         let mut params =
-            [shard.rows, *cols, x.offset, y.offset + made(shard.first, *swiglu), norm_offset].map(word).to_vec();
+            [shard.rows, *cols, x.offset, y.offset + made(shard.first, *glu), norm_offset].map(word).to_vec();
         params.push(norm.map_or(0.0f32, |norm| norm.eps).to_bits());
+        params.push(bias_offset(*bias, shard, context));
         Launch {
             kernel: &MATVEC,
             weights: Some((*matrix, index)),
@@ -55,7 +69,8 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
                 ("WG", lanes(cols / 8, 64)),
                 ("NORM", switch(norm.is_some())),
                 ("RESIDUAL", switch(*residual)),
-                ("SWIGLU", switch(*swiglu)),
+                ("GLU", glu_number(*glu)),
+                ("BIAS", switch(bias.is_some())),
             ],
             params,
             buffers: vec![Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
@@ -68,23 +83,24 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
 
 /// `y = x W^T` for many rows, a launch a shard.
 pub(super) fn matmul(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
-    let Stage::MatMul { matrix, x, y, residual, swiglu, domain, .. } = stage else { return vec![] };
+    let Stage::MatMul { matrix, x, y, bias, residual, glu, domain, .. } = stage else { return vec![] };
     let Some((cols, shards)) = context.matrices.get(*matrix) else { return vec![] };
     let launch = |(index, shard): (usize, &super::ShardRows)| {
-        let places = [x.offset, x.stride, y.offset + made(shard.first, *swiglu), y.stride];
+        let places = [x.offset, x.stride, y.offset + made(shard.first, *glu), y.stride];
         let mut params = vec![word(shard.rows), word(*cols)];
         params.extend(places.map(word));
-        params.push(context.max_rows());
+        params.extend([context.max_rows(), bias_offset(*bias, shard, context)]);
         Launch {
             kernel: &MATMUL,
             weights: Some((*matrix, index)),
             constants: vec![
                 ("RESIDUAL", switch(*residual)),
-                ("SWIGLU", switch(*swiglu)),
+                ("GLU", glu_number(*glu)),
+                ("BIAS", switch(bias.is_some())),
                 ("OUTPUTS", switch(*domain == Domain::Outputs)),
             ],
             params,
-            buffers: vec![Buffer::State, Buffer::Activation(x.buffer), Buffer::Activation(y.buffer)],
+            buffers: vec![Buffer::State, Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
             grid_x: word(shard.rows.div_ceil(TILE_W)),
             grid_y: extent(*domain, TILE_X),
         }

@@ -40,8 +40,6 @@ pub struct Kernel {
     pub reduces: bool,
     /// Whether it reads or writes pages of keys and values.
     pub kv: bool,
-    /// Its boolean variants, false where they are not set.
-    pub switches: &'static [&'static str],
 }
 
 /// Every kernel of a step.
@@ -185,8 +183,8 @@ pub fn launches(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
             vec![attention::rope_store(spec, [*q, *k, *v], [*q_norm, *k_norm], *rope, context)]
         }
         Stage::Attend { spec, q, y } => vec![attention::attention(spec, *q, *y, context)],
-        Stage::Elementwise { swiglu, a, b, y, width, domain } => {
-            vec![elementwise::elementwise(*swiglu, [*a, *b, *y], *width, *domain, context)]
+        Stage::Elementwise { op, a, b, y, width, domain } => {
+            vec![elementwise::elementwise(*op, [*a, *b, *y], *width, *domain, context)]
         }
         Stage::OutputRows { x, y, width } => vec![elementwise::output_rows(*x, *y, *width, context)],
     }

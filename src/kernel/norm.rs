@@ -10,7 +10,6 @@ pub(super) const RMS_NORM: Kernel = Kernel {
     weights: false,
     reduces: true,
     kv: false,
-    switches: &["OUTPUTS"],
 };
 
 /// Each row of `width` in `groups` parts, each normalised on its own.

@@ -11,7 +11,6 @@ pub(super) const SAMPLE: Kernel = Kernel {
     weights: false,
     reduces: false,
     kv: false,
-    switches: &[],
 };
 
 /// The id that stands for logits which are not numbers.

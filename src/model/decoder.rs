@@ -3,7 +3,7 @@
 //! Activations are `(tokens, width)`; the residual stream `x` is `(tokens, dim)`.
 
 use super::Hyper;
-use crate::graph::{Attention, Builder, RopeId, ValueId};
+use crate::graph::{Activation, Attention, Builder, RopeId, ValueId};
 
 /// Queries, keys and values: `(tokens, n_heads * head_dim)` and twice `(tokens, n_kv_heads * head_dim)`.
 #[derive(Clone, Copy)]
@@ -54,6 +54,8 @@ pub(super) fn attend(h: &Hyper, g: &mut Builder, layer: usize, rope: RopeId, x: 
         kv_heads: h.n_kv_heads,
         head_dim: h.head_dim,
         scale: 1.0 / (h.head_dim as f32).sqrt(),
+        window: None,
+        softcap: None,
     };
     let mixed = g.attention(format!("blk.{layer}.attn"), q, k, heads.v, spec);
     let output = linear(g, &format!("blk.{layer}.attn_output"), mixed, h.dim);
@@ -65,7 +67,7 @@ pub(super) fn feed_forward(h: &Hyper, g: &mut Builder, layer: usize, x: ValueId)
     let normed = norm(g, h, &format!("blk.{layer}.ffn_norm"), x, 1);
     let gate = linear(g, &format!("blk.{layer}.ffn_gate"), normed, h.ffn_dim);
     let up = linear(g, &format!("blk.{layer}.ffn_up"), normed, h.ffn_dim);
-    let hidden = g.swiglu(format!("blk.{layer}.ffn_swiglu"), gate, up);
+    let hidden = g.glu(format!("blk.{layer}.ffn_glu"), gate, up, Activation::Silu);
     let down = linear(g, &format!("blk.{layer}.ffn_down"), hidden, h.dim);
     g.add(format!("blk.{layer}.ffn_residual"), x, down)
 }

@@ -39,8 +39,8 @@ pub struct Hyper {
 pub(super) struct Key<T> {
     /// After the architecture and a dot, in GGUF; empty when GGUF has no such key.
     gguf: &'static str,
-    /// Names in `config.json`, older layouts first; empty when it has no such key.
-    hub: &'static [&'static str],
+    /// In `config.json`; empty when it has no such key.
+    hub: &'static str,
     min: T,
     max: T,
 }
@@ -48,19 +48,19 @@ pub(super) struct Key<T> {
 type Count = Key<u64>;
 type Number = Key<f64>;
 
-const DIM: Count = Key { gguf: "embedding_length", hub: &["hidden_size"], min: 8, max: 1 << 16 };
-const N_LAYERS: Count = Key { gguf: "block_count", hub: &["num_hidden_layers"], min: 1, max: 1024 };
-const N_HEADS: Count = Key { gguf: "attention.head_count", hub: &["num_attention_heads"], min: 1, max: 1024 };
-const N_KV_HEADS: Count = Key { gguf: "attention.head_count_kv", hub: &["num_key_value_heads"], min: 1, max: 1024 };
-const HEAD_DIM: Count = Key { gguf: "attention.key_length", hub: &["head_dim"], min: 2, max: 1024 };
-const VALUE_DIM: Count = Key { gguf: "attention.value_length", hub: &[], min: 2, max: 1024 };
-const FFN_DIM: Count = Key { gguf: "feed_forward_length", hub: &["intermediate_size"], min: 8, max: 1 << 20 };
-const VOCAB: Count = Key { gguf: "", hub: &["vocab_size"], min: 1, max: 1 << 22 };
-const CONTEXT: Count = Key { gguf: "context_length", hub: &["max_position_embeddings"], min: 1, max: 1 << 24 };
-const NORM_EPS: Number = Key { gguf: "attention.layer_norm_rms_epsilon", hub: &["rms_norm_eps"], min: 0.0, max: 1.0 };
+const DIM: Count = Key { gguf: "embedding_length", hub: "hidden_size", min: 8, max: 1 << 16 };
+const N_LAYERS: Count = Key { gguf: "block_count", hub: "num_hidden_layers", min: 1, max: 1024 };
+const N_HEADS: Count = Key { gguf: "attention.head_count", hub: "num_attention_heads", min: 1, max: 1024 };
+const N_KV_HEADS: Count = Key { gguf: "attention.head_count_kv", hub: "num_key_value_heads", min: 1, max: 1024 };
+const HEAD_DIM: Count = Key { gguf: "attention.key_length", hub: "head_dim", min: 2, max: 1024 };
+const VALUE_DIM: Count = Key { gguf: "attention.value_length", hub: "", min: 2, max: 1024 };
+const FFN_DIM: Count = Key { gguf: "feed_forward_length", hub: "intermediate_size", min: 8, max: 1 << 20 };
+const VOCAB: Count = Key { gguf: "", hub: "vocab_size", min: 1, max: 1 << 22 };
+const CONTEXT: Count = Key { gguf: "context_length", hub: "max_position_embeddings", min: 1, max: 1 << 24 };
+const NORM_EPS: Number = Key { gguf: "attention.layer_norm_rms_epsilon", hub: "rms_norm_eps", min: 0.0, max: 1.0 };
 
 impl<T> Key<T> {
-    pub(super) const fn new(gguf: &'static str, hub: &'static [&'static str], min: T, max: T) -> Self {
+    pub(super) const fn new(gguf: &'static str, hub: &'static str, min: T, max: T) -> Self {
         Key { gguf, hub, min, max }
     }
 }
@@ -76,29 +76,28 @@ pub(super) fn unsupported(key: impl Into<String>, problem: impl Into<String>) ->
 }
 
 impl<T: PartialOrd + std::fmt::Display> Key<T> {
-    /// The names it may have in this file, most usual first.
-    pub(super) fn names(&self, metadata: &Metadata) -> Vec<String> {
+    /// Its name in this file; empty when there is none.
+    pub(super) fn name(&self, metadata: &Metadata) -> String {
         match metadata.dialect {
-            Dialect::Gguf if self.gguf.is_empty() => vec![],
-            Dialect::Gguf => vec![format!("{}.{}", metadata.architecture, self.gguf)],
-            Dialect::Hub => self.hub.iter().map(|name| (*name).to_owned()).collect(),
+            Dialect::Gguf if self.gguf.is_empty() => String::new(),
+            Dialect::Gguf => format!("{}.{}", metadata.architecture, self.gguf),
+            Dialect::Hub => self.hub.to_owned(),
         }
     }
 
     fn read(&self, metadata: &Metadata, get: impl Fn(&Metadata, &str) -> Result<Option<T>>) -> Result<Option<T>> {
-        for name in self.names(metadata) {
-            if let Some(value) = get(metadata, &name)? {
-                if value < self.min || value > self.max || value.partial_cmp(&self.min).is_none() {
-                    return Err(malformed(name, format!("{value} is not between {} and {}", self.min, self.max)));
-                }
-                return Ok(Some(value));
+        let name = self.name(metadata);
+        match get(metadata, &name)? {
+            // Written so that what is no number is out of range.
+            Some(value) if !(value >= self.min && value <= self.max) => {
+                Err(malformed(name, format!("{value} is not between {} and {}", self.min, self.max)))
             }
+            value => Ok(value),
         }
-        Ok(None)
     }
 
     fn missing(&self, metadata: &Metadata) -> Error {
-        malformed(self.names(metadata).first().cloned().unwrap_or_default(), "the key is missing")
+        malformed(self.name(metadata), "the key is missing")
     }
 }
 
@@ -139,7 +138,7 @@ impl Hyper {
         let n_heads = N_HEADS.need(metadata)?;
         let n_kv_heads = N_KV_HEADS.get(metadata)?.unwrap_or(n_heads);
         if n_heads.checked_rem(n_kv_heads) != Some(0) {
-            let key = N_KV_HEADS.names(metadata).concat();
+            let key = N_KV_HEADS.name(metadata);
             return Err(malformed(key, format!("{n_heads} heads cannot share {n_kv_heads} key heads evenly")));
         }
         let head_dim = match HEAD_DIM.get(metadata)? {
@@ -147,11 +146,11 @@ impl Hyper {
             None => dim.checked_div(n_heads).unwrap_or(0),
         };
         if head_dim < 2 || head_dim % 2 != 0 {
-            let key = HEAD_DIM.names(metadata).concat();
+            let key = HEAD_DIM.name(metadata);
             return Err(malformed(key, format!("heads of {head_dim} elements cannot be rotated in pairs")));
         }
         if let Some(value_dim) = VALUE_DIM.get(metadata)?.filter(|value_dim| *value_dim != head_dim) {
-            let key = VALUE_DIM.names(metadata).concat();
+            let key = VALUE_DIM.name(metadata);
             return Err(unsupported(key, format!("values of {value_dim} elements beside keys of {head_dim}")));
         }
         Ok(Hyper {
@@ -163,7 +162,7 @@ impl Hyper {
             ffn_dim: FFN_DIM.need(metadata)?,
             vocab: vocab(checkpoint)?,
             norm_eps: NORM_EPS.need(metadata)? as f32,
-            rope: Rope { inv_freq: rotary::inv_freq(metadata, head_dim)?, pairs },
+            rope: Rope { inv_freq: rotary::inv_freq(metadata, head_dim)?, pairs, scale: 1.0 },
             context: CONTEXT.need(metadata)?,
             tied: match metadata.dialect {
                 Dialect::Gguf => checkpoint.tensor("output.weight").is_none(),
@@ -204,7 +203,6 @@ const HUB_ONLY: &[Only] = &[
     Only::Text("hidden_act", "silu"),
     Only::Text("quantization_config.quant_method", "none"),
     Only::Number("partial_rotary_factor", 1.0),
-    Only::Number("rope_parameters.partial_rotary_factor", 1.0),
     Only::EachText("layer_types", "full_attention"),
 ];
 

@@ -10,21 +10,16 @@ use super::hyper::{Key, malformed, unsupported};
 use crate::error::Result;
 use crate::format::{Dialect, Metadata};
 
-const BASE: Key<f64> = Key::new("rope.freq_base", &["rope_theta", "rope_parameters.rope_theta"], 1.0, 1e12);
-const ROTARY_DIMS: Key<u64> = Key::new("rope.dimension_count", &[], 2, 1024);
-const FACTOR: Key<f64> = Key::new("rope.scaling.factor", &["rope_scaling.factor", "rope_parameters.factor"], 1.0, 1e6);
-const LOW: Key<f64> = Key::new("", &["rope_scaling.low_freq_factor", "rope_parameters.low_freq_factor"], 1e-3, 1e6);
-const HIGH: Key<f64> = Key::new("", &["rope_scaling.high_freq_factor", "rope_parameters.high_freq_factor"], 1e-3, 1e6);
-const ORIGINAL_CONTEXT: Key<f64> = Key::new(
-    "",
-    &["rope_scaling.original_max_position_embeddings", "rope_parameters.original_max_position_embeddings"],
-    1.0,
-    1e8,
-);
+const BASE: Key<f64> = Key::new("rope.freq_base", "rope_theta", 1.0, 1e12);
+const ROTARY_DIMS: Key<u64> = Key::new("rope.dimension_count", "", 2, 1024);
+const FACTOR: Key<f64> = Key::new("rope.scaling.factor", "rope_scaling.factor", 1.0, 1e6);
+const LOW: Key<f64> = Key::new("", "rope_scaling.low_freq_factor", 1e-3, 1e6);
+const HIGH: Key<f64> = Key::new("", "rope_scaling.high_freq_factor", 1e-3, 1e6);
+const ORIGINAL_CONTEXT: Key<f64> = Key::new("", "rope_scaling.original_max_position_embeddings", 1.0, 1e8);
 
-/// Where the kind of scaling is told; older files of the hub say `type`.
+/// Where the kind of scaling is told.
 const GGUF_SCALING: &str = "rope.scaling.type";
-const HUB_SCALING: &[&str] = &["rope_scaling.rope_type", "rope_scaling.type", "rope_parameters.rope_type"];
+const HUB_SCALING: &str = "rope_scaling.rope_type";
 
 /// Factors by which llama.cpp's converter has Llama 3's frequencies divided.
 const GGUF_FACTORS: &str = "rope_freqs.weight";
@@ -33,7 +28,7 @@ const GGUF_FACTORS: &str = "rope_freqs.weight";
 pub(super) fn inv_freq(metadata: &Metadata, head_dim: usize) -> Result<Vec<f32>> {
     let rotary_dims = ROTARY_DIMS.get(metadata)?.unwrap_or(head_dim);
     if rotary_dims % 2 != 0 || rotary_dims > head_dim {
-        let key = ROTARY_DIMS.names(metadata).concat();
+        let key = ROTARY_DIMS.name(metadata);
         return Err(malformed(key, format!("{rotary_dims} rotary dimensions in heads of {head_dim}")));
     }
     // 10000 is what both dialects mean when they say nothing.
@@ -42,34 +37,24 @@ pub(super) fn inv_freq(metadata: &Metadata, head_dim: usize) -> Result<Vec<f32>>
         let exponent = f64::from(i as f32 / rotary_dims as f32);
         1.0 / (base.powf(exponent) as f32)
     });
-    let (key, scaling) = scaling(metadata)?;
-    match (scaling, metadata.small_tensors.get(GGUF_FACTORS)) {
-        ("" | "none" | "default", None) => Ok(plain.collect()),
-        ("" | "none" | "default", Some(factors)) => by_factors(plain, factors),
-        ("linear", None) => {
+    let key = match metadata.dialect {
+        Dialect::Gguf => format!("{}.{GGUF_SCALING}", metadata.architecture),
+        Dialect::Hub => HUB_SCALING.to_owned(),
+    };
+    let scaling = metadata.text(&key)?.unwrap_or("none");
+    match (metadata.dialect, scaling, metadata.small_tensors.get(GGUF_FACTORS)) {
+        (_, "none" | "default", None) => Ok(plain.collect()),
+        (_, "none" | "default", Some(factors)) => by_factors(plain, factors),
+        (_, "linear", None) => {
             let factor = FACTOR.need(metadata)? as f32;
             Ok(plain.map(|frequency| frequency / factor).collect())
         }
-        ("llama3", None) if metadata.dialect == Dialect::Hub => {
+        (Dialect::Hub, "llama3", None) => {
             let llama3 = Llama3::read(metadata)?;
             Ok(plain.map(|frequency| llama3.stretch(frequency)).collect())
         }
-        (other, _) => Err(unsupported(key, format!("rope scaling of the type \"{other}\" is not supported"))),
+        (_, other, _) => Err(unsupported(key, format!("rope scaling of the type \"{other}\" is not supported"))),
     }
-}
-
-/// The kind of scaling and the key that tells it; empty when none does.
-fn scaling(metadata: &Metadata) -> Result<(String, &str)> {
-    let keys: Vec<String> = match metadata.dialect {
-        Dialect::Gguf => vec![format!("{}.{GGUF_SCALING}", metadata.architecture)],
-        Dialect::Hub => HUB_SCALING.iter().map(|key| (*key).to_owned()).collect(),
-    };
-    for key in keys {
-        if let Some(scaling) = metadata.text(&key)? {
-            return Ok((key, scaling));
-        }
-    }
-    Ok((GGUF_FACTORS.to_owned(), ""))
 }
 
 fn by_factors(plain: impl ExactSizeIterator<Item = f32>, factors: &[f32]) -> Result<Vec<f32>> {
@@ -95,7 +80,7 @@ impl Llama3 {
     fn read(metadata: &Metadata) -> Result<Self> {
         let (low, high) = (LOW.need(metadata)? as f32, HIGH.need(metadata)? as f32);
         if low >= high {
-            let key = HIGH.names(metadata).first().cloned().unwrap_or_default();
+            let key = HIGH.name(metadata);
             return Err(malformed(key, format!("{high} is not more than the low factor {low}")));
         }
         Ok(Self {
@@ -115,6 +100,79 @@ impl Llama3 {
         } else {
             let smooth = (self.original_context / wavelength - self.low) / (self.high - self.low);
             (1.0 - smooth) * frequency / self.factor + smooth * frequency
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::format::Value;
+
+    fn metadata(dialect: Dialect, values: &[(&str, Value)]) -> Metadata {
+        Metadata {
+            dialect,
+            architecture: "llama".into(),
+            values: values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
+            companions: BTreeMap::new(),
+            small_tensors: BTreeMap::new(),
+        }
+    }
+
+    fn number(number: f64) -> Value {
+        Value::Number(number)
+    }
+
+    #[test]
+    fn frequencies_fall_geometrically() {
+        let metadata = metadata(Dialect::Hub, &[("rope_theta", number(256.0))]);
+        assert_eq!(inv_freq(&metadata, 8).unwrap(), [1.0, 0.25, 0.0625, 0.015_625]);
+    }
+
+    #[test]
+    fn fewer_rotary_dimensions_than_the_head_has() {
+        let values = [("llama.rope.freq_base", number(256.0)), ("llama.rope.dimension_count", Value::Integer(4))];
+        assert_eq!(inv_freq(&metadata(Dialect::Gguf, &values), 8).unwrap(), [1.0, 0.0625]);
+    }
+
+    #[test]
+    fn linear_scaling_divides() {
+        let hub = [
+            ("rope_theta", number(256.0)),
+            ("rope_scaling.rope_type", Value::Text("linear".into())),
+            ("rope_scaling.factor", number(4.0)),
+        ];
+        let gguf = [
+            ("llama.rope.freq_base", number(256.0)),
+            ("llama.rope.scaling.type", Value::Text("linear".into())),
+            ("llama.rope.scaling.factor", number(4.0)),
+        ];
+        for (dialect, values) in [(Dialect::Hub, &hub), (Dialect::Gguf, &gguf)] {
+            let metadata = metadata(dialect, values);
+            assert_eq!(inv_freq(&metadata, 8).unwrap(), [0.25, 0.0625, 0.015_625, 0.003_906_25]);
+        }
+        let error = inv_freq(&metadata(Dialect::Hub, &hub[..2]), 8).unwrap_err();
+        assert_eq!(error.place(), "rope_scaling.factor");
+    }
+
+    #[test]
+    fn llama3_scaling_keeps_short_waves_stretches_long_ones_and_blends_between() {
+        let values = [
+            ("rope_theta", number(256.0)),
+            ("rope_scaling.rope_type", Value::Text("llama3".into())),
+            ("rope_scaling.factor", number(8.0)),
+            ("rope_scaling.low_freq_factor", number(1.0)),
+            ("rope_scaling.high_freq_factor", number(4.0)),
+            ("rope_scaling.original_max_position_embeddings", number(64.0)),
+        ];
+        // Wavelengths 6.3, 25.1, 100.5, 402.1: below 16 they are kept, above 64 divided by 8.
+        let found = inv_freq(&metadata(Dialect::Hub, &values), 8).unwrap();
+        let smooth = (64.0 / (f64::from(TAU) / 0.25) - 1.0) / 3.0;
+        let blended = ((1.0 - smooth) / 8.0 + smooth) * 0.25;
+        for (found, expected) in found.iter().zip([1.0, blended, 0.0625 / 8.0, 0.015_625 / 8.0]) {
+            assert!((f64::from(*found) / expected - 1.0).abs() < 1e-6, "{found} {expected}");
         }
     }
 }

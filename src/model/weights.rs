@@ -107,3 +107,103 @@ fn as_f32(format: FormatId, len: usize, bytes: &[u8]) -> Vec<u8> {
     (format.format().decode)(bytes, &mut decoded);
     decoded.iter().flat_map(|weight| weight.to_le_bytes()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::format::{Dialect, Metadata};
+    use crate::graph::{Graph, Rope, RopePairs};
+    use crate::model::Hyper;
+    use crate::source::{LocalFuture, Source};
+
+    /// A file of zeros that writes down what was read of it.
+    struct Zeros(RefCell<Vec<(u64, usize)>>);
+
+    impl Source for Zeros {
+        fn name(&self) -> &str {
+            "zeros"
+        }
+
+        fn size_bytes(&self) -> u64 {
+            1 << 40
+        }
+
+        fn read(&self, offset: u64, len: usize) -> LocalFuture<'_, Result<Vec<u8>>> {
+            self.0.borrow_mut().push((offset, len));
+            Box::pin(async move { Ok(vec![0; len]) })
+        }
+    }
+
+    struct Rows(Vec<(usize, usize, usize)>);
+
+    impl WeightSink for Rows {
+        fn rows(&mut self, weight: WeightId, first_row: usize, bytes: &[u8]) -> Result<()> {
+            self.0.push((weight.0, first_row, bytes.len()));
+            Ok(())
+        }
+    }
+
+    /// A plan over two weights: a vector stored as bf16 that lies after a matrix of 20 MB, declared before it.
+    fn plan_and_checkpoint(source: Rc<Zeros>) -> (Plan, Checkpoint) {
+        let tensor = |name: &str, format: FormatId, shape: &[usize], offset: u64| {
+            let cols = shape[shape.len() - 1];
+            let size_bytes = (shape.iter().product::<usize>() / cols * format.row_bytes(cols).unwrap()) as u64;
+            TensorInfo { name: name.into(), format, shape: shape.to_vec(), file: 0, offset, size_bytes }
+        };
+        let weight = |name: &str, rows: usize, cols: usize, kind| Weight { name: name.into(), rows, cols, kind };
+        let weights = vec![weight("norm", 1, 8, WeightKind::Vector), weight("matrix", 1000, 5000, WeightKind::Matrix)];
+        let tensors =
+            vec![tensor("matrix", FormatId::F32, &[1000, 5000], 64), tensor("norm", FormatId::Bf16, &[8], 1 << 30)];
+        let locations =
+            vec![Location::of(&tensors[1], &weights[0]).unwrap(), Location::of(&tensors[0], &weights[1]).unwrap()];
+        let hyper = Hyper {
+            dim: 8,
+            n_layers: 1,
+            n_heads: 1,
+            n_kv_heads: 1,
+            head_dim: 8,
+            ffn_dim: 8,
+            vocab: 8,
+            norm_eps: 0.0,
+            rope: Rope { inv_freq: vec![], pairs: RopePairs::Halves, scale: 1.0 },
+            context: 8,
+            tied: true,
+        };
+        let graph = Graph { weights, ..Graph::default() };
+        let formats = vec![FormatId::F32, FormatId::F32];
+        let plan = Plan { architecture: "test", hyper, graph, formats, locations };
+        let metadata = Metadata {
+            dialect: Dialect::Gguf,
+            architecture: "test".into(),
+            values: BTreeMap::new(),
+            companions: BTreeMap::new(),
+            small_tensors: BTreeMap::new(),
+        };
+        (plan, Checkpoint { metadata, tensors, files: vec![source] })
+    }
+
+    #[test]
+    fn pieces_are_whole_rows_of_at_most_eight_mebibytes_in_file_order() {
+        let source = Rc::new(Zeros(RefCell::new(vec![])));
+        let (plan, checkpoint) = plan_and_checkpoint(Rc::clone(&source));
+        let mut sink = Rows(vec![]);
+        pollster::block_on(read_weights(&checkpoint, &plan, &mut sink, &mut |_, _| Ok(()))).unwrap();
+        // 419 rows of 20,000 bytes are the most that 8 MiB hold.
+        let piece = 419 * 20_000;
+        let rest = 162 * 20_000;
+        let reads = vec![(64, piece), (64 + piece as u64, piece), (64 + 2 * piece as u64, rest), (1 << 30, 16)];
+        assert_eq!(*source.0.borrow(), reads);
+        // The vector arrives as f32, twice as long as it is stored.
+        assert_eq!(sink.0, vec![(1, 0, piece), (1, 419, piece), (1, 838, rest), (0, 0, 32)]);
+    }
+
+    #[test]
+    fn a_vector_is_widened_to_f32() {
+        let bytes: Vec<u8> = [1.0f32, -2.5].iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect();
+        assert_eq!(as_f32(FormatId::Bf16, 2, &bytes), [1.0f32, -2.5].map(f32::to_le_bytes).concat());
+    }
+}

@@ -2,6 +2,8 @@
 
 use half::f16;
 
+use super::widen;
+
 /// `N` numbers of `width` bits: the bytes are taken in runs of `span`, and of each run first the lowest bits of every
 /// byte, then the next ones. With a span of 1 the numbers of a byte follow each other.
 pub(super) fn unpack<const N: usize>(bytes: &[u8], width: u32, span: usize) -> [u8; N] {
@@ -20,7 +22,7 @@ pub(super) fn unpack<const N: usize>(bytes: &[u8], width: u32, span: usize) -> [
 
 /// A float of 16 bits, widened.
 pub(super) fn half(bytes: [u8; 2]) -> f32 {
-    f16::from_le_bytes(bytes).to_f32()
+    widen(f16::from_le_bytes(bytes))
 }
 
 #[cfg(test)]

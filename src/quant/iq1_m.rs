@@ -8,7 +8,7 @@ use half::f16;
 use super::bits::unpack;
 use super::grid::entry;
 use super::iq1_s::{GRID, write_shifted};
-use super::{Format, Planes};
+use super::{Format, Planes, widen};
 
 pub(super) const IQ1_M: Format = Format {
     name: "iq1_m",
@@ -24,7 +24,7 @@ fn decode(bytes: &[u8], out: &mut [f32]) {
     for (block, weights) in bytes.as_chunks::<56>().0.iter().zip(out.as_chunks_mut::<256>().0) {
         let s = [[block[48], block[49]], [block[50], block[51]], [block[52], block[53]], [block[54], block[55]]];
         let s = s.map(u16::from_le_bytes);
-        let d = f16::from_bits(s[0] >> 12 | s[1] >> 12 << 4 | s[2] >> 12 << 8 | s[3] >> 12 << 12).to_f32();
+        let d = widen(f16::from_bits(s[0] >> 12 | s[1] >> 12 << 4 | s[2] >> 12 << 8 | s[3] >> 12 << 12));
         let scales =
             s.into_iter().flat_map(|s| [s & 7, s >> 3 & 7, s >> 6 & 7, s >> 9 & 7]).flat_map(|scale| [scale; 2]);
         let codes = block[..32].iter().zip(unpack::<32>(&block[32..48], 4, 1));

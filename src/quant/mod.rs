@@ -46,6 +46,8 @@ mod tq2_0;
 
 use std::ops::Range;
 
+pub(crate) use float::widen;
+
 /// One row of the table.
 #[derive(Debug)]
 pub struct Format {

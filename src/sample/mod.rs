@@ -1,13 +1,13 @@
 //! How the next id is chosen, as callers say it: optional settings, checked by name and range, become
 //! [`SamplerSettings`]. The choosing itself is done by the backends, beside the logits.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::SamplerSettings;
 
 /// Sampling options as they come from callers and from `generation_config.json`; what is absent has no effect.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SampleOptions {
     /// See [`SamplerSettings::repetition_penalty`].

@@ -1,12 +1,13 @@
 //! What several integration tests share: fixtures, goldens, error measures, and the table of models that every
 //! backend is held to.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod check;
 mod goldens;
 
-pub use check::{Report, check_chunks, check_greedy, check_logits, check_replies, pages_for};
+pub use check::{Report, Sequence, check_chunks, check_greedy, check_logits, check_replies, pages_for};
 pub use goldens::{Goldens, Prompt, Reply};
 
 use std::path::{Path, PathBuf};
@@ -61,6 +62,11 @@ pub const CASES: &[Case] = &[
         name: "llama3-Q4_0.gguf",
         files: &["tests/data/gguf/llama3-Q4_0.gguf"],
         goldens: "tests/data/gguf/llama3-Q4_0",
+    },
+    Case {
+        name: "smollm2-Q8_0.gguf",
+        files: &["tests/data/gguf/smollm2-Q8_0.gguf"],
+        goldens: "tests/data/gguf/smollm2-Q8_0",
     },
     Case {
         name: "qwen3-Q4_0.gguf",

@@ -6,7 +6,7 @@ use super::super::limits::{
     self, GGUF_ALIGNMENT, GGUF_ARRAY_ITEMS, GGUF_ARRAY_NESTING, GGUF_DIMENSION, GGUF_DIMENSIONS, GGUF_KEY_BYTES,
     GGUF_KEYS, GGUF_METADATA_BYTES, GGUF_TENSOR_NAME_BYTES, GGUF_TENSORS, GGUF_TOTAL_ARRAY_ITEMS,
 };
-use super::super::{TensorInfo, Value, shown};
+use super::super::{TensorInfo, Value, past_the_end, shown};
 use super::reader::{Reader, Step, at};
 use super::{MAGIC, malformed, types};
 use crate::error::{Error, ErrorKind, Result};
@@ -324,11 +324,7 @@ fn place(mut tensors: Vec<TensorInfo>, data: u64, file_size: u64) -> Result<Vec<
         let place =
             data.checked_add(tensor.offset).and_then(|start| Some((start, start.checked_add(tensor.size_bytes)?)));
         let (start, end) = place.filter(|(_, end)| *end <= file_size).ok_or_else(|| {
-            malformed(format!(
-                "{} bytes at {data} + {} reach past the end of the file ({file_size} bytes): it is cut short, or its header is wrong",
-                tensor.size_bytes, tensor.offset
-            ))
-            .at(shown(&tensor.name))
+            malformed(past_the_end(tensor.size_bytes, data, tensor.offset, file_size)).at(shown(&tensor.name))
         })?;
         if start < taken {
             return Err(malformed(format!("its bytes at {start} overlap another tensor's, which end at {taken}"))

@@ -1,6 +1,7 @@
 //! GGUF, versions 2 and 3, little endian: one file, or the shards of a split model.
 //!
-//! The specification is ggml's `docs/gguf.md`; where it is loose, the checks are those of ggml's own reader or stricter.
+//! The specification is ggml's `docs/gguf.md`; where it is loose, the checks are those of ggml's own reader or
+//! stricter.
 
 mod header;
 mod reader;
@@ -22,6 +23,8 @@ pub(super) use split::open_all;
 
 /// How every GGUF file begins.
 pub(super) const MAGIC: &[u8] = b"GGUF";
+
+const ARCHITECTURE_KEY: &str = "general.architecture";
 
 /// The first read; enough for the header of a model without a vocabulary.
 const FIRST_READ_BYTES: u64 = 256 << 10;
@@ -60,26 +63,18 @@ async fn read_header(source: &dyn Source) -> Result<Header> {
     }
 }
 
-/// The values of the small tensors that are there.
-async fn read_small_tensors(source: &dyn Source, tensors: &[TensorInfo]) -> Result<BTreeMap<String, Vec<f32>>> {
-    let mut small = BTreeMap::new();
-    for tensor in tensors.iter().filter(|tensor| SMALL_TENSORS.contains(&tensor.name.as_str())) {
-        let format = tensor.format.format();
-        let numbers = tensor.shape.iter().try_fold(1_usize, |product, dim| product.checked_mul(*dim));
-        let numbers = match numbers {
-            Some(numbers) if numbers <= SMALL_TENSOR_NUMBERS => numbers,
-            _ => {
-                let found = format!("{:?}", tensor.shape);
-                return Err(limits::exceeded("numbers", found, SMALL_TENSOR_NUMBERS).at(&tensor.name));
-            }
-        };
-        let len = usize::try_from(tensor.size_bytes).map_err(|_| malformed("too large").at(&tensor.name))?;
-        let bytes = source.read(tensor.offset, len).await.at(|| tensor.name.clone())?;
-        let mut values = vec![0.0; numbers];
-        (format.decode)(&bytes, &mut values);
-        small.insert(tensor.name.clone(), values);
-    }
-    Ok(small)
+/// The values of a small tensor.
+async fn read_small(source: &dyn Source, tensor: &TensorInfo) -> Result<Vec<f32>> {
+    let numbers = tensor.shape.iter().try_fold(1_usize, |product, dim| product.checked_mul(*dim));
+    let (Some(numbers), Ok(len)) =
+        (numbers.filter(|numbers| *numbers <= SMALL_TENSOR_NUMBERS), usize::try_from(tensor.size_bytes))
+    else {
+        return Err(limits::exceeded("numbers", format!("{:?}", tensor.shape), SMALL_TENSOR_NUMBERS));
+    };
+    let bytes = source.read(tensor.offset, len).await?;
+    let mut values = vec![0.0; numbers];
+    (tensor.format.format().decode)(&bytes, &mut values);
+    Ok(values)
 }
 
 /// What one or several files say together becomes a checkpoint.
@@ -95,14 +90,16 @@ async fn assemble(
         companions: BTreeMap::new(),
         small_tensors: BTreeMap::new(),
     };
-    metadata.architecture = metadata
-        .text("general.architecture")?
-        .ok_or_else(|| malformed("the key is missing").at("general.architecture"))?
-        .to_owned();
-    for (file, source) in files.iter().enumerate() {
-        let own: Vec<_> = tensors.iter().filter(|tensor| tensor.file == file).cloned().collect();
-        let small = read_small_tensors(source.as_ref(), &own).await.at(|| source.name().to_owned())?;
-        metadata.small_tensors.extend(small);
+    let first = || files.first().map(|file| file.name().to_owned()).unwrap_or_default();
+    let architecture = metadata.text(ARCHITECTURE_KEY).at(first)?;
+    let missing = || malformed("the key is missing").at(ARCHITECTURE_KEY).at(first());
+    metadata.architecture = architecture.ok_or_else(missing)?.to_owned();
+    for tensor in tensors.iter().filter(|tensor| SMALL_TENSORS.contains(&tensor.name.as_str())) {
+        if let Some(source) = files.get(tensor.file) {
+            let values = read_small(source.as_ref(), tensor).await;
+            let values = values.at(|| tensor.name.clone()).at(|| source.name().to_owned())?;
+            metadata.small_tensors.insert(tensor.name.clone(), values);
+        }
     }
     Ok(Checkpoint { metadata, tensors, files })
 }

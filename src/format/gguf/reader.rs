@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
     /// The next `len` bytes.
     pub(super) fn take(&mut self, len: u64) -> Step<&'a [u8]> {
         let end = self.position().checked_add(len).filter(|end| *end <= self.file_size).ok_or_else(|| {
-            malformed(format!("the file ends ({} bytes) inside {len} bytes at {}", self.file_size, self.position))
+            malformed(format!("{len} bytes are needed at {}, the file ends at {}", self.position, self.file_size))
         })?;
         let bytes = usize::try_from(end).ok().and_then(|end| self.prefix.get(self.position..end));
         match bytes {

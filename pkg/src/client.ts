@@ -1,0 +1,173 @@
+/**
+ * The caller's side of the protocol: numbers the calls, hands their answers back, and turns the end of the worker into
+ * an error of every open call. With `worker: false` the host is in the same thread and nothing else differs.
+ */
+import { HeadwaterError, toHeadwaterError, toWire } from "./errors.js";
+import { aborted, type EngineFile } from "./files.js";
+import type { Answers, Call, Connect, FromHost, Post, ToHost } from "./protocol.js";
+import type { Report } from "./progress.js";
+import type { Piece } from "./types.js";
+
+/** A way to a host. */
+interface Channel {
+  readonly post: Post<ToHost>;
+  /** Lets the host go; a worker that the caller made lives on. */
+  close(): void;
+}
+
+/** What happens beside a call's answer. */
+export interface CallEvents {
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: Report) => void) | undefined;
+  readonly onPiece?: ((piece: Piece) => void) | undefined;
+}
+
+interface Open extends CallEvents {
+  resolve(value: never): void;
+  reject(error: HeadwaterError): void;
+}
+
+/** Calls one host. */
+export class Client {
+  readonly #asked: readonly EngineFile[];
+  readonly #open = new Map<number, Open>();
+  #channel: Channel | undefined;
+  #nextId = 0;
+  #ended: HeadwaterError | undefined;
+
+  /** `asked` are the sources that the host reads by asking back. */
+  private constructor(asked: readonly EngineFile[]) {
+    this.#asked = asked;
+  }
+
+  /** Connects to a host in a worker: an own one at `workerUrl` or where the package has it, or the caller's. */
+  static async inWorker(asked: readonly EngineFile[], own: Worker | undefined, workerUrl: string | undefined): Promise<Client> {
+    const client = new Client(asked);
+    const worker = own ?? makeWorker(workerUrl);
+    const { port1, port2 } = new MessageChannel();
+    const lock = `headwater-${randomName()}`;
+    const ready = Promise.withResolvers<void>();
+    const gone = (words: string): void => {
+      const error = new HeadwaterError("WorkerGone", words);
+      ready.reject(error);
+      client.#end(error);
+    };
+    worker.addEventListener("error", (event) => gone(`the worker failed: ${event.message || "its script could not be loaded"}`));
+    port1.onmessage = ({ data }: MessageEvent<FromHost>) => {
+      if (data.type !== "ready") return client.#receive(data);
+      ready.resolve();
+      // Granted only once the worker, which holds it, has ended.
+      if (data.locked) void navigator.locks.request(lock, () => gone("the worker has ended"));
+    };
+    client.#channel = {
+      post: (message, transfer = []) => port1.postMessage(message, transfer),
+      close: () => {
+        port1.close();
+        if (own === undefined) worker.terminate();
+      },
+    };
+    worker.postMessage({ type: "headwater-connect", port: port2, lock } satisfies Connect, [port2]);
+    await ready.promise;
+    return client;
+  }
+
+  /** Connects to a host in this thread. */
+  static async inPage(asked: readonly EngineFile[]): Promise<Client> {
+    const { Host } = await import("./host.js");
+    const client = new Client(asked);
+    const host = new Host((message) => client.#receive(message), () => {});
+    client.#channel = { post: (message) => host.receive(message), close: () => {} };
+    return client;
+  }
+
+  /** Makes a call. An abort of `signal` is passed on; the host says what becomes of the call. */
+  call<C extends Call>(call: C, events: CallEvents = {}): Promise<Answers[C["call"]]> {
+    if (this.#ended !== undefined) return Promise.reject(this.#ended);
+    if (events.signal?.aborted === true) return Promise.reject(aborted());
+    const id = this.#nextId++;
+    const onAbort = (): void => this.#channel?.post({ type: "abort", id });
+    events.signal?.addEventListener("abort", onAbort, { once: true });
+    const { promise, resolve, reject } = Promise.withResolvers<Answers[C["call"]]>();
+    this.#open.set(id, { ...events, resolve, reject });
+    this.#channel?.post({ type: "call", id, call });
+    return promise.finally(() => events.signal?.removeEventListener("abort", onAbort));
+  }
+
+  /** Lets the host go: open and later calls fail with `error`. */
+  close(error: HeadwaterError): void {
+    this.#end(error);
+    this.#channel?.close();
+  }
+
+  #end(error: HeadwaterError): void {
+    this.#ended ??= error;
+    for (const call of this.#open.values()) call.reject(this.#ended);
+    this.#open.clear();
+  }
+
+  #receive(message: FromHost): void {
+    switch (message.type) {
+      case "ready":
+        return;
+      case "answer":
+        this.#take(message.id)?.resolve(message.value as never);
+        return;
+      case "failed": {
+        const error = toHeadwaterError(message.error);
+        this.#take(message.id)?.reject(error);
+        if (error.kind === "EnginePoisoned") this.#end(error);
+        return;
+      }
+      case "progress":
+        later(this.#open.get(message.id)?.onProgress, message.progress);
+        return;
+      case "piece":
+        this.#open.get(message.id)?.onPiece?.(message.piece);
+        return;
+      case "read":
+        void this.#read(message.read, message.file, message.offset, message.length);
+        return;
+      default:
+        message satisfies never;
+    }
+  }
+
+  #take(id: number): Open | undefined {
+    const call = this.#open.get(id);
+    this.#open.delete(id);
+    return call;
+  }
+
+  async #read(read: number, file: number, offset: number, length: number): Promise<void> {
+    const source = this.#asked[file];
+    try {
+      const bytes: unknown = await source?.read(offset, length);
+      if (!(bytes instanceof Uint8Array)) throw new HeadwaterError("Io", `${source?.name}: read() gave no Uint8Array`);
+      this.#channel?.post({ type: "bytes", read, bytes });
+    } catch (error) {
+      this.#channel?.post({ type: "unread", read, error: toWire(toHeadwaterError(error, "Io")) });
+    }
+  }
+}
+
+/** Calls the caller's function outside of the engine's own stack, so that what it throws is its own affair. */
+function later<T>(listener: ((value: T) => void) | undefined, value: T): void {
+  if (listener !== undefined) queueMicrotask(() => listener(value));
+}
+
+function makeWorker(workerUrl: string | undefined): Worker {
+  try {
+    // Written out in full, because bundlers find the worker by these very words.
+    return workerUrl === undefined
+      ? new Worker(new URL("./worker.js", import.meta.url), { type: "module" })
+      : new Worker(workerUrl, { type: "module" });
+  } catch (error) {
+    // Another origin, or a policy (worker-src, trusted types) that forbids it.
+    const words = error instanceof Error ? error.message : String(error);
+    throw new HeadwaterError("CspBlocked", `the browser refused the worker (${words}); see the options workerUrl and worker`);
+  }
+}
+
+function randomName(): string {
+  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (word) => word.toString(36)).join("");
+}

@@ -1,0 +1,91 @@
+/**
+ * The WebAssembly module of this thread: loaded once, on the first use. It also keeps the one fact that outlives a call:
+ * whether the module trapped, after which nothing in it can be trusted.
+ */
+import init, { WebEngine } from "../wasm/headwater.js";
+import { HeadwaterError, toHeadwaterError } from "./errors.js";
+import { offerSubgroups } from "./subgroups.js";
+
+export { WebEngine };
+
+let ready: Promise<void> | undefined;
+let poison: HeadwaterError | undefined;
+let memory: WebAssembly.Memory | undefined;
+const onPoison = new Set<(error: HeadwaterError) => void>();
+
+/** Loads and starts the module at `wasmUrl`, or where the package has it. */
+export async function startEngine(wasmUrl = new URL("../wasm/headwater_bg.wasm", import.meta.url).href): Promise<void> {
+  checkPoison();
+  ready ??= start(wasmUrl).catch((error: unknown) => {
+    ready = undefined;
+    throw error;
+  });
+  await ready;
+}
+
+async function start(wasmUrl: string): Promise<void> {
+  offerSubgroups();
+  let answer: Response;
+  try {
+    answer = await fetch(wasmUrl);
+  } catch (error) {
+    throw new HeadwaterError("Network", `the engine at ${wasmUrl} could not be fetched: ${words(error)}`);
+  }
+  if (!answer.ok) {
+    throw new HeadwaterError("HttpStatus", `the engine at ${wasmUrl} was answered with ${answer.status}`, { status: answer.status });
+  }
+  try {
+    memory = (await init({ module_or_path: answer })).memory;
+  } catch (error) {
+    // A policy without 'wasm-unsafe-eval' refuses to compile; there is no other sign of it than the words.
+    if (error instanceof WebAssembly.CompileError && /Content Security Policy|unsafe-eval/.test(error.message)) {
+      throw new HeadwaterError("CspBlocked", "the page's content security policy needs script-src 'wasm-unsafe-eval'");
+    }
+    throw new HeadwaterError("Internal", `the engine at ${wasmUrl} did not start: ${words(error)}`);
+  }
+  // A trap inside a callback of the browser reaches nobody's promise; it arrives here.
+  const note = (thrown: unknown): void => {
+    if (cameFrom(wasmUrl, thrown)) noteTrap(thrown);
+  };
+  globalThis.addEventListener("error", (event) => note((event as ErrorEvent).error));
+  globalThis.addEventListener("unhandledrejection", (event) => note((event as PromiseRejectionEvent).reason));
+}
+
+/** Size of the module's linear memory, which never shrinks. */
+export function memoryBytes(): number {
+  return memory?.buffer.byteLength ?? 0;
+}
+
+/** Fails once the module has trapped. */
+export function checkPoison(): void {
+  if (poison !== undefined) throw poison;
+}
+
+/** Told when the module traps; returns how to stop being told. */
+export function whenPoisoned(listener: (error: HeadwaterError) => void): () => void {
+  onPoison.add(listener);
+  return () => onPoison.delete(listener);
+}
+
+/** An error out of the module: a trap poisons it, anything else is the engine's own word. */
+export function engineError(thrown: unknown): HeadwaterError {
+  return noteTrap(thrown) ?? toHeadwaterError(thrown);
+}
+
+function noteTrap(thrown: unknown): HeadwaterError | undefined {
+  const trapped = thrown instanceof WebAssembly.RuntimeError || thrown instanceof RangeError;
+  if (!trapped) return undefined;
+  poison ??= new HeadwaterError("EnginePoisoned", `the engine trapped (${thrown.message}); load the model again`);
+  for (const listener of [...onPoison]) listener(poison);
+  return poison;
+}
+
+/** Whether an error nobody caught can be this module's: its stack names the module, or names none (as in Safari). */
+function cameFrom(wasmUrl: string, thrown: unknown): boolean {
+  const stack = thrown instanceof Error ? thrown.stack ?? "" : "";
+  return stack.includes(wasmUrl) || (/wasm/.test(stack) && !/\.wasm\b/.test(stack));
+}
+
+function words(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

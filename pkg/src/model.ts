@@ -1,0 +1,95 @@
+/**
+ * A loaded model and its verbs. Each checks its options, turns its values into the engine's JSON and makes one call.
+ */
+import { Chat, type ChatOptions } from "./chat.js";
+import { HeadwaterError } from "./errors.js";
+import { Generation } from "./generation.js";
+import { toJson } from "./json.js";
+import { checkCallOptions, type GenerateOptions, type TokenizeOptions } from "./options.js";
+import type { Client } from "./client.js";
+import type { BenchOptions, BenchReport, GenerationResult, ModelInfo, Piece, Prompt, Stats } from "./types.js";
+
+/** A model on this device, made by `load`. Calls may overlap; generations take turns, first come, first served. */
+export class Model {
+  /** What the model is and what runs it. */
+  readonly info: ModelInfo;
+  readonly #client: Client;
+  #disposing: Promise<void> | undefined;
+
+  /** Made by `load`. */
+  constructor(client: Client, info: ModelInfo) {
+    this.#client = client;
+    this.info = info;
+  }
+
+  /**
+   * Begins a reply: iterate it for the pieces, or await its `result()`. When `options.signal` aborts, both fail with
+   * `Aborted`.
+   */
+  generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
+    checkCallOptions("generate", options);
+    const { signal, ...rest } = options;
+    const request = toJson("", { ...rest, prompt });
+    const start = async (onPiece: (piece: Piece) => void, both: AbortSignal): Promise<GenerationResult> => {
+      const json = await this.#client.call({ call: "generate", request }, { onPiece, signal: both });
+      return JSON.parse(json) as GenerationResult;
+    };
+    return new Generation(start, signal);
+  }
+
+  /** A conversation that keeps its messages. */
+  chat(options: ChatOptions = {}): Chat {
+    return new Chat(this, options);
+  }
+
+  /** Token ids of a text. */
+  async tokenize(text: string, options: TokenizeOptions = {}): Promise<number[]> {
+    if (typeof text !== "string") throw new HeadwaterError("InvalidArgument", "tokenize takes a text");
+    const call = { call: "tokenize", text, options: toJson("", options) } as const;
+    return JSON.parse(await this.#client.call(call)) as number[];
+  }
+
+  /** The text of token ids. */
+  async detokenize(ids: readonly number[] | Uint32Array): Promise<string> {
+    return this.#client.call({ call: "detokenize", ids: toJson("ids", ids) });
+  }
+
+  /** Tokens that a prompt takes, template and all. */
+  async countTokens(prompt: Prompt): Promise<number> {
+    return JSON.parse(await this.#client.call({ call: "countTokens", prompt: toJson("prompt", prompt) })) as number;
+  }
+
+  /** Scores of every next token after every id: `(ids, info.vocabSize)` in rows. For tests and measurements. */
+  async logits(ids: readonly number[] | Uint32Array): Promise<Float32Array> {
+    return this.#client.call({ call: "logits", ids: toJson("ids", ids) });
+  }
+
+  /** Times a prefill and a decode of made-up tokens. */
+  async bench(options: BenchOptions = {}): Promise<BenchReport> {
+    return JSON.parse(await this.#client.call({ call: "bench", request: toJson("", options) })) as BenchReport;
+  }
+
+  /** What it has done since it was loaded, and what it holds. */
+  async stats(): Promise<Stats> {
+    return JSON.parse(await this.#client.call({ call: "stats" })) as Stats;
+  }
+
+  /** Frees the device's memory and ends the worker; open and later calls fail with `Disposed`. */
+  dispose(): Promise<void> {
+    this.#disposing ??= this.#dispose();
+    return this.#disposing;
+  }
+
+  async #dispose(): Promise<void> {
+    try {
+      await this.#client.call({ call: "dispose" });
+    } catch {
+      // The host is gone or poisoned: nothing is left to free.
+    }
+    this.#client.close(new HeadwaterError("Disposed", "the model was disposed of"));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose();
+  }
+}

@@ -1,0 +1,117 @@
+/**
+ * What callers may ask for. The engine judges the options that reach it, and names those that it does not know or does
+ * not have yet; here are the checks of the few that stay on this side (workers, URLs, listeners, signals).
+ */
+import { HeadwaterError } from "./errors.js";
+import type { Progress } from "./types.js";
+
+/** Options of `load`. */
+export interface LoadOptions {
+  /** `"auto"` (the default) takes WebGPU where there is an adapter, else the processor. */
+  backend?: "auto" | "webgpu" | "cpu";
+  /** Tokens that prompt and reply may have together; by default the model's own length, at most 4096. */
+  context?: number;
+  /** How keys and values are stored; `"f16"` by default. */
+  kvFormat?: "f16" | "f32";
+  /** Float32 arithmetic and storage throughout, for comparing with reference software. */
+  exact?: boolean;
+  /** In a dedicated worker (`true`, the default), on this thread (`false`), or in a worker that you made. */
+  worker?: boolean | Worker;
+  /** Where `worker.js` lies, when the bundler cannot tell. */
+  workerUrl?: string | URL;
+  /** Where `headwater_bg.wasm` lies, when the bundler cannot tell. */
+  wasmUrl?: string | URL;
+  /** Told how far loading is. */
+  onProgress?: (progress: Progress) => void;
+  /** Ends the loading with `Aborted`. */
+  signal?: AbortSignal;
+}
+
+/**
+ * Options of `generate` and of `Chat.send`. Where the sampling is left open, the model's own `generation_config.json`
+ * decides; where it has none, the likeliest token is taken.
+ */
+export interface GenerateOptions {
+  /** Most tokens to make; the default is what the context has room for. */
+  maxTokens?: number;
+  /** Divides the scores; 0 takes the likeliest token. */
+  temperature?: number;
+  /** Only the k likeliest; 0 is off. */
+  topK?: number;
+  /** Only the smallest set whose probabilities reach p; 1 is off. */
+  topP?: number;
+  /** Only tokens at least this many times as likely as the likeliest; 0 is off. */
+  minP?: number;
+  /** Divides the scores of tokens that occurred; 1 is off. */
+  repetitionPenalty?: number;
+  /** Taken from a score once for each time the token was generated; 0 is off. */
+  frequencyPenalty?: number;
+  /** Taken from a score once if the token was generated at all; 0 is off. */
+  presencePenalty?: number;
+  /** The same seed gives the same tokens on the same device; random by default, told in the result. */
+  seed?: number;
+  /** Texts that end the reply; they are not part of it. */
+  stop?: string | readonly string[];
+  /** With a prompt of text: special tokens written in it are special tokens. */
+  parseSpecial?: boolean;
+  /** Go on past the end-of-sequence token. */
+  ignoreEos?: boolean;
+  /** Variables for the chat template. */
+  templateVariables?: Readonly<Record<string, unknown>>;
+  /** Tool descriptions for the chat template. */
+  tools?: readonly unknown[];
+  /** What to do when the context is full; only `"error"` in this version. */
+  onOverflow?: "error";
+  /** Ends the reply with `Aborted`; the pieces that came before stand. */
+  signal?: AbortSignal;
+}
+
+/** Options of `tokenize`. */
+export interface TokenizeOptions {
+  /** Add what the model puts around every text (`<s>`, ...); off by default. */
+  addSpecial?: boolean;
+  /** Read special tokens out of the text; off by default, so that text stays text. */
+  parseSpecial?: boolean;
+}
+
+/** An error about one option. */
+export function refuse(option: string, words: string): HeadwaterError {
+  return new HeadwaterError("InvalidArgument", `${option}: ${words}`, { at: option });
+}
+
+/** Fails on what `load` keeps on this side of the border: everything that the engine's JSON cannot carry. */
+export function checkLoadOptions(options: LoadOptions): void {
+  checkObject("load", options);
+  const worker: unknown = options.worker;
+  if (worker === "shared") throw refuse("worker", '"shared" is not supported yet');
+  if (worker !== undefined && typeof worker !== "boolean" && !(worker instanceof Worker)) {
+    throw refuse("worker", "takes true, false or a Worker");
+  }
+  if (options.workerUrl !== undefined && worker !== undefined && worker !== true) {
+    throw refuse("workerUrl", "used only with worker: true");
+  }
+  if (options.onProgress !== undefined && typeof options.onProgress !== "function") {
+    throw refuse("onProgress", "not a function");
+  }
+  for (const option of ["workerUrl", "wasmUrl"] as const) {
+    const url: unknown = options[option];
+    if (url !== undefined && !(url instanceof URL) && !(typeof url === "string" && URL.canParse(url, location.href))) {
+      throw refuse(option, "not a URL");
+    }
+  }
+  checkSignal(options.signal);
+}
+
+/** Fails on what a verb keeps on this side of the border. */
+export function checkCallOptions(verb: string, options: { readonly signal?: AbortSignal | undefined }): void {
+  checkObject(verb, options);
+  checkSignal(options.signal);
+}
+
+function checkObject(verb: string, options: unknown): void {
+  if (typeof options !== "object" || options === null) throw refuse("options", `${verb} takes an object`);
+}
+
+function checkSignal(signal: unknown): void {
+  if (signal !== undefined && !(signal instanceof AbortSignal)) throw refuse("signal", "not an AbortSignal");
+}

@@ -1,0 +1,68 @@
+/**
+ * What passes between a `Client` (the caller's side) and a `Host` (the engine's side): two discriminated unions, the
+ * same over a worker's port and in one thread. Calls carry an `id`; their answer carries the same one.
+ */
+import type { WireError } from "./errors.js";
+import type { Report } from "./progress.js";
+import type { ModelInfo, Piece } from "./types.js";
+
+/** A file of a model as it is named across the border. */
+export type WireSource =
+  | { readonly type: "blob"; readonly name: string; readonly blob: Blob }
+  | { readonly type: "url"; readonly url: string }
+  /** Read by asking back; `file` numbers it. */
+  | { readonly type: "asked"; readonly name: string; readonly size: number; readonly file: number };
+
+/** What the host can be asked for; each names the type of its answer in `Answers`. */
+export type Call =
+  | { readonly call: "load"; readonly sources: readonly WireSource[]; readonly options: string; readonly wasmUrl?: string }
+  | { readonly call: "generate"; readonly request: string }
+  | { readonly call: "tokenize"; readonly text: string; readonly options: string }
+  | { readonly call: "detokenize"; readonly ids: string }
+  | { readonly call: "countTokens"; readonly prompt: string }
+  | { readonly call: "logits"; readonly ids: string }
+  | { readonly call: "bench"; readonly request: string }
+  | { readonly call: "stats" }
+  | { readonly call: "dispose" };
+
+/** The answer to each call; text is JSON of the engine's. */
+export interface Answers {
+  load: ModelInfo;
+  generate: string;
+  tokenize: string;
+  detokenize: string;
+  countTokens: string;
+  logits: Float32Array;
+  bench: string;
+  stats: string;
+  dispose: undefined;
+}
+
+/** From the client to the host. */
+export type ToHost =
+  | { readonly type: "call"; readonly id: number; readonly call: Call }
+  | { readonly type: "abort"; readonly id: number }
+  /** The answer to `read`. */
+  | { readonly type: "bytes"; readonly read: number; readonly bytes: Uint8Array }
+  | { readonly type: "unread"; readonly read: number; readonly error: WireError };
+
+/** From the host to the client. */
+export type FromHost =
+  /** The first message; `locked` says whether the lock of `Connect` is held. */
+  | { readonly type: "ready"; readonly locked: boolean }
+  | { readonly type: "answer"; readonly id: number; readonly value: Answers[keyof Answers] }
+  | { readonly type: "failed"; readonly id: number; readonly error: WireError }
+  | { readonly type: "progress"; readonly id: number; readonly progress: Report }
+  | { readonly type: "piece"; readonly id: number; readonly piece: Piece }
+  /** Asks for bytes of an `asked` source. */
+  | { readonly type: "read"; readonly read: number; readonly file: number; readonly offset: number; readonly length: number };
+
+/** Posts a message; `transfer` names what moves instead of being copied. */
+export type Post<Message> = (message: Message, transfer?: Transferable[]) => void;
+
+/** What a worker is sent first: the port of one client, and the lock whose release tells that the worker is gone. */
+export interface Connect {
+  readonly type: "headwater-connect";
+  readonly port: MessagePort;
+  readonly lock: string;
+}

@@ -1,0 +1,196 @@
+/** What the engine tells: the shapes of its JSON, in the names of Rust's `engine`. */
+
+/** A message of a chat. */
+export interface Message {
+  role: "system" | "user" | "assistant" | "tool" | (string & {});
+  content: string;
+  /** Whatever else the chat template reads (`name`, `tool_calls`, ...). */
+  [extra: string]: unknown;
+}
+
+/** What to go on from: a text as it stands, messages for the model's chat template, or token ids. */
+export type Prompt = string | readonly Message[] | readonly number[] | Uint32Array;
+
+/** How far loading is. */
+export interface Progress {
+  /** Headers are read, the device is made ready, weights are on their way, the model can be used. */
+  readonly phase: "inspect" | "compile" | "weights" | "ready";
+  /** The file that is being read. */
+  readonly file: string;
+  readonly loadedBytes: number;
+  /** 0 while it is not known. */
+  readonly totalBytes: number;
+  readonly bytesPerSecond: number;
+  /** Null while there is nothing to reckon from. */
+  readonly etaSecs: number | null;
+}
+
+/** A piece of a reply. */
+export interface Piece {
+  /** Whole characters only; may be empty. */
+  readonly text: string;
+  /** The token ids that arrived with it. */
+  readonly tokens: readonly number[];
+}
+
+/** Why a reply ended: the model or a stop text ended it, or the limit of its length. */
+export type FinishReason = "stop" | "length";
+
+/** A whole reply. */
+export interface GenerationResult {
+  readonly text: string;
+  readonly tokens: readonly number[];
+  readonly finishReason: FinishReason;
+  readonly usage: Usage;
+  readonly timings: Timings;
+  /** What the randomness began from. */
+  readonly seed: number;
+}
+
+/** Tokens that a reply took. */
+export interface Usage {
+  readonly promptTokens: number;
+  /** Of those, tokens whose keys and values were still there. */
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+}
+
+/** How long a reply took. */
+export interface Timings {
+  /** While other replies had their turn. */
+  readonly queuedSecs: number;
+  /** From the start of the work to the first token. */
+  readonly firstTokenSecs: number;
+  /** From the first token to the last. */
+  readonly decodeSecs: number;
+  /** Tokens a second after the first; 0 where there is none. */
+  readonly decodeTokensPerSec: number;
+}
+
+/** What a loaded model is and what runs it. */
+export interface ModelInfo {
+  /** Its own name, or its first file's. */
+  readonly name: string;
+  readonly architecture: string;
+  /** Numbers in all tensors. */
+  readonly parameters: number;
+  /** Transformer blocks. */
+  readonly layers: number;
+  readonly vocabSize: number;
+  /** Tokens that prompt and reply may have together. */
+  readonly context: number;
+  /** Positions that the model was made for. */
+  readonly trainedContext: number;
+  /** Bytes of tensors by the format they are stored in. */
+  readonly formats: Readonly<Record<string, number>>;
+  readonly files: readonly { readonly name: string; readonly sizeBytes: number }[];
+  /** Ids that end a reply. */
+  readonly stopIds: readonly number[];
+  /** The file or key that the chat template came from, and a hash of its text; null when there is none. */
+  readonly template: { readonly source: string; readonly hash: string } | null;
+  readonly license: string | null;
+  /** Sampling where a request is silent. */
+  readonly sampling: Sampling;
+  readonly backend: BackendInfo;
+  /** What its user should know. */
+  readonly warnings: readonly string[];
+}
+
+/** How tokens are chosen; see `GenerateOptions`. */
+export interface Sampling {
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly repetitionPenalty: number;
+}
+
+/** What computes. */
+export interface BackendInfo {
+  /** `"webgpu"` or `"cpu"`. */
+  readonly name: string;
+  /** The adapter's own name, where it tells one. */
+  readonly device: string;
+  /** What is used of it. */
+  readonly features: readonly string[];
+  /** How keys and values are stored. */
+  readonly kvFormat: string;
+}
+
+/** What a model has done since it was loaded, and what it holds. */
+export interface Stats {
+  /** Replies that came to their end. */
+  readonly replies: number;
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly completionTokens: number;
+  readonly weightBytes: number;
+  readonly kvBytes: number;
+  readonly counters: Counters;
+  /** Size of the engine's linear memory, which never shrinks: its peak. */
+  readonly memoryBytes: number;
+}
+
+/** Exact counts of what was asked of the device. */
+export interface Counters {
+  /** Kernel launches. */
+  readonly dispatches: number;
+  /** Compute passes. */
+  readonly passes: number;
+  /** Queue submits. */
+  readonly submits: number;
+  /** Uploads. */
+  readonly writes: number;
+  readonly writeBytes: number;
+  /** Bytes mapped for reading. */
+  readonly readBytes: number;
+  readonly buffers: number;
+  readonly bindGroups: number;
+  readonly pipelines: number;
+}
+
+/** What `Model.bench` measures. */
+export interface BenchOptions {
+  /** Tokens of the prompt that is timed; 512 by default. */
+  prefill?: number;
+  /** Tokens that are generated and timed; 128 by default. */
+  decode?: number;
+  /** Tokens that are in the cache before either begins; 0 by default. */
+  depth?: number;
+}
+
+/** Tokens and the time they took. */
+export interface Rate {
+  readonly tokens: number;
+  readonly elapsedSecs: number;
+  readonly tokensPerSecond: number;
+}
+
+/** Counts over the timed tokens, divided by their number. */
+export interface CountersPerToken {
+  readonly dispatches: number;
+  readonly passes: number;
+  readonly submits: number;
+  readonly writes: number;
+  readonly writeBytes: number;
+  readonly readBytes: number;
+  /** Buffers, bind groups and pipelines made. */
+  readonly objects: number;
+}
+
+/** What `Model.bench` measured. */
+export interface BenchReport {
+  readonly model: string;
+  readonly backend: BackendInfo;
+  readonly depth: number;
+  readonly prefill: Rate;
+  readonly decode: Rate;
+  /** Tokens that were submitted at once, at most. */
+  readonly chain: number;
+  /** Bytes of weights, keys and values that one generated token needs at least. */
+  readonly bytesPerToken: number;
+  readonly prefillCounters: CountersPerToken;
+  readonly decodeCounters: CountersPerToken;
+  /** What was made smaller than asked. */
+  readonly notes: readonly string[];
+}

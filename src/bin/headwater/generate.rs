@@ -1,0 +1,67 @@
+//! `headwater generate`: a reply, as it comes or as JSON.
+
+use std::cell::Cell;
+
+use headwater::engine::{FinishReason, GenerateRequest, Piece, Prompt, Stops};
+use headwater::error::{At, Result};
+use serde_json::json;
+
+use crate::args::{GenerateArgs, PromptArgs};
+use crate::output::{print, print_json, print_line};
+use crate::{model, source};
+
+pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
+    let request = GenerateRequest {
+        max_tokens: args.max_tokens,
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        seed: args.seed,
+        stop: (!args.stop.is_empty()).then(|| Stops::Many(args.stop.clone())),
+        ignore_eos: args.ignore_eos,
+        ..GenerateRequest::new(prompt(&args.prompt)?)
+    };
+    let engine = model::load(&args.common).await?;
+    let streams = !args.common.json;
+    let (mut printed, gone) = (Ok(()), Cell::new(false));
+    let mut sink = |piece: &Piece| {
+        if streams && !gone.get() {
+            printed = print(&piece.text);
+            gone.set(printed.is_err());
+        }
+    };
+    let result = engine.generate(&request, &|| gone.get(), &mut sink).await;
+    printed?;
+    let result = result?;
+    if streams {
+        return print_line("");
+    }
+    print_json(&json!({
+        "text": result.text,
+        "tokens": result.tokens,
+        "prompt_tokens": result.usage.prompt_tokens,
+        "finish_reason": match result.finish_reason {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+        },
+        "seed": result.seed,
+        "timings": {
+            "first_token_secs": result.timings.first_token_secs,
+            "prefill_secs": result.timings.prefill_secs,
+            "decode_secs": result.timings.decode_secs,
+            "tokens_per_second": result.timings.tokens_per_second,
+        },
+    }))
+}
+
+fn prompt(args: &PromptArgs) -> Result<Prompt> {
+    if let Some(path) = &args.messages {
+        let text = std::fs::read_to_string(path).map_err(|error| source::failed(path, error))?;
+        return Prompt::from_json(&text).at(|| path.display().to_string());
+    }
+    Ok(match (&args.prompt, &args.ids) {
+        (Some(text), _) => Prompt::Text(text.clone()),
+        (None, ids) => Prompt::Ids(ids.clone().unwrap_or_default()),
+    })
+}

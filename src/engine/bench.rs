@@ -1,0 +1,213 @@
+//! Speed: a prefill and a decode of made-up ids, timed, with the device's exact counts beside the times.
+
+use serde::{Deserialize, Serialize};
+
+use super::info::Runtime;
+use super::json::{self, invalid};
+use super::loaded::Loaded;
+use super::session::Session;
+use crate::error::Result;
+use crate::graph::{Counters, SamplerSettings};
+
+/// What to measure. What the context has no room for is made smaller, and the report says so.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BenchRequest {
+    /// Ids of the prompt that is timed.
+    pub prefill: usize,
+    /// Ids that are generated and timed.
+    pub decode: usize,
+    /// Ids that are in the cache before either begins.
+    pub depth: usize,
+}
+
+impl Default for BenchRequest {
+    fn default() -> Self {
+        Self { prefill: 512, decode: 128, depth: 0 }
+    }
+}
+
+impl BenchRequest {
+    /// Reads a request from JSON. `InvalidArgument` names what is unknown or wrong.
+    pub fn from_json(text: &str) -> Result<Self> {
+        json::options(text, &[])
+    }
+
+    /// The request that a context has room for, with a note for everything that was made smaller.
+    fn clamp(&self, context: usize) -> Result<(Self, Vec<String>)> {
+        for (name, count) in [("prefill", self.prefill), ("decode", self.decode)] {
+            if count == 0 {
+                return Err(invalid("0 ids cannot be timed").at(name));
+            }
+        }
+        let mut notes = Vec::new();
+        let mut at_most = |name: &str, wanted: usize, room: usize| {
+            if wanted > room {
+                notes.push(format!("{name}: {room} instead of {wanted}, the context is {context}"));
+            }
+            wanted.min(room)
+        };
+        let depth = at_most("depth", self.depth, context.saturating_sub(2));
+        let prefill = at_most("prefill", self.prefill, context.saturating_sub(depth));
+        let decode = at_most("decode", self.decode, context.saturating_sub(depth.max(1)));
+        Ok((Self { prefill, decode, depth }, notes))
+    }
+}
+
+/// Ids and the time they took.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rate {
+    /// Ids.
+    pub tokens: usize,
+    /// Time in all.
+    pub elapsed_secs: f64,
+    /// Ids a second.
+    pub tokens_per_second: f64,
+}
+
+impl Rate {
+    fn new(tokens: usize, elapsed_secs: f64) -> Self {
+        let tokens_per_second = if elapsed_secs > 0.0 { tokens as f64 / elapsed_secs } else { 0.0 };
+        Self { tokens, elapsed_secs, tokens_per_second }
+    }
+}
+
+/// Counts of the device over the timed ids, divided by their number.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CountersPerToken {
+    /// Kernel launches.
+    pub dispatches: f64,
+    /// Compute passes.
+    pub passes: f64,
+    /// Queue submits.
+    pub submits: f64,
+    /// Uploads.
+    pub writes: f64,
+    /// Bytes of those uploads.
+    pub write_bytes: f64,
+    /// Bytes mapped for reading.
+    pub read_bytes: f64,
+    /// Buffers, bind groups and pipelines made.
+    pub objects: f64,
+}
+
+impl CountersPerToken {
+    fn between(before: &Counters, after: &Counters, tokens: usize) -> Self {
+        let each = |count: fn(&Counters) -> u64| count(after).saturating_sub(count(before)) as f64 / tokens as f64;
+        Self {
+            dispatches: each(|c| c.dispatches),
+            passes: each(|c| c.passes),
+            submits: each(|c| c.submits),
+            writes: each(|c| c.writes),
+            write_bytes: each(|c| c.write_bytes),
+            read_bytes: each(|c| c.read_bytes),
+            objects: each(|c| c.buffers + c.bind_groups + c.pipelines),
+        }
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BenchReport {
+    /// The model's name.
+    pub model: String,
+    /// What ran it.
+    pub backend: Option<Runtime>,
+    /// Ids that were in the cache before either began.
+    pub depth: usize,
+    /// The prompt.
+    pub prefill: Rate,
+    /// The generated ids.
+    pub decode: Rate,
+    /// Ids that were submitted at once, at most.
+    pub chain: u32,
+    /// Bytes of weights, keys and values that one generated id needs at least.
+    pub bytes_per_token: u64,
+    /// Counts of one id of the prompt.
+    pub prefill_counters: CountersPerToken,
+    /// Counts of one generated id.
+    pub decode_counters: CountersPerToken,
+    /// What was made smaller than asked.
+    pub notes: Vec<String>,
+}
+
+/// Runs the measurement. Whatever comes of it, the session can be used again.
+pub(super) async fn run(loaded: &Loaded, session: &mut Session, request: &BenchRequest) -> Result<BenchReport> {
+    let result = measure(loaded, session, request).await;
+    session.abandon(loaded.backend.as_ref()).await?;
+    result
+}
+
+async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest) -> Result<BenchReport> {
+    let (backend, now) = (loaded.backend.as_ref(), &loaded.environment.now_secs);
+    let (request, notes) = request.clamp(loaded.context)?;
+    let (depth, start) = (request.depth, request.depth.max(1));
+    let vocab = u32::try_from(loaded.info.vocab_size.max(1)).unwrap_or(u32::MAX);
+    // Any ids do; these are spread over the vocabulary so that the embedding table is not read from one place.
+    let ids: Vec<u32> =
+        (1..=u32::MAX).map(|i| i.wrapping_mul(0x9E37_79B9) % vocab).take(depth + request.prefill).collect();
+    backend.start_reply(&SamplerSettings::default(), &ids)?;
+
+    // Once through everything first, so that no pipeline is made and no page touched for the first time in what is timed.
+    prefill(loaded, session, &ids).await?;
+    decode(loaded, session, request.decode.min(backend.decode_chain().max(1) as usize).min(loaded.context - ids.len()))
+        .await?;
+
+    session.finish(backend, depth).await?;
+    let (before, began) = (backend.counters(), now());
+    prefill(loaded, session, &ids).await?;
+    let (prefill_secs, after) = (now() - began, backend.counters());
+    let prefill_counters = CountersPerToken::between(&before, &after, request.prefill);
+
+    prefill(loaded, session, ids.get(..start).unwrap_or(&ids)).await?;
+    let (before, began) = (backend.counters(), now());
+    decode(loaded, session, request.decode).await?;
+    let (decode_secs, after) = (now() - began, backend.counters());
+
+    let mean_positions = (start + request.decode / 2) as u64;
+    Ok(BenchReport {
+        model: loaded.info.name.clone(),
+        backend: loaded.info.backend.clone(),
+        depth,
+        prefill: Rate::new(request.prefill, prefill_secs),
+        decode: Rate::new(request.decode, decode_secs),
+        chain: backend.decode_chain(),
+        bytes_per_token: loaded.traffic.weight_bytes + loaded.traffic.position_bytes * mean_positions,
+        prefill_counters,
+        decode_counters: CountersPerToken::between(&before, &after, request.decode),
+        notes,
+    })
+}
+
+/// Computes what the sequence lacks of `ids`, up to the id that follows them.
+async fn prefill(loaded: &Loaded, session: &mut Session, ids: &[u32]) -> Result<()> {
+    let backend = loaded.backend.as_ref();
+    let held = session.begin(backend, ids, true).await?;
+    let mut rest = ids.get(held..).unwrap_or_default().chunks(backend.max_rows().max(1)).peekable();
+    while let Some(chunk) = rest.next() {
+        loaded.alive()?;
+        session.prefill(backend, chunk, rest.peek().is_none())?;
+    }
+    session.collect(backend).await?;
+    Ok(())
+}
+
+/// Generates `count` ids after those of a prefill.
+async fn decode(loaded: &Loaded, session: &mut Session, count: usize) -> Result<()> {
+    let backend = loaded.backend.as_ref();
+    let (mut submitted, mut collected) = (0, 0);
+    while collected < count {
+        if submitted < count && session.open() < loaded.submits_ahead() {
+            let chain = (backend.decode_chain().max(1) as usize).min(count - submitted);
+            session.decode(backend, chain as u32, submitted as u32 + 1)?;
+            submitted += chain;
+            continue;
+        }
+        loaded.alive()?;
+        collected += session.collect(backend).await?.len();
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! What can be told about a model: from its headers alone, and once it is loaded.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use serde::Serialize;
+
+use super::defaults;
+use super::options::DEFAULT_CONTEXT;
+use crate::chat::Template;
+use crate::error::Result;
+use crate::format::Checkpoint;
+use crate::model::{self, Plan};
+use crate::sample::SampleOptions;
+use crate::source::Source;
+use crate::tokenizer::Tokenizer;
+
+/// One file of the model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileInfo {
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    pub size_bytes: u64,
+}
+
+/// The chat template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateInfo {
+    /// The file or key it came from.
+    pub source: String,
+    /// A short hash of its text, to tell templates apart.
+    pub hash: String,
+}
+
+/// What runs a loaded model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Runtime {
+    /// `webgpu`, `gpu` or `cpu`.
+    pub name: String,
+    /// The adapter's own name, where it tells one.
+    pub device: String,
+    /// What is used of the device.
+    pub features: Vec<String>,
+    /// How keys and values are stored.
+    pub kv_format: String,
+}
+
+/// What is known of a model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Info {
+    /// Its own name, or its first file's.
+    pub name: String,
+    /// The architecture.
+    pub architecture: String,
+    /// Numbers in all tensors.
+    pub parameters: u64,
+    /// Transformer blocks.
+    pub layers: usize,
+    /// Columns of the logits.
+    pub vocab_size: usize,
+    /// Tokens that prompt and reply may have together; when only inspected, what a load makes ready by default.
+    pub context: usize,
+    /// Positions that the model was made for.
+    pub trained_context: usize,
+    /// Bytes of tensors by the format they are stored in.
+    pub formats: BTreeMap<String, u64>,
+    /// The files that hold tensors.
+    pub files: Vec<FileInfo>,
+    /// Ids that end a reply.
+    pub stop_ids: Vec<u32>,
+    /// Its chat template, where it has one.
+    pub template: Option<TemplateInfo>,
+    /// Its licence, where the files tell it.
+    pub license: Option<String>,
+    /// Sampling where a request is silent, from `generation_config.json`.
+    pub sampling: SampleOptions,
+    /// What runs it; absent when it was only inspected.
+    pub backend: Option<Runtime>,
+    /// What its user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Reads headers only: what the model is, its tokenizer and template checked, no weight byte read.
+pub fn inspect(checkpoint: &Checkpoint) -> Result<Info> {
+    let plan = model::plan(checkpoint)?;
+    let tokenizer = Tokenizer::from_metadata(&checkpoint.metadata)?;
+    let template = Template::from_metadata(&checkpoint.metadata, &tokenizer)?;
+    describe(checkpoint, &plan, &tokenizer, template.as_ref(), defaults::sampling(&checkpoint.metadata)?)
+}
+
+/// The description of a model whose parts are made already.
+pub(super) fn describe(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    tokenizer: &Tokenizer,
+    template: Option<&Template>,
+    sampling: SampleOptions,
+) -> Result<Info> {
+    let mut formats: BTreeMap<String, u64> = BTreeMap::new();
+    let mut parameters = 0_u64;
+    for tensor in &checkpoint.tensors {
+        let stored = formats.entry(tensor.format.format().name.to_owned()).or_default();
+        *stored = stored.saturating_add(tensor.size_bytes);
+        let numbers = tensor.shape.iter().fold(1_u64, |product, len| product.saturating_mul(*len as u64));
+        parameters = parameters.saturating_add(numbers);
+    }
+    let file = |file: &Rc<dyn Source>| FileInfo { name: file.name().to_owned(), size_bytes: file.size_bytes() };
+    let files: Vec<FileInfo> = checkpoint.files.iter().map(file).collect();
+    let metadata = &checkpoint.metadata;
+    let own_name = metadata.text("general.name")?.or(files.first().map(|file| file.name.as_str()));
+    Ok(Info {
+        name: own_name.unwrap_or_default().to_owned(),
+        architecture: metadata.architecture.clone(),
+        parameters,
+        layers: plan.hyper.n_layers,
+        vocab_size: plan.graph.vocab(),
+        context: plan.hyper.context.min(DEFAULT_CONTEXT),
+        trained_context: plan.hyper.context,
+        formats,
+        files,
+        stop_ids: tokenizer.stop_ids().to_vec(),
+        template: template.map(|template| TemplateInfo {
+            source: template.source().to_owned(),
+            hash: template.fingerprint().to_owned(),
+        }),
+        license: metadata.text("general.license")?.map(str::to_owned),
+        sampling,
+        backend: None,
+        warnings: Vec::new(),
+    })
+}

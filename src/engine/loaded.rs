@@ -1,0 +1,127 @@
+//! A loaded model: everything that replies share.
+
+use std::cell::Cell;
+
+use super::info::Info;
+use super::json::invalid;
+use super::options::Environment;
+use super::request::Prompt;
+use super::session::Session;
+use super::stats::{Stats, Totals, Traffic};
+use super::turn::Turns;
+use crate::chat::{RenderOptions, Template};
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::Backend;
+use crate::tokenizer::Tokenizer;
+
+/// Submits that are under way at once where the backend works beside us; more would only be dropped at the end.
+const SUBMITS_AHEAD: usize = 2;
+
+/// What [`Engine`](super::Engine) shares with the replies under way.
+pub(super) struct Loaded {
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) template: Option<Template>,
+    /// Tokens that prompt and reply may have together.
+    pub(super) context: usize,
+    pub(super) info: Info,
+    pub(super) traffic: Traffic,
+    pub(super) weight_bytes: u64,
+    pub(super) environment: Environment,
+    /// The backend works while it is called, not beside us: nothing is gained by submitting ahead, and other work of
+    /// the thread needs pauses that are made for it.
+    pub(super) inline: bool,
+    pub(super) turns: Turns<Session>,
+    pub(super) totals: Totals,
+    pub(super) disposed: Cell<bool>,
+}
+
+/// What a template is told beside the messages.
+#[derive(Default)]
+pub(super) struct TemplateInput<'a> {
+    pub(super) tools: Option<&'a serde_json::Value>,
+    pub(super) variables: serde_json::Map<String, serde_json::Value>,
+    pub(super) parse_special: bool,
+}
+
+impl Loaded {
+    /// Fails once the model was disposed of.
+    pub(super) fn alive(&self) -> Result<()> {
+        if self.disposed.get() { Err(disposed()) } else { Ok(()) }
+    }
+
+    /// Submits that may be under way at once.
+    pub(super) fn submits_ahead(&self) -> usize {
+        if self.inline { 1 } else { SUBMITS_AHEAD }
+    }
+
+    /// The ids of a prompt.
+    pub(super) fn encode(&self, prompt: &Prompt, input: TemplateInput<'_>) -> Result<Vec<u32>> {
+        let ids = match prompt {
+            Prompt::Text(text) if text.is_empty() => return Err(empty("the text")),
+            Prompt::Text(text) => self.tokenizer.encode(text, true, input.parse_special)?,
+            Prompt::Messages(messages) if messages.is_empty() => return Err(empty("the list of messages")),
+            Prompt::Messages(messages) => {
+                let Some(template) = &self.template else {
+                    return Err(Error::new(
+                        ErrorKind::TemplateError,
+                        "this model has no chat template; give the prompt as a text or as ids",
+                    ));
+                };
+                let options = RenderOptions {
+                    add_generation_prompt: true,
+                    tools: input.tools.cloned(),
+                    variables: input.variables,
+                    now_secs: (self.environment.now_secs)(),
+                };
+                // Templates write the special tokens themselves.
+                self.tokenizer.encode_marked(&template.render(messages, &options)?, false)?
+            }
+            Prompt::Ids(ids) => ids.clone(),
+        };
+        self.check_ids(&ids)?;
+        Ok(ids)
+    }
+
+    /// Fails on a list that is empty or that has an id without a row in the embedding table.
+    pub(super) fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let vocab = self.info.vocab_size;
+        match ids.iter().position(|id| *id as usize >= vocab) {
+            _ if ids.is_empty() => Err(empty("the list of ids")),
+            Some(index) => {
+                Err(invalid(format!("item {index}: the id is outside 0 ..= {}", vocab.saturating_sub(1))).at("prompt"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Fails unless `len` ids leave room for `reply` more.
+    pub(super) fn check_room(&self, len: usize, reply: usize) -> Result<()> {
+        if len.saturating_add(reply) <= self.context {
+            return Ok(());
+        }
+        let room =
+            format!("the prompt has {len} tokens and the context has room for {}", self.context.saturating_sub(reply));
+        let note = if reply > 0 { " before the first token of a reply" } else { "" };
+        Err(Error::new(ErrorKind::ContextFull, room + note))
+    }
+
+    /// What it has done.
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            weight_bytes: self.weight_bytes,
+            kv_bytes: self.traffic.kv_bytes(self.backend.n_pages()),
+            counters: self.backend.counters().into(),
+            ..self.totals.stats()
+        }
+    }
+}
+
+/// The error of every call after a dispose.
+pub(super) fn disposed() -> Error {
+    Error::new(ErrorKind::Disposed, "the model was disposed of")
+}
+
+fn empty(what: &str) -> Error {
+    invalid(format!("{what} is empty")).at("prompt")
+}

@@ -1,0 +1,181 @@
+//! The engine: a loaded model that answers. Prompts become ids, ids run through a backend, ids become text.
+//!
+//! One reply is computed at a time; calls queue in the order in which they came. The last sequence stays in the pages,
+//! so the next prompt computes only what follows their common beginning. After any error but [`Disposed`] the engine
+//! can be used again.
+//!
+//! [`Disposed`]: crate::error::ErrorKind::Disposed
+
+mod bench;
+mod defaults;
+#[cfg(test)]
+mod fake;
+mod info;
+mod json;
+mod loaded;
+mod open;
+mod options;
+mod reply;
+mod request;
+mod session;
+mod stats;
+mod stop;
+mod turn;
+
+pub use bench::{BenchReport, BenchRequest, CountersPerToken, Rate};
+pub use info::{FileInfo, Info, Runtime, TemplateInfo, inspect};
+pub use options::{BackendChoice, DEFAULT_CONTEXT, Environment, LoadOptions, Phase, Progress};
+pub use reply::{FinishReason, GenerationResult, Piece, Timings, Usage};
+pub use request::{GenerateRequest, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};
+pub use stats::{CounterStats, Stats};
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::Checkpoint;
+use loaded::{Loaded, TemplateInput, disposed};
+use reply::Job;
+
+/// Bytes of logits that one call gives back, at most; they pass through the memory of a 32-bit program.
+pub const MAX_LOGITS_BYTES: usize = 512 << 20;
+
+/// A loaded model. Clones share it.
+#[derive(Clone)]
+pub struct Engine(Rc<Shared>);
+
+struct Shared {
+    info: Info,
+    /// Gone after a dispose.
+    loaded: RefCell<Option<Rc<Loaded>>>,
+}
+
+impl Engine {
+    /// Loads the model of a checkpoint. `progress` is told every phase and may end the load by an error of its own.
+    ///
+    /// Fails with `InvalidArgument` for options, `UnsupportedFormat`, `MalformedModel`, `MalformedTokenizer` or
+    /// `TemplateError` for files, `GpuUnavailable`, `GpuFeatureMissing` or `GpuOutOfMemory` for the device.
+    pub async fn load(
+        checkpoint: Checkpoint,
+        options: &LoadOptions,
+        environment: Environment,
+        progress: &mut dyn FnMut(Progress) -> Result<()>,
+    ) -> Result<Engine> {
+        let loaded = open::load(&checkpoint, options, environment, progress).await?;
+        let info = loaded.info.clone();
+        Ok(Self(Rc::new(Shared { info, loaded: RefCell::new(Some(Rc::new(loaded))) })))
+    }
+
+    fn loaded(&self) -> Result<Rc<Loaded>> {
+        self.0.loaded.borrow().clone().ok_or_else(disposed)
+    }
+
+    /// What the model is and what runs it.
+    pub fn info(&self) -> Info {
+        self.0.info.clone()
+    }
+
+    /// What it has done since it was loaded; nothing is left to tell after a dispose.
+    pub fn stats(&self) -> Stats {
+        self.loaded().map(|loaded| loaded.stats()).unwrap_or_default()
+    }
+
+    /// The ids of a text. `add_special` adds what the tokenizer puts around a text, `parse_special` turns special
+    /// tokens written in it into their ids.
+    pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
+        self.loaded()?.tokenizer.encode(text, add_special, parse_special)
+    }
+
+    /// The text of ids, special tokens included.
+    pub fn detokenize(&self, ids: &[u32]) -> Result<String> {
+        self.loaded()?.tokenizer.decode(ids, false)
+    }
+
+    /// How many ids a prompt becomes.
+    pub fn count_tokens(&self, prompt: &Prompt) -> Result<usize> {
+        Ok(self.loaded()?.encode(prompt, TemplateInput::default())?.len())
+    }
+
+    /// Makes a reply; `sink` is given its pieces as they come. `aborted` is asked between the steps.
+    ///
+    /// Everything about the request is checked before any work: `InvalidArgument` (naming option, value and range),
+    /// `TemplateError`, `ContextFull` (with the figures). Then `Aborted`, after which the pieces given so far hold and
+    /// the computed beginning is kept; `BadLogits`, `DeviceLost` and other faults of the device; `Disposed`. A reply that
+    /// reaches the end of the context ends with [`FinishReason::Length`].
+    pub async fn generate(
+        &self,
+        request: &GenerateRequest,
+        aborted: &dyn Fn() -> bool,
+        sink: &mut dyn FnMut(&Piece),
+    ) -> Result<GenerationResult> {
+        let loaded = self.loaded()?;
+        let settings = request.settings(&loaded.info.sampling, &loaded.environment.seed)?;
+        let input = TemplateInput {
+            tools: request.tools.as_ref(),
+            variables: request.template_variables.clone(),
+            parse_special: request.parse_special,
+        };
+        let prompt = loaded.encode(&request.prompt, input)?;
+        loaded.check_room(prompt.len(), 1)?;
+        let job = Job { prompt, settings, asked_secs: (loaded.environment.now_secs)() };
+        loaded.turns.take(async |session| job.run(&loaded, session, aborted, sink).await).await
+    }
+
+    /// The logits after every id, `(tokens, vocab)`, all computed anew.
+    ///
+    /// Fails with `InvalidArgument`, `ContextFull`, `LimitExceeded` past [`MAX_LOGITS_BYTES`], `BadLogits` where a
+    /// logit is not a number.
+    pub async fn logits(&self, ids: &[u32]) -> Result<Vec<f32>> {
+        let loaded = self.loaded()?;
+        loaded.check_ids(ids)?;
+        loaded.check_room(ids.len(), 0)?;
+        let size_bytes = ids.len().saturating_mul(loaded.info.vocab_size).saturating_mul(size_of::<f32>());
+        if size_bytes > MAX_LOGITS_BYTES {
+            let message = format!(
+                "the logits of {} tokens are {size_bytes} bytes, at most {MAX_LOGITS_BYTES} are given",
+                ids.len()
+            );
+            return Err(Error::new(ErrorKind::LimitExceeded, message));
+        }
+        loaded.turns.take(async |session| score(&loaded, session, ids).await).await
+    }
+
+    /// Measures prefill and decode, with the counts of the device.
+    pub async fn bench(&self, request: &BenchRequest) -> Result<BenchReport> {
+        let loaded = self.loaded()?;
+        loaded.turns.take(async |session| bench::run(&loaded, session, request).await).await
+    }
+
+    /// Frees what the model holds, once the reply under way has noticed. Later calls fail with `Disposed`.
+    pub fn dispose(&self) {
+        if let Some(loaded) = self.0.loaded.borrow_mut().take() {
+            loaded.disposed.set(true);
+        }
+    }
+}
+
+/// The logits of all ids, chunk by chunk.
+async fn score(loaded: &Loaded, session: &mut session::Session, ids: &[u32]) -> Result<Vec<f32>> {
+    let backend = loaded.backend.as_ref();
+    let scored = async {
+        session.begin(backend, ids, false).await?;
+        let mut logits = Vec::with_capacity(ids.len().saturating_mul(loaded.info.vocab_size));
+        for chunk in ids.chunks(backend.max_rows().max(1)) {
+            loaded.alive()?;
+            logits.extend(session.forward(backend, chunk).await?);
+            (loaded.environment.yield_now)().await;
+        }
+        match logits.iter().position(|logit| !logit.is_finite()) {
+            Some(at) => {
+                let position = at.checked_div(loaded.info.vocab_size).unwrap_or(0);
+                Err(Error::new(ErrorKind::BadLogits, format!("the logits after position {position} are not numbers")))
+            }
+            None => Ok(logits),
+        }
+    };
+    let result = scored.await;
+    if result.is_err() {
+        session.abandon(backend).await?;
+    }
+    result
+}

@@ -1,0 +1,130 @@
+//! Loading: headers, then a backend with room for weights and pages, then the weights in the order of the files.
+//! The one place that knows which backends there are.
+
+use std::cell::Cell;
+
+use super::loaded::Loaded;
+use super::options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
+use super::session::Session;
+use super::stats::{Totals, Traffic};
+use super::turn::Turns;
+use super::{defaults, info};
+use crate::chat::Template;
+use crate::cpu::Cpu;
+use crate::error::{ErrorKind, Result};
+use crate::format::Checkpoint;
+use crate::gpu::{Device, DeviceOptions, Gpu};
+use crate::graph::{Backend, KvFormat, PAGE_TOKENS};
+use crate::model::{self, Plan, WeightSink};
+use crate::tokenizer::Tokenizer;
+
+/// What of the CPU is told as its name.
+const CPU: &str = "cpu";
+
+/// Loads a model. `progress` is told every phase; an error of its own ends the load.
+pub(super) async fn load(
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+    environment: Environment,
+    progress: &mut dyn FnMut(Progress) -> Result<()>,
+) -> Result<Loaded> {
+    let plan = model::plan(checkpoint)?;
+    let (kv, context) = (options.kv()?, options.context_of(plan.hyper.context)?);
+    let tokenizer = Tokenizer::from_metadata(&checkpoint.metadata)?;
+    let template = Template::from_metadata(&checkpoint.metadata, &tokenizer)?;
+    let sampling = defaults::sampling(&checkpoint.metadata)?;
+    let mut info = info::describe(checkpoint, &plan, &tokenizer, template.as_ref(), sampling)?;
+    let weight_bytes = plan.weight_bytes();
+
+    let mut loading = Loading { checkpoint, plan: &plan, kv, n_pages: context.div_ceil(PAGE_TOKENS), progress };
+    loading.report(Phase::Inspect, 0, weight_bytes)?;
+    let (backend, warning) = loading.backend(options.backend).await?;
+    loading.report(Phase::Ready, weight_bytes, weight_bytes)?;
+
+    let (kv_name, kv_element_bytes) = match kv {
+        KvFormat::F16 => ("f16", 2),
+        KvFormat::F32 => ("f32", 4),
+    };
+    let runs = backend.info();
+    let inline = runs.name == CPU;
+    info.context = context;
+    info.warnings.extend(warning);
+    info.backend = Some(info::Runtime {
+        name: runs.name,
+        device: runs.device,
+        features: runs.features,
+        kv_format: kv_name.to_owned(),
+    });
+    Ok(Loaded {
+        turns: Turns::new(Session::new(backend.n_pages())?),
+        backend,
+        tokenizer,
+        template,
+        context,
+        info,
+        traffic: Traffic::of(&plan, kv_element_bytes),
+        weight_bytes,
+        environment,
+        inline,
+        totals: Totals::default(),
+        disposed: Cell::new(false),
+    })
+}
+
+/// A load under way.
+struct Loading<'a> {
+    checkpoint: &'a Checkpoint,
+    plan: &'a Plan,
+    kv: KvFormat,
+    n_pages: usize,
+    progress: &'a mut dyn FnMut(Progress) -> Result<()>,
+}
+
+impl Loading<'_> {
+    /// A backend with its weights, and what the user should know of the choice.
+    async fn backend(&mut self, choice: BackendChoice) -> Result<(Box<dyn Backend>, Option<String>)> {
+        if choice != BackendChoice::Cpu {
+            match self.gpu().await {
+                Err(error) if error.kind() == ErrorKind::GpuUnavailable && choice == BackendChoice::Auto => {
+                    return Ok((self.cpu().await?, Some(format!("the CPU is used: {error}"))));
+                }
+                backend => return Ok((backend?, None)),
+            }
+        }
+        Ok((self.cpu().await?, None))
+    }
+
+    async fn gpu(&mut self) -> Result<Box<dyn Backend>> {
+        let device = Device::open(DeviceOptions::default()).await?;
+        self.report(Phase::Compile, 0, self.plan.weight_bytes())?;
+        let gpu = Gpu::new(&device, self.plan, self.kv, self.n_pages).await?;
+        self.fill(gpu).await
+    }
+
+    async fn cpu(&mut self) -> Result<Box<dyn Backend>> {
+        self.fill(Cpu::new(self.plan, self.kv, self.n_pages)?).await
+    }
+
+    async fn fill<B: Backend + WeightSink + 'static>(&mut self, mut backend: B) -> Result<Box<dyn Backend>> {
+        let (checkpoint, plan) = (self.checkpoint, self.plan);
+        let report = &mut |loaded_bytes, total_bytes| self.report(Phase::Weights, loaded_bytes, total_bytes);
+        model::read_weights(checkpoint, plan, &mut backend, report).await?;
+        Ok(Box::new(backend))
+    }
+
+    fn report(&mut self, phase: Phase, loaded_bytes: u64, total_bytes: u64) -> Result<()> {
+        let file = self.file_at(loaded_bytes);
+        (self.progress)(Progress { phase, file, loaded_bytes, total_bytes })
+    }
+
+    /// The file that is being read after `loaded_bytes` of tensors.
+    fn file_at(&self, loaded_bytes: u64) -> String {
+        let mut end = 0_u64;
+        let current = self.checkpoint.tensors.iter().find(|tensor| {
+            end = end.saturating_add(tensor.size_bytes);
+            end > loaded_bytes
+        });
+        let index = current.or(self.checkpoint.tensors.last()).map_or(0, |tensor| tensor.file);
+        self.checkpoint.files.get(index).map(|file| file.name().to_owned()).unwrap_or_default()
+    }
+}

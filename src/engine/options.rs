@@ -1,0 +1,151 @@
+//! What a caller of [`Engine::load`](super::Engine::load) chooses and what the edge lends: clock, chance, a pause.
+
+use serde::{Deserialize, Serialize};
+
+use super::json::{self, invalid, not_yet};
+use crate::error::Result;
+use crate::graph::KvFormat;
+use crate::source::LocalFuture;
+
+/// The context that is made ready where the caller asks for none and the model would allow more, in tokens: keys and
+/// values of a long one can outweigh the model.
+pub const DEFAULT_CONTEXT: usize = 4096;
+
+/// What the engine needs of the world around it.
+pub struct Environment {
+    /// Seconds since 1970, for templates that write the date and for timings.
+    pub now_secs: Box<dyn Fn() -> f64>,
+    /// A fresh random number, for replies without a seed.
+    pub seed: Box<dyn Fn() -> u32>,
+    /// Lets other work of this thread (the message of an abort) have its turn.
+    pub yield_now: Box<dyn Fn() -> LocalFuture<'static, ()>>,
+}
+
+/// What runs the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BackendChoice {
+    /// The GPU; the CPU where there is none.
+    #[default]
+    Auto,
+    /// The GPU, or an error.
+    #[serde(alias = "webgpu")]
+    Gpu,
+    /// The CPU.
+    Cpu,
+}
+
+/// Options of a load.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LoadOptions {
+    /// What runs the model.
+    pub backend: BackendChoice,
+    /// Tokens that prompt and reply may have together; the model's own length, at most [`DEFAULT_CONTEXT`], when absent.
+    pub context: Option<usize>,
+    /// 32-bit floats throughout, keys and values included, for comparing with references.
+    pub exact: bool,
+    /// `"f16"` or `"f32"`; f16 when absent, f32 with `exact`.
+    pub kv_format: Option<String>,
+}
+
+/// Options that the package's interface names and that come with later issues.
+const PLANNED: &[&str] =
+    &["revision", "token", "endpoint", "policy", "lock", "adapters", "worker", "persist", "onEvent", "selfTest"];
+
+impl LoadOptions {
+    /// Reads the options of the package's interface. `InvalidArgument` names what is unknown, not there yet or wrong.
+    pub fn from_json(text: &str) -> Result<Self> {
+        json::options(text, PLANNED)
+    }
+
+    /// How keys and values are stored.
+    pub(super) fn kv(&self) -> Result<KvFormat> {
+        let format = match self.kv_format.as_deref() {
+            None if self.exact => KvFormat::F32,
+            None | Some("f16") => KvFormat::F16,
+            Some("f32") => KvFormat::F32,
+            Some("q8_0" | "q4_0") => return Err(not_yet("kvFormat")),
+            Some(other) => return Err(invalid(format!("{other:?} is none of f16, f32")).at("kvFormat")),
+        };
+        if self.exact && format != KvFormat::F32 {
+            return Err(invalid("an exact model keeps keys and values as f32").at("kvFormat"));
+        }
+        Ok(format)
+    }
+
+    /// Tokens of context, for a model that was made for `trained`.
+    pub(super) fn context_of(&self, trained: usize) -> Result<usize> {
+        match self.context {
+            None => Ok(trained.min(DEFAULT_CONTEXT)),
+            Some(context) if (2..=trained).contains(&context) => Ok(context),
+            Some(context) => Err(invalid(format!("{context} is outside 2 ..= {trained}")).at("context")),
+        }
+    }
+}
+
+/// Where a load is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// The headers have been read and checked.
+    Inspect,
+    /// The device is being made ready.
+    Compile,
+    /// Weights are on their way.
+    Weights,
+    /// The model can be used.
+    Ready,
+}
+
+/// One report of a load.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Where the load is.
+    pub phase: Phase,
+    /// The file that is being read.
+    pub file: String,
+    /// Bytes of weights so far.
+    pub loaded_bytes: u64,
+    /// Bytes of weights in all.
+    pub total_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BackendChoice, LoadOptions};
+    use crate::error::ErrorKind;
+    use crate::graph::KvFormat;
+
+    #[test]
+    fn options_are_read_as_the_package_writes_them() {
+        let options =
+            LoadOptions::from_json(r#"{"backend": "webgpu", "context": 64, "kvFormat": "f32"}"#).expect("valid");
+        assert_eq!((options.backend, options.context, options.exact), (BackendChoice::Gpu, Some(64), false));
+        assert_eq!(options.kv().expect("valid"), KvFormat::F32);
+        assert_eq!(options.context_of(512).expect("inside"), 64);
+        assert_eq!(LoadOptions::default().context_of(100_000).expect("the default"), super::DEFAULT_CONTEXT);
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_named() {
+        for (text, named) in [
+            (r#"{"backend": "tpu"}"#, "backend"),
+            (r#"{"context": -1}"#, "context"),
+            (r#"{"revision": "main"}"#, "revision: this option is not supported yet"),
+            (r#"{"colour": "red"}"#, "colour"),
+            ("[", "not JSON"),
+        ] {
+            let error = LoadOptions::from_json(text).expect_err(text);
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains(named), "{text}: {error}");
+        }
+        for text in [r#"{"kvFormat": "q8_0"}"#, r#"{"kvFormat": "int3"}"#, r#"{"kvFormat": "f16", "exact": true}"#] {
+            let error = LoadOptions::from_json(text).expect("well formed").kv().expect_err(text);
+            assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, "kvFormat"));
+        }
+        let short = LoadOptions { context: Some(1), ..LoadOptions::default() };
+        assert!(short.context_of(512).expect_err("too short").to_string().contains("1 is outside 2 ..= 512"));
+    }
+}

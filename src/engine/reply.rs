@@ -1,0 +1,368 @@
+//! One reply: the prompt in chunks, then chains of ids, submitted ahead of their results.
+//!
+//! The next chain is submitted before the ids of the last one are read, going on from an id that only the backend
+//! knows; so the device never waits for the reader. What was computed past the end of the reply is dropped.
+
+use serde::Serialize;
+
+use super::loaded::Loaded;
+use super::request::Settings;
+use super::session::Session;
+use super::stop::StopText;
+use crate::error::{Error, ErrorKind, Result};
+use crate::tokenizer::StreamDecoder;
+
+/// A part of a reply, as it comes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Piece {
+    /// Text that was not shown before; empty while it may still become a stop string or is half a character.
+    pub text: String,
+    /// Ids that were not told before.
+    pub tokens: Vec<u32>,
+}
+
+/// Why a reply ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FinishReason {
+    /// The model ended it, or a stop string came.
+    Stop,
+    /// `maxTokens` or the context ended it.
+    Length,
+}
+
+/// What a reply used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Ids of the prompt.
+    pub prompt_tokens: usize,
+    /// How many of them were in the cache already.
+    pub cached_tokens: usize,
+    /// Ids of the reply, the one that ended it included.
+    pub completion_tokens: usize,
+}
+
+/// How long a reply took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timings {
+    /// From the call to the start of the work, while other replies had their turn.
+    pub queued_secs: f64,
+    /// From the call to the first id.
+    pub first_token_secs: f64,
+    /// From the start of the work to the first id.
+    pub prefill_secs: f64,
+    /// From the first id to the last.
+    pub decode_secs: f64,
+    /// Ids a second after the first one; 0 where there is none.
+    pub tokens_per_second: f64,
+}
+
+impl Timings {
+    fn new(asked: f64, started: f64, first: f64, ended: f64, tokens: usize) -> Self {
+        let decode_secs = (ended - first).max(0.0);
+        let after_first = tokens.saturating_sub(1) as f64;
+        Self {
+            queued_secs: (started - asked).max(0.0),
+            first_token_secs: (first - asked).max(0.0),
+            prefill_secs: (first - started).max(0.0),
+            decode_secs,
+            tokens_per_second: if decode_secs > 0.0 { after_first / decode_secs } else { 0.0 },
+        }
+    }
+}
+
+/// A whole reply.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GenerationResult {
+    /// The text, without stop strings and without special tokens.
+    pub text: String,
+    /// All ids, the one that ended the reply included.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// What it used.
+    pub usage: Usage,
+    /// How long it took.
+    pub timings: Timings,
+    /// Where the randomness started.
+    pub seed: u32,
+}
+
+/// The ids of a reply turned into text, up to its end.
+struct Transcript<'a> {
+    decoder: StreamDecoder,
+    stop_text: StopText,
+    stop_ids: &'a [u32],
+    limit: usize,
+    text: String,
+    tokens: Vec<u32>,
+}
+
+impl Transcript<'_> {
+    /// Takes ids until the reply ends; those that follow are not part of it.
+    fn take(&mut self, ids: &[u32]) -> Result<(Piece, Option<FinishReason>)> {
+        let mut piece = Piece::default();
+        let mut end = None;
+        for id in ids {
+            piece.tokens.push(*id);
+            if self.stop_ids.contains(id) {
+                end = Some(FinishReason::Stop);
+            } else {
+                piece.text.push_str(&self.stop_text.push(&self.decoder.push(*id)?));
+                if self.stop_text.found() {
+                    end = Some(FinishReason::Stop);
+                } else if self.tokens.len().saturating_add(piece.tokens.len()) >= self.limit {
+                    end = Some(FinishReason::Length);
+                }
+            }
+            if end.is_some() {
+                break;
+            }
+        }
+        if end.is_some() {
+            piece.text.push_str(&self.stop_text.push(&self.decoder.finish()?));
+            if self.stop_text.found() {
+                end = Some(FinishReason::Stop);
+            } else {
+                piece.text.push_str(&self.stop_text.finish());
+            }
+        }
+        self.text.push_str(&piece.text);
+        self.tokens.extend_from_slice(&piece.tokens);
+        Ok((piece, end))
+    }
+}
+
+/// What is to be done, all checked.
+pub(super) struct Job {
+    pub(super) prompt: Vec<u32>,
+    pub(super) settings: Settings,
+    /// When the caller asked.
+    pub(super) asked_secs: f64,
+}
+
+impl Job {
+    /// Runs the reply on the session. Whatever comes of it, the session can be used again.
+    pub(super) async fn run(
+        &self,
+        loaded: &Loaded,
+        session: &mut Session,
+        aborted: &dyn Fn() -> bool,
+        sink: &mut dyn FnMut(&Piece),
+    ) -> Result<GenerationResult> {
+        let backend = loaded.backend.as_ref();
+        let result = self.stream(loaded, session, aborted, sink).await;
+        match &result {
+            Ok(done) => session.finish(backend, self.prompt.len().saturating_add(done.tokens.len())).await?,
+            Err(error) if error.kind() == ErrorKind::Aborted => session.finish(backend, usize::MAX).await?,
+            Err(_) => session.abandon(backend).await?,
+        }
+        result
+    }
+
+    async fn stream(
+        &self,
+        loaded: &Loaded,
+        session: &mut Session,
+        aborted: &dyn Fn() -> bool,
+        sink: &mut dyn FnMut(&Piece),
+    ) -> Result<GenerationResult> {
+        let (backend, now) = (loaded.backend.as_ref(), &loaded.environment.now_secs);
+        let may_go_on = || {
+            loaded.alive()?;
+            if aborted() { Err(Error::new(ErrorKind::Aborted, "the caller ended the reply")) } else { Ok(()) }
+        };
+        may_go_on()?;
+        let started_secs = now();
+        let limit = self.settings.max_tokens.min(loaded.context.saturating_sub(self.prompt.len()));
+        let stop_ids = if self.settings.ignore_eos { &[] } else { loaded.tokenizer.stop_ids() };
+        let mut transcript = Transcript {
+            decoder: loaded.tokenizer.stream(true),
+            stop_text: StopText::new(self.settings.stops.clone()),
+            stop_ids,
+            limit,
+            text: String::new(),
+            tokens: Vec::new(),
+        };
+
+        let cached = session.begin(backend, &self.prompt, true).await?;
+        backend.start_reply(&self.settings.sampler, &self.prompt)?;
+        let mut rest = self.prompt.get(cached..).unwrap_or_default().chunks(backend.max_rows().max(1)).peekable();
+        while let Some(chunk) = rest.next() {
+            session.prefill(backend, chunk, rest.peek().is_none())?;
+            (loaded.environment.yield_now)().await;
+            may_go_on()?;
+        }
+
+        let ahead = loaded.submits_ahead();
+        let mut submitted = 1_u32;
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let mut first_secs = None;
+        let finish_reason = loop {
+            if session.open() < ahead && submitted < limit {
+                let count = backend.decode_chain().max(1).min(limit - submitted);
+                session.decode(backend, count, submitted)?;
+                submitted += count;
+                continue;
+            }
+            let ids = session.collect(backend).await?;
+            first_secs.get_or_insert_with(now);
+            if loaded.inline {
+                (loaded.environment.yield_now)().await;
+            }
+            may_go_on()?;
+            let (piece, end) = transcript.take(&ids)?;
+            sink(&piece);
+            if let Some(reason) = end {
+                break reason;
+            }
+        };
+
+        let first_secs = first_secs.unwrap_or(started_secs);
+        let timings = Timings::new(self.asked_secs, started_secs, first_secs, now(), transcript.tokens.len());
+        let usage = Usage {
+            prompt_tokens: self.prompt.len(),
+            cached_tokens: cached,
+            completion_tokens: transcript.tokens.len(),
+        };
+        loaded.totals.add(&usage);
+        Ok(GenerationResult {
+            text: transcript.text,
+            tokens: transcript.tokens,
+            finish_reason,
+            usage,
+            timings,
+            seed: self.settings.sampler.seed,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use pollster::block_on;
+
+    use super::super::fake::{Call, Fake, MAX_ROWS, loaded};
+    use super::super::loaded::Loaded;
+    use super::super::request::{GenerateRequest, Prompt};
+    use super::{FinishReason, GenerationResult, Job};
+    use crate::error::{ErrorKind, Result};
+    use crate::sample::SampleOptions;
+
+    const STOP_ID: u32 = 2047;
+
+    fn job(prompt: &[u32], max_tokens: f64) -> Job {
+        let request = GenerateRequest { max_tokens: Some(max_tokens), ..GenerateRequest::new(Prompt::Ids(vec![])) };
+        let settings = request.settings(&SampleOptions::default(), || 0).expect("valid");
+        Job { prompt: prompt.to_vec(), settings, asked_secs: 0.0 }
+    }
+
+    fn run(loaded: &Loaded, job: &Job, aborted: &dyn Fn() -> bool) -> Result<GenerationResult> {
+        block_on(loaded.turns.take(async |session| job.run(loaded, session, aborted, &mut |_| {}).await))
+    }
+
+    fn reply(loaded: &Loaded, prompt: &[u32], max_tokens: f64) -> GenerationResult {
+        run(loaded, &job(prompt, max_tokens), &|| false).expect("a reply")
+    }
+
+    #[test]
+    fn the_next_chain_is_submitted_before_the_last_is_read() {
+        let fake = Fake::new(100..200);
+        let loaded = loaded(&fake);
+        let result = reply(&loaded, &[1, 2, 3], 10.0);
+        assert_eq!((result.tokens, result.finish_reason), ((100..110).collect(), FinishReason::Length));
+        let (calls, most_open) = fake.calls();
+        let expected = [
+            Call::Prefill(0, 3, true),
+            Call::Decode(3, 4, 1),
+            Call::Collect(0),
+            Call::Decode(7, 4, 5),
+            Call::Collect(1),
+            Call::Decode(11, 1, 9),
+            Call::Collect(5),
+            Call::Collect(9),
+        ];
+        assert_eq!((calls.as_slice(), most_open), (expected.as_slice(), 2));
+    }
+
+    #[test]
+    fn a_reply_of_one_id_submits_nothing_after_the_prompt() {
+        let fake = Fake::new(vec![9]);
+        let prompt: Vec<u32> = (0..MAX_ROWS as u32 + 1).collect();
+        assert_eq!(reply(&loaded(&fake), &prompt, 1.0).tokens, [9]);
+        let expected = [Call::Prefill(0, MAX_ROWS, false), Call::Prefill(MAX_ROWS as u32, 1, true), Call::Collect(0)];
+        assert_eq!(fake.calls().0, expected);
+    }
+
+    #[test]
+    fn what_comes_after_the_end_is_dropped() {
+        let fake = Fake::new(vec![10, 11, 12, STOP_ID, 13, 14, 15, 16, 17]);
+        let loaded = loaded(&fake);
+        let result = reply(&loaded, &[1, 2, 3], 100.0);
+        assert_eq!((result.tokens, result.finish_reason), (vec![10, 11, 12, STOP_ID], FinishReason::Stop));
+        assert_eq!(fake.open_tickets(), 0);
+
+        fake.calls();
+        let next = reply(&loaded, &[1, 2, 3, 10, 11, 12, STOP_ID, 13, 5], 1.0);
+        assert_eq!(next.usage.cached_tokens, 7, "the reply is kept, the rest is not");
+        assert_eq!(fake.calls().0.first(), Some(&Call::Prefill(7, 2, true)));
+    }
+
+    #[test]
+    fn a_reply_fills_the_context_to_its_last_place() {
+        let fake = Fake::new(vec![5; 200]);
+        let loaded = loaded(&fake);
+        let result = reply(&loaded, &[1, 2, 3], 1000.0);
+        assert_eq!((result.tokens.len(), result.finish_reason), (loaded.context - 3, FinishReason::Length));
+    }
+
+    #[test]
+    fn an_error_of_a_chain_leaves_nothing_behind() {
+        let fake = Fake::new(100..200);
+        fake.bad.set(Some(6));
+        let loaded = loaded(&fake);
+        let error = run(&loaded, &job(&[1, 2, 3], 20.0), &|| false).expect_err("bad logits");
+        assert_eq!((error.kind(), fake.open_tickets()), (ErrorKind::BadLogits, 0));
+        let result = reply(&loaded, &[1, 2, 3], 3.0);
+        assert_eq!((result.tokens, result.usage.cached_tokens), (vec![100, 101, 102], 0));
+    }
+
+    #[test]
+    fn an_abort_takes_no_more_than_the_chains_under_way() {
+        let fake = Fake::new(100..200);
+        let loaded = loaded(&fake);
+        let asked = Cell::new(0);
+        let aborted = || asked.replace(asked.get() + 1) >= 3;
+        let error = run(&loaded, &job(&[1, 2, 3], 90.0), &aborted).expect_err("an abort");
+        assert_eq!((error.kind(), fake.open_tickets()), (ErrorKind::Aborted, 0));
+        let decodes = fake.calls().0.iter().filter(|call| matches!(call, Call::Decode(..))).count();
+        assert_eq!(decodes, 2);
+        let result = reply(&loaded, &[1, 2, 3, 100, 101, 102, 7], 1.0);
+        assert_eq!(result.usage.cached_tokens, 6, "what was computed is kept");
+    }
+
+    #[test]
+    fn a_dropped_reply_is_settled_by_the_next() {
+        let fake = Fake::new(100..200);
+        let loaded = loaded(&fake);
+        for polls in 1..6 {
+            let (job, never) = (job(&[1, 2, 3], 90.0), || false);
+            let mut sink = |_: &super::Piece| {};
+            let work = loaded.turns.take(async |session| job.run(&loaded, session, &never, &mut sink).await);
+            let mut work = pin!(work);
+            for _ in 0..polls {
+                assert!(work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+        }
+        assert!(fake.open_tickets() > 0);
+        assert_eq!(reply(&loaded, &[1, 2, 3], 6.0).tokens, [100, 101, 102, 103, 104, 105]);
+        assert_eq!(fake.open_tickets(), 0);
+    }
+}

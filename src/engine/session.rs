@@ -1,0 +1,149 @@
+//! The live sequence on a backend: what is submitted, what is collected, and what its pages hold afterwards.
+//!
+//! The backend works in the order of the submits, so a position that is written again later needs no waiting. Tokens
+//! join the sequence only when it is certain that their keys and values were written.
+
+use std::collections::VecDeque;
+
+use crate::cache::{Pool, Sequence};
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::{Backend, Decode, Row, Step, Ticket};
+
+/// One sequence with its pages and its open tickets.
+pub(super) struct Session {
+    pool: Pool,
+    sequence: Sequence,
+    /// Submitted and not collected, oldest first, with the number of ids each will give.
+    open: VecDeque<(Ticket, u32)>,
+    /// The latest collected id; the step that writes its keys and values comes after the one that chose it.
+    latest: Option<u32>,
+    /// The position that the next submit writes first.
+    position: usize,
+}
+
+impl Session {
+    /// An empty sequence over `n_pages` pages.
+    pub(super) fn new(n_pages: usize) -> Result<Self> {
+        Ok(Self {
+            pool: Pool::new(n_pages)?,
+            sequence: Sequence::default(),
+            open: VecDeque::new(),
+            latest: None,
+            position: 0,
+        })
+    }
+
+    /// Makes room for a prompt. Gives the number of its first tokens that need no work: those that the sequence holds
+    /// already, but never all, because the last one's logits are needed; 0 unless `reuse`.
+    pub(super) async fn begin(&mut self, backend: &dyn Backend, prompt: &[u32], reuse: bool) -> Result<usize> {
+        self.settle(backend).await?;
+        let held = if reuse { self.sequence.common_prefix(prompt) } else { 0 };
+        let held = held.min(prompt.len().saturating_sub(1));
+        self.sequence.truncate(&mut self.pool, held)?;
+        self.sequence.reserve(&mut self.pool, prompt.len())?;
+        self.latest = None;
+        self.position = held;
+        Ok(held)
+    }
+
+    fn rows(&self, tokens: &[u32]) -> Result<Vec<Row>> {
+        let row = |(token, position): (&u32, usize)| {
+            let position = u32::try_from(position).map_err(|_| too_long())?;
+            Ok(Row { token: *token, position, sequence: 0 })
+        };
+        tokens.iter().zip(self.position..).map(row).collect()
+    }
+
+    fn written(&mut self, tokens: &[u32]) {
+        self.sequence.append(tokens);
+        self.position += tokens.len();
+    }
+
+    /// Submits the next tokens of the prompt; with `choose` the id after them is chosen and can be collected.
+    pub(super) fn prefill(&mut self, backend: &dyn Backend, tokens: &[u32], choose: bool) -> Result<()> {
+        let rows = self.rows(tokens)?;
+        let last = u32::try_from(rows.len().saturating_sub(1)).map_err(|_| too_long())?;
+        let outputs: &[u32] = if choose { &[last] } else { &[] };
+        let ticket = backend.prefill(&Step { rows: &rows, pages: self.sequence.page_table(), outputs })?;
+        if ticket.is_some() != choose {
+            return Err(Error::new(ErrorKind::Internal, "the backend gave no ticket for an output, or one for none"));
+        }
+        self.open.extend(ticket.map(|ticket| (ticket, 1)));
+        self.written(tokens);
+        Ok(())
+    }
+
+    /// Runs the next tokens and gives the logits of all of them, `(tokens, vocab)`.
+    pub(super) async fn forward(&mut self, backend: &dyn Backend, tokens: &[u32]) -> Result<Vec<f32>> {
+        let rows = self.rows(tokens)?;
+        let outputs: Vec<u32> = (0..u32::try_from(rows.len()).map_err(|_| too_long())?).collect();
+        let step = Step { rows: &rows, pages: self.sequence.page_table(), outputs: &outputs };
+        let logits = backend.forward(&step).await?;
+        self.written(tokens);
+        Ok(logits)
+    }
+
+    /// Submits a chain of `count` ids, the first of them being number `index` of the reply. It goes on from the id
+    /// that the step before it chooses, collected or not.
+    pub(super) fn decode(&mut self, backend: &dyn Backend, count: u32, index: u32) -> Result<()> {
+        let end = self.position.saturating_add(count as usize);
+        self.sequence.reserve(&mut self.pool, end)?;
+        let position = u32::try_from(self.position).map_err(|_| too_long())?;
+        let ticket = backend.decode(&Decode { token: None, position, count, pages: self.sequence.pages(), index })?;
+        self.open.push_back((ticket, count));
+        self.position = end;
+        Ok(())
+    }
+
+    /// Submits that have not been collected.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Waits for the ids of the oldest open submit.
+    pub(super) async fn collect(&mut self, backend: &dyn Backend) -> Result<Vec<u32>> {
+        let Some((ticket, count)) = self.open.pop_front() else {
+            return Err(Error::new(ErrorKind::Internal, "there is nothing to collect"));
+        };
+        let ids = backend.collect(ticket).await?;
+        if ids.len() != count as usize {
+            return Err(Error::new(ErrorKind::Internal, format!("{} ids where {count} were asked for", ids.len())));
+        }
+        if let Some(token) = self.latest {
+            self.sequence.append(&[token]);
+        }
+        if let [before @ .., latest] = ids.as_slice() {
+            self.sequence.append(before);
+            self.latest = Some(*latest);
+        }
+        Ok(ids)
+    }
+
+    /// Collects what is still open and keeps the first `len` tokens.
+    pub(super) async fn finish(&mut self, backend: &dyn Backend, len: usize) -> Result<()> {
+        self.settle(backend).await?;
+        self.sequence.truncate(&mut self.pool, len)
+    }
+
+    /// Collects what is still open and forgets the sequence: after an error nobody knows what its pages hold.
+    pub(super) async fn abandon(&mut self, backend: &dyn Backend) -> Result<()> {
+        while let Some((ticket, _)) = self.open.pop_front() {
+            // The reply ends with the error that came first; the ones that follow from it say nothing new.
+            backend.collect(ticket).await.ok();
+        }
+        self.sequence.truncate(&mut self.pool, 0)
+    }
+
+    async fn settle(&mut self, backend: &dyn Backend) -> Result<()> {
+        while self.open() > 0 {
+            if self.collect(backend).await.is_err() {
+                self.abandon(backend).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn too_long() -> Error {
+    Error::new(ErrorKind::LimitExceeded, "positions and rows are 32-bit numbers")
+}

@@ -1,0 +1,118 @@
+//! What a model costs and has done: bytes a step reads, exact counts of the device, sums over replies.
+
+use std::cell::Cell;
+
+use serde::Serialize;
+
+use super::reply::Usage;
+use crate::graph::{Counters, Op, PAGE_TOKENS, WeightId};
+use crate::model::Plan;
+
+/// Bytes that a step reads: what a decoded token costs at best.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traffic {
+    /// All weights of one token: every matrix that is multiplied, one row of the embedding table, the norms.
+    pub(super) weight_bytes: u64,
+    /// Keys and values of one position.
+    pub(super) position_bytes: u64,
+}
+
+impl Traffic {
+    pub(super) fn of(plan: &Plan, kv_element_bytes: usize) -> Self {
+        let bytes = |WeightId(index): WeightId, rows: Option<usize>| {
+            let (Some(weight), Some(format)) = (plan.graph.weights.get(index), plan.formats.get(index)) else {
+                return 0;
+            };
+            let row_bytes = format.row_bytes(weight.cols).unwrap_or(0);
+            row_bytes as u64 * rows.unwrap_or(weight.rows) as u64
+        };
+        let read = |op: &Op| match op {
+            Op::Embed { table } => bytes(*table, Some(1)),
+            Op::MatMul { weight, .. } | Op::RmsNorm { weight, .. } => bytes(*weight, None),
+            _ => 0,
+        };
+        let width: usize = plan.graph.kv_widths.iter().sum();
+        Self {
+            weight_bytes: plan.graph.nodes.iter().map(|node| read(&node.op)).sum(),
+            position_bytes: (width * 2 * kv_element_bytes) as u64,
+        }
+    }
+
+    /// Keys and values of `pages` pages.
+    pub(super) fn kv_bytes(&self, pages: usize) -> u64 {
+        self.position_bytes * (pages * PAGE_TOKENS) as u64
+    }
+}
+
+/// The backend's exact counts, as the package shows them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CounterStats {
+    /// Kernel launches.
+    pub dispatches: u64,
+    /// Compute passes.
+    pub passes: u64,
+    /// Queue submits.
+    pub submits: u64,
+    /// Uploads.
+    pub writes: u64,
+    /// Bytes of those uploads.
+    pub write_bytes: u64,
+    /// Bytes mapped for reading.
+    pub read_bytes: u64,
+    /// Buffers made.
+    pub buffers: u64,
+    /// Bind groups made.
+    pub bind_groups: u64,
+    /// Pipelines made.
+    pub pipelines: u64,
+}
+
+impl From<Counters> for CounterStats {
+    fn from(counters: Counters) -> Self {
+        let Counters { dispatches, passes, submits, writes, write_bytes, read_bytes, buffers, bind_groups, pipelines } =
+            counters;
+        Self { dispatches, passes, submits, writes, write_bytes, read_bytes, buffers, bind_groups, pipelines }
+    }
+}
+
+/// What an engine has done since it was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stats {
+    /// Replies that came to their end.
+    pub replies: u64,
+    /// Ids of their prompts.
+    pub prompt_tokens: u64,
+    /// How many of them were in the cache already.
+    pub cached_tokens: u64,
+    /// Ids of the replies.
+    pub completion_tokens: u64,
+    /// Bytes of weights.
+    pub weight_bytes: u64,
+    /// Bytes of keys and values.
+    pub kv_bytes: u64,
+    /// The backend's counts.
+    pub counters: CounterStats,
+}
+
+/// Sums over replies.
+#[derive(Debug, Default)]
+pub(super) struct Totals(Cell<Stats>);
+
+impl Totals {
+    pub(super) fn add(&self, usage: &Usage) {
+        let sums = self.0.get();
+        self.0.set(Stats {
+            replies: sums.replies + 1,
+            prompt_tokens: sums.prompt_tokens + usage.prompt_tokens as u64,
+            cached_tokens: sums.cached_tokens + usage.cached_tokens as u64,
+            completion_tokens: sums.completion_tokens + usage.completion_tokens as u64,
+            ..sums
+        });
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.0.get()
+    }
+}

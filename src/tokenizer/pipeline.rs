@@ -1,0 +1,245 @@
+//! The steps of encoding: added tokens, normalizers, pre-tokenizers, model, and what is put around a text.
+
+use tokenizers::pattern::Invert;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{
+    DecoderWrapper, Encoding, Model, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper, OffsetReferential,
+    OffsetType, PostProcessor, PostProcessorWrapper, PreTokenizedString, PreTokenizer, PreTokenizerWrapper,
+    SplitDelimiterBehavior, Token,
+};
+
+use super::added::{Added, AddedTokens, Trust};
+use super::malformed;
+use super::split::Splitter;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A normalizer may make a text longer (decomposition: at most 18 times), but not endlessly.
+const MAX_GROWTH: usize = 32;
+
+/// An error that can travel through the crate, which wants errors that can cross threads.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub kind: ErrorKind,
+    message: String,
+}
+
+impl Fault {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Fault {
+        Fault { kind, message: message.into() }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Error {
+        Error::new(fault.kind, fault.message)
+    }
+}
+
+/// An error that came through the crate: ours, or one of the crate's own about the tokenizer.
+pub(super) fn from_crate(error: tokenizers::Error) -> Error {
+    match error.downcast::<Fault>() {
+        Ok(fault) => (*fault).into(),
+        Err(error) => malformed(error.to_string()),
+    }
+}
+
+/// One step of pre-tokenization.
+pub(super) enum Step {
+    /// Cut at the matches of a pattern.
+    Split { splitter: Splitter, behavior: SplitDelimiterBehavior, invert: bool },
+    /// A space before every piece that does not begin with one.
+    Prefix,
+    /// Bytes to the letters that stand for them.
+    Bytes(ByteLevel),
+    /// Another step of the crate's.
+    Other(Box<PreTokenizerWrapper>),
+}
+
+impl Step {
+    /// Bytes to letters, and nothing else.
+    pub fn bytes() -> Step {
+        Step::Bytes(ByteLevel::new(false, true, false))
+    }
+
+    /// Cuts at every match; matches and gaps are pieces.
+    pub fn isolate(pattern: &str) -> std::result::Result<Step, Fault> {
+        let splitter = Splitter::new(pattern)?;
+        Ok(Step::Split { splitter, behavior: SplitDelimiterBehavior::Isolated, invert: false })
+    }
+
+    fn apply(&self, text: &mut PreTokenizedString) -> tokenizers::Result<()> {
+        match self {
+            Step::Split { splitter, behavior, invert: false } => {
+                text.split(|_, piece| piece.split(splitter, *behavior))
+            }
+            Step::Split { splitter, behavior, invert: true } => {
+                text.split(|_, piece| piece.split(Invert(splitter), *behavior))
+            }
+            Step::Prefix => text.normalize(|piece| {
+                if !piece.get().starts_with(' ') {
+                    piece.prepend(" ");
+                }
+                Ok(())
+            }),
+            Step::Bytes(bytes) => bytes.pre_tokenize(text),
+            Step::Other(step) => step.pre_tokenize(text),
+        }
+    }
+}
+
+/// A tokenizer, taken apart.
+pub(super) struct Pipeline {
+    pub added: AddedTokens,
+    pub normalizers: Vec<NormalizerWrapper>,
+    pub steps: Vec<Step>,
+    pub model: ModelWrapper,
+    pub decoder: Option<DecoderWrapper>,
+    /// Ids put before a text.
+    pub prefix: Vec<u32>,
+    /// Ids put after a text.
+    pub suffix: Vec<u32>,
+}
+
+impl Pipeline {
+    pub fn encode(&self, text: &str, add_special: bool, trust: &Trust) -> Result<Vec<u32>> {
+        let body = self.encode_body(text, trust).map_err(from_crate)?;
+        if !add_special {
+            return Ok(body);
+        }
+        Ok(self.prefix.iter().chain(&body).chain(&self.suffix).copied().collect())
+    }
+
+    fn encode_body(&self, text: &str, trust: &Trust) -> tokenizers::Result<Vec<u32>> {
+        let mut text = PreTokenizedString::from(text);
+        text.split(|_, piece| Ok(self.added.split_raw(piece, trust)))?;
+        text.split(|_, mut piece| {
+            normalize(&self.normalizers, &mut piece)?;
+            Ok(self.added.split_normalized(piece, trust))
+        })?;
+        for step in &self.steps {
+            step.apply(&mut text)?;
+        }
+        text.tokenize(|piece| self.tokenize(piece.get()))?;
+        let mut ids = Vec::new();
+        for (_, _, tokens) in text.get_splits(OffsetReferential::Original, OffsetType::None) {
+            ids.extend(tokens.iter().flatten().map(|token| token.id));
+        }
+        Ok(ids)
+    }
+
+    /// The model's tokens of one piece. They must cover it: the crate drops characters that a vocabulary lacks without
+    /// a word. And none may be an added token spelled out as plain text, which some models (Unigram) would make of it:
+    /// the piece is then cut inside the word.
+    fn tokenize(&self, piece: &str) -> tokenizers::Result<Vec<Token>> {
+        let mut tokens = Vec::new();
+        let mut waiting = vec![piece];
+        while let Some(part) = waiting.pop() {
+            let found = self.model.tokenize(part)?;
+            if found.last().map_or(0, |token| token.offsets.1) != part.len() {
+                let message = format!("the vocabulary has no tokens for all of {part:?}");
+                return Err(Fault::new(ErrorKind::MalformedTokenizer, message).into());
+            }
+            let mut cuts = Vec::new();
+            for token in &found {
+                let (start, end) = token.offsets;
+                let spelled = part.get(start..end).unwrap_or_default();
+                if self.added.is_forged(token.id, spelled) {
+                    cuts.push(start.saturating_add(spelled.chars().next().map_or(0, char::len_utf8)));
+                }
+            }
+            if cuts.is_empty() {
+                tokens.extend(found);
+                continue;
+            }
+            let mut end = part.len();
+            for cut in cuts.into_iter().rev() {
+                waiting.extend(part.get(cut..end));
+                end = cut;
+            }
+            waiting.extend(part.get(..end));
+        }
+        Ok(tokens)
+    }
+
+    /// The token of an id, as the decoder wants it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        match self.added.by_id(id) {
+            Some(added) => Some(added.normal.clone()),
+            None => self.model.id_to_token(id),
+        }
+    }
+
+    /// The id of a token.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.added.by_content(token).map(|added| added.id).or_else(|| self.model.token_to_id(token))
+    }
+
+    /// Whether the id is a special token.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.added.by_id(id).is_some_and(|added| added.special)
+    }
+
+    /// The highest id + 1. Fails past `limit`, on two tokens with one id, and on ids around a text that no token has.
+    pub fn check_ids(&self, limit: u32) -> Result<usize> {
+        let mut ids: Vec<u32> = self.model.get_vocab().into_values().collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.array_windows::<2>().find(|[a, b]| a == b) {
+            return Err(malformed(format!("two tokens of the vocabulary have the id {}", pair[0])));
+        }
+        let highest = ids.last().copied().into_iter().chain(self.added.iter().map(|added| added.id)).max();
+        match highest {
+            None => Err(malformed("the vocabulary is empty")),
+            Some(id) if id >= limit => Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!("a token has the id {id}, ids up to {} are allowed", limit.saturating_sub(1)),
+            )),
+            Some(id) => match self.prefix.iter().chain(&self.suffix).find(|&&id| self.token(id).is_none()) {
+                Some(id) => Err(malformed(format!("id {id} is put around every text, but no token has it"))),
+                None => Ok(usize::try_from(id).unwrap_or(usize::MAX).saturating_add(1)),
+            },
+        }
+    }
+}
+
+/// Runs the normalizers in turn.
+pub(super) fn normalize(normalizers: &[NormalizerWrapper], text: &mut NormalizedString) -> tokenizers::Result<()> {
+    let limit = text.len_original().saturating_mul(MAX_GROWTH).saturating_add(4096);
+    for normalizer in normalizers {
+        normalizer.normalize(text)?;
+        if text.len() > limit {
+            let message = format!("the tokenizer's normalizers make a text more than {MAX_GROWTH} times as long");
+            return Err(Fault::new(ErrorKind::LimitExceeded, message).into());
+        }
+    }
+    Ok(())
+}
+
+/// What a post-processor puts before and after a text: it is shown a text of one made-up token.
+pub(super) fn around(processor: &PostProcessorWrapper) -> Result<(Vec<u32>, Vec<u32>)> {
+    const TEXT: u32 = u32::MAX;
+    let shown = Encoding::from_tokens(vec![Token::new(TEXT, "x".to_owned(), (0, 1))], 0);
+    let result = processor.process(shown, None, true).map_err(from_crate)?;
+    let mut parts = result.get_ids().split(|&id| id == TEXT);
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(before), Some(after), None) => Ok((before.to_vec(), after.to_vec())),
+        _ => Err(malformed("the post-processor does not keep the text exactly once")),
+    }
+}
+
+/// The table of added tokens, each with its normalized form.
+pub(super) fn with_normal_forms(mut tokens: Vec<Added>, normalizers: &[NormalizerWrapper]) -> Result<AddedTokens> {
+    for token in tokens.iter_mut().filter(|token| token.normalized) {
+        let mut text = NormalizedString::from(token.content.as_str());
+        normalize(normalizers, &mut text).map_err(from_crate)?;
+        token.normal = text.get().to_owned();
+    }
+    Ok(AddedTokens::new(tokens)?)
+}

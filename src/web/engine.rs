@@ -1,0 +1,153 @@
+//! The exported class: each method is one verb of the engine, with JSON on both sides.
+//!
+//! Every method takes `&self`: calls overlap (a generation and a tokenisation, a generation and its abort), and a
+//! mutable borrow held over an await would make the second one fail.
+
+use std::rc::Rc;
+
+use js_sys::{Float32Array, Function};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use wasm_bindgen::JsValue;
+use wasm_bindgen::prelude::wasm_bindgen;
+use web_sys::AbortSignal;
+
+use super::source::{JsFile, JsSource, check_aborted, is_aborted};
+use super::{environment, fault};
+use crate::engine::{BenchRequest, Engine, GenerateRequest, LoadOptions, Piece, Progress, Prompt};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::Checkpoint;
+use crate::source::Source;
+
+type JsResult<T> = std::result::Result<T, JsValue>;
+
+/// A loaded model.
+#[wasm_bindgen]
+pub struct WebEngine(Engine);
+
+/// Options of `tokenize`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct TokenizeOptions {
+    add_special: bool,
+    parse_special: bool,
+}
+
+#[wasm_bindgen]
+impl WebEngine {
+    /// Loads a model from its files. `options` is the JSON of [`LoadOptions`]; `on_progress` gets that of [`Progress`].
+    pub async fn load(
+        files: Vec<JsFile>,
+        options: String,
+        on_progress: Function,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<WebEngine> {
+        load(files, &options, &on_progress, signal).await.map(WebEngine).map_err(|error| fault::to_js(&error))
+    }
+
+    /// What the model is and what runs it.
+    pub fn info(&self) -> JsResult<String> {
+        give(&self.0.info())
+    }
+
+    /// Counts since the model was loaded.
+    pub fn stats(&self) -> JsResult<String> {
+        give(&self.0.stats())
+    }
+
+    /// Makes a reply. `request` is the JSON of [`GenerateRequest`]; `on_piece` gets that of every [`Piece`].
+    pub async fn generate(&self, request: String, on_piece: Function, signal: Option<AbortSignal>) -> JsResult<String> {
+        let request = GenerateRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
+        let mut refused = None;
+        let result = self
+            .0
+            .generate(&request, &|| is_aborted(signal.as_ref()), &mut |piece: &Piece| {
+                refused = refused.take().or(tell(&on_piece, piece).err());
+            })
+            .await
+            .map_err(|error| fault::to_js(&error))?;
+        match refused {
+            Some(error) => Err(fault::to_js(&error)),
+            None => give(&result),
+        }
+    }
+
+    /// Token ids of a text, as a JSON list.
+    pub fn tokenize(&self, text: &str, options: &str) -> JsResult<String> {
+        let options: TokenizeOptions = take("options", options)?;
+        let ids = self.0.tokenize(text, options.add_special, options.parse_special);
+        give(&ids.map_err(|error| fault::to_js(&error))?)
+    }
+
+    /// The text of a JSON list of token ids.
+    pub fn detokenize(&self, ids: &str) -> JsResult<String> {
+        let ids: Vec<u32> = take("ids", ids)?;
+        self.0.detokenize(&ids).map_err(|error| fault::to_js(&error))
+    }
+
+    /// Tokens that a prompt (its JSON) takes.
+    #[wasm_bindgen(js_name = countTokens)]
+    pub fn count_tokens(&self, prompt: &str) -> JsResult<String> {
+        let prompt = Prompt::from_json(prompt).map_err(|error| fault::to_js(&error))?;
+        give(&self.0.count_tokens(&prompt).map_err(|error| fault::to_js(&error))?)
+    }
+
+    /// Logits after every id of a JSON list, `(tokens, vocab)`.
+    pub async fn logits(&self, ids: String) -> JsResult<Float32Array> {
+        let ids: Vec<u32> = take("ids", &ids)?;
+        let logits = self.0.logits(&ids).await.map_err(|error| fault::to_js(&error))?;
+        Ok(Float32Array::from(logits.as_slice()))
+    }
+
+    /// Times a prefill and a decode. `request` is the JSON of [`BenchRequest`].
+    pub async fn bench(&self, request: String) -> JsResult<String> {
+        let request = BenchRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
+        give(&self.0.bench(&request).await.map_err(|error| fault::to_js(&error))?)
+    }
+
+    /// Frees what the model holds on the device. Later calls fail with `Disposed`.
+    pub fn dispose(&self) {
+        self.0.dispose();
+    }
+}
+
+async fn load(
+    files: Vec<JsFile>,
+    options: &str,
+    on_progress: &Function,
+    signal: Option<AbortSignal>,
+) -> Result<Engine> {
+    let options = LoadOptions::from_json(options)?;
+    let sources = files
+        .into_iter()
+        .map(|file| Ok(Rc::new(JsSource::new(file, signal.clone())?) as Rc<dyn Source>))
+        .collect::<Result<Vec<_>>>()?;
+    let checkpoint = Checkpoint::open(sources).await?;
+    let mut progress = |progress: Progress| {
+        check_aborted(signal.as_ref())?;
+        tell(on_progress, &progress)
+    };
+    Engine::load(checkpoint, &options, environment::browser(), &mut progress).await
+}
+
+/// Calls a listener with the JSON of a value.
+fn tell(listener: &Function, value: &impl Serialize) -> Result<()> {
+    let json = to_json(value)?;
+    let answer = listener.call1(&JsValue::NULL, &json.into());
+    answer.map(drop).map_err(|thrown| fault::from_js(&thrown, ErrorKind::Internal))
+}
+
+/// Reads an argument; what it has too much or wrong is named.
+fn take<T: DeserializeOwned>(name: &str, json: &str) -> JsResult<T> {
+    serde_json::from_str(json)
+        .map_err(|error| fault::to_js(&Error::new(ErrorKind::InvalidArgument, error.to_string()).at(name)))
+}
+
+/// Gives a result from a method that throws.
+fn give(value: &impl Serialize) -> JsResult<String> {
+    to_json(value).map_err(|error| fault::to_js(&error))
+}
+
+fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))
+}

@@ -1,0 +1,53 @@
+/** Measures a model (a file or a folder) in a headless Chromium with the package's own `bench`; prints one JSON object. */
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { address, launch } from "./chromium.mjs";
+
+const path = process.argv[2];
+if (path === undefined) {
+  console.error("usage: node bench.mjs MODEL");
+  process.exit(2);
+}
+const files = statSync(path).isDirectory()
+  ? readdirSync(path).filter((name) => /\.(safetensors|json|jinja)$/.test(name)).map((name) => join(path, name))
+  : [path];
+
+const browser = await launch();
+try {
+  const page = await browser.newPage();
+  await page.goto(new URL("tests/browser/blank.html", address()).href);
+  const input = await page.evaluateHandle(() => {
+    const element = document.createElement("input");
+    element.type = "file";
+    element.multiple = true;
+    document.body.append(element);
+    return element;
+  });
+  await input.setInputFiles(files);
+  const report = await input.evaluate(async (element) => {
+    const headwater = await import("/pkg/dist/index.js");
+    const model = await headwater.load([...element.files], { backend: "webgpu" });
+    const bench = await model.bench({ prefill: 256, decode: 128 });
+    const { webgpu } = await headwater.support();
+    const { memoryBytes, weightBytes, kvBytes } = await model.stats();
+    await model.dispose();
+    return { bench, webgpu, memoryBytes, weightBytes, kvBytes };
+  });
+  const { bench, webgpu, ...memory } = report;
+  const device = [bench.backend.device, webgpu.description, `${webgpu.vendor} ${webgpu.architecture}`];
+  console.log(JSON.stringify({
+    device: device.find((name) => name.trim() !== "") ?? "unnamed WebGPU adapter",
+    model: bench.model,
+    bytesPerToken: bench.bytesPerToken,
+    prefillTokensPerSecond: bench.prefill.tokensPerSecond,
+    decodeTokensPerSecond: bench.decode.tokensPerSecond,
+    dispatchesPerToken: bench.decodeCounters.dispatches,
+    submitsPerToken: bench.decodeCounters.submits,
+    objectsPerToken: bench.decodeCounters.objects,
+    browser: browser.version(),
+    memory,
+    report: bench,
+  }));
+} finally {
+  await browser.close();
+}

@@ -1,0 +1,63 @@
+/** What decoding asks of the device, counted exactly; and what loading asks of memory. */
+import { expect, test } from "./lab.js";
+import { giantGguf } from "./giant.js";
+
+test("a decoded token makes no object; passes, submits, uploads and readings stay within bounds", async ({ lab }) => {
+  const { chain, bench, perToken, tokens } = await lab.evaluate(async () => {
+    const model = await headwater.load("embedded:tiny-assistant", { backend: "webgpu" });
+    const bench = await model.bench({ prefill: 32, decode: 64 });
+    const { chain } = bench;
+    const costOf = async (maxTokens: number): Promise<Record<string, number>> => {
+      const before = (await model.stats()).counters;
+      await model.generate("Once upon a time", { temperature: 0, ignoreEos: true, maxTokens }).result();
+      const after = (await model.stats()).counters;
+      return Object.fromEntries(Object.entries(after).map(([name, count]) => [name, count - before[name as keyof typeof before]]));
+    };
+    // The difference of two replies to one prompt is what their difference in length costs, and nothing else.
+    await costOf(1 + 2 * chain);
+    const short = await costOf(1 + 2 * chain);
+    const long = await costOf(1 + 6 * chain);
+    const tokens = 4 * chain;
+    const perToken = Object.fromEntries(Object.entries(long).map(([name, count]) => [name, (count - (short[name] ?? 0)) / tokens]));
+    await model.dispose();
+    return { chain, bench, perToken, tokens };
+  });
+  console.log(`chains of ${chain}; per token over ${tokens} tokens: ${JSON.stringify(perToken)}`);
+  expect(chain, "tokens to a submit").toBeGreaterThan(1);
+  for (const counters of [perToken, { ...bench.decodeCounters, buffers: 0, bindGroups: 0, pipelines: bench.decodeCounters.objects }]) {
+    expect(counters).toMatchObject({ buffers: 0, bindGroups: 0, pipelines: 0 });
+    expect(counters["passes"]).toBeLessThanOrEqual(1);
+    expect(counters["submits"]).toBeLessThanOrEqual(1 / chain);
+    expect(counters["writes"]).toBeLessThanOrEqual(counters["submits"] ?? 0);
+    expect(counters["readBytes"]).toBeLessThanOrEqual(4);
+    expect(counters["dispatches"], "kernels of a token, at most eight a layer and eight beside").toBeLessThanOrEqual(6 * 8 + 8);
+  }
+});
+
+test("a model of 1 GiB loads through no more than 64 MiB of the engine's memory", async ({ lab }) => {
+  test.setTimeout(300_000);
+  const { header, sizeBytes } = giantGguf();
+  expect(sizeBytes).toBeGreaterThanOrEqual(2 ** 30);
+  const seen = await lab.evaluate(async ({ header, sizeBytes }) => {
+    const head = Uint8Array.from(atob(header), (letter) => letter.charCodeAt(0));
+    let readBytes = 0;
+    const source = {
+      name: "giant.gguf",
+      size: sizeBytes,
+      // Past the header all is zero; nothing of that size exists anywhere.
+      read: async (offset: number, length: number): Promise<Uint8Array> => {
+        readBytes += length;
+        const bytes = new Uint8Array(length);
+        bytes.set(head.subarray(Math.min(offset, head.length), Math.min(offset + length, head.length)));
+        return bytes;
+      },
+    };
+    const model = await headwater.load(source, { backend: "webgpu", context: 64 });
+    const { memoryBytes, weightBytes } = await model.stats();
+    await model.dispose();
+    return { memoryBytes, weightBytes, readBytes };
+  }, { header: header.toString("base64"), sizeBytes });
+  console.log(`${sizeBytes} bytes of model, ${seen.memoryBytes} bytes of memory`);
+  expect(seen.readBytes).toBeGreaterThanOrEqual(2 ** 30);
+  expect(seen.memoryBytes).toBeLessThanOrEqual(64 * 2 ** 20);
+});

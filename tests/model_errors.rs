@@ -1,0 +1,270 @@
+//! Models that do not hold together are refused by name, before a weight byte is read; weights arrive as promised.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod common;
+
+use common::open;
+use headwater::error::{Error, ErrorKind, Result};
+use headwater::format::{Checkpoint, TensorInfo, Value};
+use headwater::graph::{WeightId, WeightKind};
+use headwater::model::{WeightSink, plan, read_weights};
+use headwater::quant::FormatId;
+
+const HUB: &[&str] = &["tests/data/models/llama3/config.json", "tests/data/models/llama3/model.safetensors"];
+const QWEN3: &[&str] = &["tests/data/models/qwen3/config.json", "tests/data/models/qwen3/model.safetensors"];
+const GGUF: &[&str] = &["tests/data/gguf/llama3-Q4_0.gguf"];
+
+/// A damage, and the error that it must give.
+struct Damage {
+    files: &'static [&'static str],
+    damage: Box<dyn Fn(&mut Checkpoint)>,
+    kind: ErrorKind,
+    place: &'static str,
+    words: &'static str,
+}
+
+fn set(
+    files: &'static [&'static str],
+    key: &'static str,
+    value: Value,
+    kind: ErrorKind,
+    words: &'static str,
+) -> Damage {
+    let damage = Box::new(move |checkpoint: &mut Checkpoint| {
+        checkpoint.metadata.values.insert(key.into(), value.clone());
+    });
+    Damage { files, damage, kind, place: key, words }
+}
+
+fn without(files: &'static [&'static str], key: &'static str) -> Damage {
+    let damage = Box::new(move |checkpoint: &mut Checkpoint| {
+        assert!(checkpoint.metadata.values.remove(key).is_some(), "{key}");
+    });
+    Damage { files, damage, kind: ErrorKind::MalformedModel, place: key, words: "missing" }
+}
+
+fn tensor(
+    files: &'static [&'static str],
+    name: &'static str,
+    change: impl Fn(&mut TensorInfo) + 'static,
+    words: &'static str,
+) -> Damage {
+    let damage = Box::new(move |checkpoint: &mut Checkpoint| {
+        change(checkpoint.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap());
+    });
+    Damage { files, damage, kind: ErrorKind::MalformedModel, place: name, words }
+}
+
+fn integer(integer: i128) -> Value {
+    Value::Integer(integer)
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.into())
+}
+
+fn damages() -> Vec<Damage> {
+    use ErrorKind::{MalformedGguf, MalformedModel, UnsupportedFormat};
+    vec![
+        set(GGUF, "llama.attention.head_count", integer(0), MalformedModel, "0 is not between 1 and 1024"),
+        set(GGUF, "llama.attention.head_count", integer(-4), MalformedGguf, "non-negative"),
+        set(GGUF, "llama.attention.head_count", text("4"), MalformedGguf, "a text is there"),
+        set(GGUF, "llama.attention.head_count", Value::Integers(vec![4, 4]), MalformedGguf, "an array is there"),
+        set(GGUF, "llama.attention.head_count_kv", integer(0), MalformedModel, "0 is not between"),
+        set(GGUF, "llama.attention.head_count_kv", integer(8), MalformedModel, "4 heads cannot share 8 key heads"),
+        set(GGUF, "llama.attention.head_count_kv", integer(3), MalformedModel, "evenly"),
+        set(GGUF, "llama.block_count", integer(0), MalformedModel, "0 is not between"),
+        set(GGUF, "llama.block_count", integer(1 << 31), MalformedModel, "between 1 and 1024"),
+        set(GGUF, "llama.block_count", integer(1 << 64), MalformedGguf, "non-negative integer"),
+        set(GGUF, "llama.embedding_length", integer(1 << 40), MalformedModel, "between"),
+        set(GGUF, "llama.feed_forward_length", integer(0), MalformedModel, "between"),
+        set(GGUF, "llama.context_length", integer(0), MalformedModel, "between"),
+        set(GGUF, "llama.attention.key_length", integer(15), MalformedModel, "15 elements cannot be rotated in pairs"),
+        set(GGUF, "llama.attention.value_length", integer(32), UnsupportedFormat, "values of 32 elements"),
+        set(GGUF, "llama.rope.dimension_count", integer(7), MalformedModel, "7 rotary dimensions"),
+        set(GGUF, "llama.rope.dimension_count", integer(64), MalformedModel, "64 rotary dimensions in heads of 16"),
+        set(GGUF, "llama.rope.freq_base", Value::Number(0.0), MalformedModel, "between"),
+        set(GGUF, "llama.rope.freq_base", Value::Number(f64::NAN), MalformedModel, "NaN is not between"),
+        set(GGUF, "llama.rope.scaling.type", text("yarn"), UnsupportedFormat, "\"yarn\" is not supported"),
+        set(GGUF, "llama.attention.layer_norm_rms_epsilon", Value::Number(-1.0), MalformedModel, "between 0 and 1"),
+        set(GGUF, "llama.expert_count", integer(8), UnsupportedFormat, "8 is not supported"),
+        set(GGUF, "llama.attention.sliding_window", integer(4096), UnsupportedFormat, "4096 is not supported"),
+        without(GGUF, "llama.block_count"),
+        without(GGUF, "llama.attention.layer_norm_rms_epsilon"),
+        set(HUB, "num_attention_heads", integer(0), MalformedModel, "0 is not between"),
+        set(HUB, "num_key_value_heads", integer(8), MalformedModel, "evenly"),
+        set(HUB, "num_hidden_layers", integer(1025), MalformedModel, "1025 is not between 1 and 1024"),
+        set(HUB, "vocab_size", integer(0), MalformedModel, "0 is not between"),
+        set(HUB, "rms_norm_eps", text("1e-5"), MalformedModel, "a text is there"),
+        set(HUB, "attention_bias", Value::Bool(true), UnsupportedFormat, "true is not supported"),
+        set(HUB, "mlp_bias", Value::Bool(true), UnsupportedFormat, "true is not supported"),
+        set(HUB, "hidden_act", text("gelu"), UnsupportedFormat, "gelu is not supported"),
+        set(HUB, "partial_rotary_factor", Value::Number(0.5), UnsupportedFormat, "0.5 is not supported"),
+        set(HUB, "quantization_config.quant_method", text("gptq"), UnsupportedFormat, "gptq is not supported"),
+        set(HUB, "rope_scaling.rope_type", text("longrope"), UnsupportedFormat, "\"longrope\""),
+        set(HUB, "rope_scaling.high_freq_factor", Value::Number(1.0), MalformedModel, "not more than the low factor"),
+        set(HUB, "rope_scaling.factor", Value::Number(0.0), MalformedModel, "between"),
+        without(HUB, "rope_scaling.original_max_position_embeddings"),
+        without(HUB, "num_hidden_layers"),
+        set(QWEN3, "use_sliding_window", Value::Bool(true), UnsupportedFormat, "true is not supported"),
+        set(
+            QWEN3,
+            "layer_types",
+            Value::Texts(vec!["full_attention".into(), "sliding_attention".into()]),
+            UnsupportedFormat,
+            "sliding_attention is not supported",
+        ),
+        tensor(GGUF, "blk.1.attn_q.weight", |tensor| tensor.name = "blk.9.attn_q.weight".into(), "[64, 64]"),
+        tensor(GGUF, "blk.0.ffn_down.weight", |tensor| tensor.shape = vec![160, 64], "[160, 64] where [64, 160]"),
+        tensor(GGUF, "blk.0.attn_norm.weight", |tensor| tensor.shape = vec![1, 64], "[1, 64] where [64]"),
+        tensor(GGUF, "blk.0.attn_k.weight", |tensor| tensor.size_bytes -= 18, "1134 bytes where 1152 are needed"),
+        tensor(GGUF, "token_embd.weight", |tensor| tensor.name = "embedding".into(), "missing"),
+        tensor(GGUF, "token_embd.weight", |tensor| tensor.shape = vec![0, 64], "shape [0, 64]"),
+        tensor(HUB, "lm_head.weight", |tensor| tensor.name = "head".into(), "missing"),
+        tensor(HUB, "model.norm.weight", |tensor| tensor.shape = vec![], "[] where [64]"),
+        Damage {
+            files: GGUF,
+            damage: Box::new(|checkpoint| checkpoint.metadata.architecture = "mamba".into()),
+            kind: UnsupportedFormat,
+            place: "",
+            words: "\"mamba\" is not supported; supported are llama, qwen3",
+        },
+        Damage {
+            files: GGUF,
+            damage: Box::new(|checkpoint| checkpoint.metadata.small_tensors.values_mut().for_each(|f| f[3] = 0.0)),
+            kind: MalformedModel,
+            place: "rope_freqs.weight",
+            words: "0 is no factor",
+        },
+        Damage {
+            files: GGUF,
+            damage: Box::new(|checkpoint| checkpoint.metadata.small_tensors.values_mut().for_each(|f| f.truncate(3))),
+            kind: MalformedModel,
+            place: "rope_freqs.weight",
+            words: "3 factors for 8 pairs",
+        },
+        Damage {
+            files: HUB,
+            damage: Box::new(|checkpoint| {
+                let name = "model.layers.1.self_attn.q_proj.bias".to_owned();
+                let bias = TensorInfo { name, ..checkpoint.tensors[0].clone() };
+                checkpoint.tensors.push(bias);
+            }),
+            kind: UnsupportedFormat,
+            place: "model.layers.1.self_attn.q_proj.bias",
+            words: "biases are not supported",
+        },
+        Damage {
+            files: HUB,
+            damage: Box::new(|checkpoint| {
+                // 172 rows and columns inside the feed-forward block are no multiple of eight.
+                checkpoint.metadata.values.insert("intermediate_size".into(), integer(172));
+                for tensor in checkpoint.tensors.iter_mut().filter(|tensor| tensor.name.contains(".mlp.")) {
+                    tensor.shape.iter_mut().filter(|len| **len == 160).for_each(|len| *len = 172);
+                    tensor.size_bytes = tensor.size_bytes / 160 * 172;
+                }
+            }),
+            kind: UnsupportedFormat,
+            place: "model.layers.0.mlp.down_proj.weight",
+            words: "rows of 172 weights are no multiple of 8",
+        },
+    ]
+}
+
+/// What is wrong about an error, if something is.
+fn amiss(error: Option<Error>, kind: ErrorKind, place: &str, words: &str) -> Option<String> {
+    match error {
+        None => Some("no error".into()),
+        Some(error) if error.kind() != kind || error.place() != place || !error.message().contains(words) => {
+            Some(format!("{:?} {error}", error.kind()))
+        }
+        Some(_) => None,
+    }
+}
+
+#[test]
+fn damaged_models_are_refused_by_name() {
+    let mut failures = vec![];
+    for Damage { files, damage, kind, place, words } in damages() {
+        let mut checkpoint = open(files);
+        assert!(plan(&checkpoint).is_ok(), "{files:?}: whole");
+        damage(&mut checkpoint);
+        if let Some(found) = amiss(plan(&checkpoint).err(), kind, place, words) {
+            failures.push(format!("{kind:?} {place}: ..{words}.. is needed, found: {found}"));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn tensors_that_nobody_uses_are_no_matter() {
+    let mut checkpoint = open(HUB);
+    let extra = TensorInfo { name: "vision_tower.weight".into(), ..checkpoint.tensors[0].clone() };
+    checkpoint.tensors.push(extra);
+    assert!(plan(&checkpoint).is_ok());
+}
+
+/// Weights as they arrive.
+#[derive(Default)]
+struct Pieces(Vec<(WeightId, usize, usize)>);
+
+impl WeightSink for Pieces {
+    fn rows(&mut self, weight: WeightId, first_row: usize, bytes: &[u8]) -> Result<()> {
+        self.0.push((weight, first_row, bytes.len()));
+        Ok(())
+    }
+}
+
+#[test]
+fn weights_arrive_whole_in_file_order_and_progress_adds_up() {
+    for files in [HUB, GGUF, QWEN3] {
+        let checkpoint = open(files);
+        let plan = plan(&checkpoint).unwrap();
+        let mut pieces = Pieces::default();
+        let mut seen = vec![];
+        let mut progress = |done, total| {
+            seen.push((done, total));
+            Ok(())
+        };
+        pollster::block_on(read_weights(&checkpoint, &plan, &mut pieces, &mut progress)).unwrap();
+        assert_eq!(seen.first(), Some(&(0, plan.weight_bytes())), "{files:?}");
+        assert_eq!(seen.last(), Some(&(plan.weight_bytes(), plan.weight_bytes())), "{files:?}");
+
+        let mut rows = vec![0; plan.graph.weights.len()];
+        for (weight, first_row, len) in &pieces.0 {
+            let declared = &plan.graph.weights[weight.0];
+            if declared.kind == WeightKind::Vector {
+                assert_eq!(plan.formats[weight.0], FormatId::F32);
+            }
+            let row_bytes = plan.formats[weight.0].row_bytes(declared.cols).unwrap();
+            assert_eq!((*first_row, len % row_bytes), (rows[weight.0], 0), "{}", declared.name);
+            rows[weight.0] += len / row_bytes;
+        }
+        let declared: Vec<usize> = plan.graph.weights.iter().map(|weight| weight.rows).collect();
+        assert_eq!(rows, declared, "{files:?}");
+    }
+}
+
+#[test]
+fn progress_can_end_the_reading() {
+    let checkpoint = open(GGUF);
+    let plan = plan(&checkpoint).unwrap();
+    let mut pieces = Pieces::default();
+    let mut progress = |done, _| match done {
+        0 => Ok(()),
+        _ => Err(Error::new(ErrorKind::Aborted, "enough")),
+    };
+    let error = pollster::block_on(read_weights(&checkpoint, &plan, &mut pieces, &mut progress)).unwrap_err();
+    assert_eq!((error.kind(), pieces.0.len()), (ErrorKind::Aborted, 1));
+}
+
+#[test]
+fn a_short_read_names_the_tensor() {
+    let mut checkpoint = open(GGUF);
+    let plan = plan(&checkpoint).unwrap();
+    checkpoint.files = vec![common::source("tests/data/models/llama3/config.json")];
+    let mut pieces = Pieces::default();
+    let error = pollster::block_on(read_weights(&checkpoint, &plan, &mut pieces, &mut |_, _| Ok(()))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SizeMismatch);
+    assert!(error.place().starts_with("output.weight"), "{error}");
+}

@@ -1,0 +1,155 @@
+//! `cargo xtask bench`: decoding and prefill, measured native and in a headless browser, as one table.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::wasm::Effort;
+use crate::{browser, paths, pkg, process, serve};
+
+/// The model measured where none is named: the one that comes with the project.
+const EMBEDDED_MODEL: &str = "www/models/tiny-assistant/tiny-assistant-q8_0.gguf";
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Model file or folder (without it: the one that comes with the project)
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Measure in a headless Chromium too
+    #[arg(long)]
+    browser: bool,
+    /// Print JSON: a list of what each edge reported, each with its `edge`
+    #[arg(long)]
+    json: bool,
+}
+
+/// The table's columns: heading, and where in a report the figure stands.
+const COLUMNS: &[(&str, &str)] = &[
+    ("edge", "/edge"),
+    ("device", "/device"),
+    ("model", "/model"),
+    ("bytes/token", "/bytesPerToken"),
+    ("prefill tok/s", "/prefill/tokensPerSecond"),
+    ("decode tok/s", "/decode/tokensPerSecond"),
+    ("dispatches/token", "/decodeCounters/dispatches"),
+    ("submits/token", "/decodeCounters/submits"),
+    ("objects/token", "/decodeCounters/objects"),
+];
+
+pub(crate) fn main(options: &Options) -> Result<()> {
+    let model = options.model.clone().unwrap_or_else(|| paths::at(EMBEDDED_MODEL));
+    if !model.exists() {
+        bail!("no model at {}", model.display());
+    }
+    let mut reports = vec![native(&model)?];
+    if options.browser {
+        reports.push(in_browser(&model)?);
+    }
+    if options.json {
+        println!("{:#}", Value::Array(reports));
+    } else {
+        print!("{}", table(&reports));
+    }
+    Ok(())
+}
+
+/// What `headwater bench --json` reports.
+fn native(model: &Path) -> Result<Value> {
+    process::run(Command::new("cargo").current_dir(paths::root()).args([
+        "build",
+        "--release",
+        "--quiet",
+        "--bin",
+        "headwater",
+    ]))?;
+    let mut headwater = Command::new(paths::at("target/release/headwater"));
+    let report = read(&process::output(headwater.args(["bench", "--json"]).arg(model).envs(browser::graphics()?))?)?;
+    let device = report["backend"]["device"].clone();
+    Ok(labelled("native", device, report))
+}
+
+/// What the package's own benchmark reports in a page; the browser knows more about the device than the engine does.
+fn in_browser(model: &Path) -> Result<Value> {
+    pkg::build(Effort::Full)?;
+    let chromium = browser::ensure()?;
+    let address = serve::start(0, serve::test_mounts())?;
+    let mut outcome = read(&process::output(
+        Command::new("node")
+            .current_dir(paths::root())
+            .arg("tests/browser/bench.mjs")
+            .arg(model)
+            .env("HEADWATER_CHROMIUM", chromium)
+            .env("HEADWATER_URL", format!("http://{address}/")),
+    )?)?;
+    let report = outcome["report"].take();
+    Ok(labelled("browser", outcome["device"].take(), report))
+}
+
+fn read(report: &str) -> Result<Value> {
+    let value: Value =
+        serde_json::from_str(report).with_context(|| format!("the benchmark did not print JSON: {report}"))?;
+    if !value.is_object() {
+        bail!("the benchmark did not print a JSON object: {report}");
+    }
+    Ok(value)
+}
+
+/// A report with the names of its edge and device added.
+fn labelled(edge: &str, device: Value, mut report: Value) -> Value {
+    report["edge"] = json!(edge);
+    report["device"] = device;
+    report
+}
+
+/// Columns as wide as their widest word; a figure that was not reported is a dash.
+fn table(reports: &[Value]) -> String {
+    let mut rows: Vec<Vec<String>> = vec![COLUMNS.iter().map(|(heading, _)| (*heading).to_owned()).collect()];
+    rows.extend(reports.iter().map(|report| COLUMNS.iter().map(|(_, place)| cell(report.pointer(place))).collect()));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn cell(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => match number.as_f64() {
+            Some(figure) if figure.fract() != 0.0 => format!("{figure:.3}"),
+            _ => number.to_string(),
+        },
+        Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_lines_up_and_shows_what_is_missing() {
+        let report = json!({ "decode": { "tokensPerSecond": 12.34567 }, "decodeCounters": { "dispatches": 40 } });
+        let text = table(&[labelled("native", json!("a device"), report)]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0].find("device"), lines[1].find("a device"));
+        assert_eq!(lines[0].find("decode tok/s"), lines[1].find("12.346"));
+        assert_eq!(lines[0].find("dispatches/token"), lines[1].find("40"));
+        assert_eq!(lines[0].find("bytes/token").and_then(|at| lines[1].get(at..=at)), Some("-"));
+    }
+
+    #[test]
+    fn words_that_are_not_a_report_are_an_error() {
+        assert!(read("panicked").unwrap_err().to_string().contains("panicked"));
+        assert!(read("[]").is_err());
+    }
+}
