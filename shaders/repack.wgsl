@@ -24,9 +24,9 @@ fn raw_word(at: u32) -> u32 {                                          // 4 byte
 fn regrouped(at: u32, word: u32) -> u32 {                              // word `word` of the nibbles from `at` on
     let words = params.nibble_span / 4u;                               // of a run; half of them are low nibbles
     let group = word % words;
-    let from = at + (word - group + group % (words / 2u) * 2u) * 4u;
+    let start = at + (word - group + group % (words / 2u) * 2u) * 4u;
     let shift = group / (words / 2u) * 4u;
-    return ((raw_word(from) >> shift) & 0x0f0f0f0fu) | (((raw_word(from + 4u) >> shift) & 0x0f0f0f0fu) << 4u);
+    return ((raw_word(start) >> shift) & 0x0f0f0f0fu) | (((raw_word(start + 4u) >> shift) & 0x0f0f0f0fu) << 4u);
 }
 
 fn rest(to: u32, at: u32, count: u32) {                                // `count` bytes from `at` to byte `to` of plane 1

@@ -1,5 +1,7 @@
 //! Models made of seeded noise, in any shape and format: for sizes that no fixture has.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
