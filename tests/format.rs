@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use headwater::error::ErrorKind;
 use headwater::format::{Checkpoint, Dialect, Metadata, TensorInfo, Value};
-use headwater::quant::{FORMATS, FormatId};
+use headwater::quant::FormatId;
 use headwater::source::{MemorySource, Source};
 use sha2::{Digest, Sha256};
 
