@@ -132,7 +132,7 @@ fn compare<B: Backend + WeightSink>(
         for (c, expected) in row.iter().enumerate() {
             let found = logits[c * COLS + r];
             let error = (found - expected).abs() / largest;
-            if !(error <= tolerance) {
+            if error.is_nan() || error > tolerance {
                 return Err(format!("{format:?}: row {r}, weight {c}: {found} where {expected} is right"));
             }
             worst = worst.max(error);
