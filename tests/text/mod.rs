@@ -1,4 +1,5 @@
 //! What the tests of tokenizers and templates share: the fixtures, and a report of all failures at once.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by failing")]
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::collections::BTreeMap;
