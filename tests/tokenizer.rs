@@ -462,7 +462,7 @@ fn what_a_vocabulary_lacks_and_what_a_pattern_cannot_do_are_errors() {
     let doubling = r#"{"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaaa"}"#;
     let file = format!(
         r#"{{"normalizer": {{"type": "Sequence", "normalizers": [{}]}}, "model": {{"type": "BPE", "vocab": {{"a": 0}}, "merges": []}}}}"#,
-        vec![doubling; 10].join(",")
+        [doubling; 10].join(",")
     );
     let error = load(&file).unwrap().encode(&"a".repeat(1000), false, true).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);

@@ -1,12 +1,13 @@
 //! What several integration tests share: fixtures, goldens, error measures, and the table of models that every
 //! backend is held to.
 
-#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod check;
 mod goldens;
 
-pub use check::{Report, check_chunks, check_greedy, check_logits, check_replies, pages_for};
+pub use check::{Report, Sequence, check_chunks, check_greedy, check_logits, check_replies, pages_for};
 pub use goldens::{Goldens, Prompt, Reply};
 
 use std::path::{Path, PathBuf};
@@ -71,6 +72,41 @@ pub const CASES: &[Case] = &[
         name: "qwen3-Q4_0.gguf",
         files: &["tests/data/gguf/qwen3-Q4_0.gguf"],
         goldens: "tests/data/gguf/qwen3-Q4_0",
+    },
+    Case {
+        name: "llama3-Q5_0.gguf",
+        files: &["tests/data/gguf/llama3-Q5_0.gguf"],
+        goldens: "tests/data/gguf/llama3-Q5_0",
+    },
+    Case {
+        name: "kq-llama-Q2_K.gguf",
+        files: &["tests/data/gguf/kq-llama-Q2_K.gguf"],
+        goldens: "tests/data/gguf/kq-llama-Q2_K",
+    },
+    Case {
+        name: "kq-llama-Q3_K_M.gguf",
+        files: &["tests/data/gguf/kq-llama-Q3_K_M.gguf"],
+        goldens: "tests/data/gguf/kq-llama-Q3_K_M",
+    },
+    Case {
+        name: "kq-llama-Q4_K_M.gguf",
+        files: &["tests/data/gguf/kq-llama-Q4_K_M.gguf"],
+        goldens: "tests/data/gguf/kq-llama-Q4_K_M",
+    },
+    Case {
+        name: "kq-llama-Q5_K_M.gguf",
+        files: &["tests/data/gguf/kq-llama-Q5_K_M.gguf"],
+        goldens: "tests/data/gguf/kq-llama-Q5_K_M",
+    },
+    Case {
+        name: "kq-llama-Q6_K.gguf",
+        files: &["tests/data/gguf/kq-llama-Q6_K.gguf"],
+        goldens: "tests/data/gguf/kq-llama-Q6_K",
+    },
+    Case {
+        name: "kq-llama-IQ4_XS.gguf",
+        files: &["tests/data/gguf/kq-llama-IQ4_XS.gguf"],
+        goldens: "tests/data/gguf/kq-llama-IQ4_XS",
     },
 ];
 

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::wasm::Effort;
-use crate::{browser, npm, paths, pkg, process, serve, wasm};
+use crate::{browser, npm, paths, pkg, process, serve, toolchain, wasm};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -101,12 +101,23 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// The active toolchain's rustfmt or clippy; where it came without, that of the compiler that builds for the web.
+fn component(verb: &str) -> Result<Command> {
+    if process::ask(&mut cargo(&[verb, "--version"])).is_some() {
+        return Ok(cargo(&[verb]));
+    }
+    println!("the active toolchain has no `cargo {verb}`; taking that of the compiler for the web");
+    let mut command = toolchain::ensure()?.cargo();
+    command.current_dir(paths::root()).arg(verb);
+    Ok(command)
+}
+
 fn format() -> Result<()> {
-    process::run(&mut cargo(&["fmt", "--all", "--check"]))
+    process::run(component("fmt")?.args(["--all", "--check"]))
 }
 
 fn clippy() -> Result<()> {
-    process::run(&mut cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    process::run(component("clippy")?.args(["--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
 }
 
 fn rust() -> Result<()> {
