@@ -1,4 +1,5 @@
 //! Chat templates: every golden conversation, letter for letter and id for id; no control token from user text; limits.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by failing")]
 
 mod text;
 
@@ -400,10 +401,10 @@ fn hostile_templates_get_typed_errors() {
         match render_text(source, &[Message::new("user", "Hi")]) {
             Ok(text) => wrong.push(format!("{name}: renders {} bytes", text.len())),
             Err(error) if error.kind() != *kind => {
-                wrong.push(format!("{name}: {:?} instead of {kind:?}: {error}", error.kind()))
+                wrong.push(format!("{name}: {:?} instead of {kind:?}: {error}", error.kind()));
             }
             Err(error) if !error.to_string().contains("chat_template.jinja") => {
-                wrong.push(format!("{name}: no place: {error}"))
+                wrong.push(format!("{name}: no place: {error}"));
             }
             Err(_) => {}
         }

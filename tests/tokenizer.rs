@@ -1,6 +1,7 @@
 //! Every golden record of the tokenizer fixtures, for every style of `tokenizer.json`, and of the GGUF vocabularies.
 //!
 //! Records with a pair of texts are left out: the library encodes one text at a time (pairs belong to rerankers).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by failing")]
 
 mod text;
 
@@ -35,7 +36,8 @@ fn every_golden_record_is_met() {
                 }
             };
             if let Some(text) = record["text"].as_str() {
-                let all = MarkedText::new(text.to_owned(), vec![0..text.len()]);
+                let whole = 0..text.len();
+                let all = MarkedText::new(text.to_owned(), Vec::from([whole]));
                 check("ids", tokenizer.encode(text, false, true).unwrap().into(), &record["ids"]);
                 check("ids of marked text", tokenizer.encode_marked(&all, false).unwrap().into(), &record["ids"]);
                 check("ids_special", tokenizer.encode(text, true, true).unwrap().into(), &record["ids_special"]);
@@ -422,7 +424,7 @@ fn hostile_files_get_typed_errors() {
         match load(text) {
             Ok(_) => wrong.push(format!("{name}: loads")),
             Err(error) if error.kind() != *kind => {
-                wrong.push(format!("{name}: {:?} instead of {kind:?}: {error}", error.kind()))
+                wrong.push(format!("{name}: {:?} instead of {kind:?}: {error}", error.kind()));
             }
             Err(error)
                 if !error.to_string().starts_with("tokenizer.json")
@@ -628,7 +630,7 @@ fn damaged_vocabularies_of_gguf_files_get_typed_errors() {
         match Tokenizer::from_metadata(&metadata) {
             Ok(_) => wrong.push(format!("{name}: loads")),
             Err(error) if error.kind() != *kind => {
-                wrong.push(format!("{name}: {:?} instead of {kind:?}: {error}", error.kind()))
+                wrong.push(format!("{name}: {:?} instead of {kind:?}: {error}", error.kind()));
             }
             Err(_) => {}
         }

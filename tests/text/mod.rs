@@ -1,4 +1,5 @@
 //! What the tests of tokenizers and templates share: the fixtures, and a report of all failures at once.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by failing")]
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use headwater::tokenizer::Tokenizer;
 use serde_json::Value;
 
 /// All styles of tokenizer.
-pub const STYLES: [&str; 12] = [
+pub(crate) const STYLES: [&str; 12] = [
     "bert",
     "deepseek",
     "gemma",
@@ -26,12 +27,12 @@ pub const STYLES: [&str; 12] = [
 ];
 
 /// A path under `tests/data`.
-pub fn data(path: &str) -> PathBuf {
+pub(crate) fn data(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path)
 }
 
 /// A style's files as metadata of a hub folder.
-pub fn hub_metadata(style: &str) -> Metadata {
+pub(crate) fn hub_metadata(style: &str) -> Metadata {
     let mut companions = BTreeMap::new();
     for file in ["tokenizer.json", "tokenizer_config.json"] {
         let text = std::fs::read_to_string(data(&format!("tokenizers/{style}/{file}"))).unwrap();
@@ -47,12 +48,12 @@ pub fn hub_metadata(style: &str) -> Metadata {
 }
 
 /// A style's tokenizer.
-pub fn tokenizer(style: &str) -> Tokenizer {
+pub(crate) fn tokenizer(style: &str) -> Tokenizer {
     Tokenizer::from_metadata(&hub_metadata(style)).unwrap_or_else(|error| panic!("{style}: {error}"))
 }
 
 /// The text of a gzipped file under `tests/data`.
-pub fn unzip(path: &str) -> String {
+pub(crate) fn unzip(path: &str) -> String {
     let file = std::fs::File::open(data(path)).unwrap();
     let mut text = String::new();
     flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap();
@@ -60,18 +61,18 @@ pub fn unzip(path: &str) -> String {
 }
 
 /// A style's golden records.
-pub fn goldens(style: &str) -> Vec<Value> {
+pub(crate) fn goldens(style: &str) -> Vec<Value> {
     let text = unzip(&format!("tokenizers/{style}/goldens.jsonl.gz"));
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// An array of ids.
-pub fn ids(value: &Value) -> Vec<u32> {
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
 /// Fails with every failure; and when fewer than `at_least` were tried.
-pub fn report(what: &str, n: usize, at_least: usize, wrong: &[String]) {
+pub(crate) fn report(what: &str, n: usize, at_least: usize, wrong: &[String]) {
     assert!(n >= at_least, "only {n} {what} were tried");
     assert!(wrong.is_empty(), "{} of {n} {what} are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
