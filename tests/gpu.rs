@@ -119,7 +119,7 @@ fn greedy(backend: &dyn Backend, sampler: &SamplerSettings, prompt: &[u32], chai
 fn shapes() -> Vec<Shape> {
     let mut shapes = vec![];
     for (format, _) in FORMATS {
-        shapes.push(Shape { format: *format, ..Shape::default() });
+        shapes.push(Shape::of(*format));
     }
     let q8_0 = headwater::quant::FormatId::Q8_0;
     let q4_0 = headwater::quant::FormatId::Q4_0;
@@ -224,7 +224,7 @@ fn every_fusion_changes_nothing() {
 #[test]
 fn matrices_larger_than_a_binding_are_split() {
     for (format, _) in FORMATS {
-        let shape = Shape { format: *format, vocab: 3000, ..Shape::default() };
+        let shape = Shape { vocab: 3000, ..Shape::of(*format) };
         let ids = tokens(33, shape.vocab);
         let expected = logits(&*cpu(&shape), &ids, 33);
         // Keys and values of a layer are the largest thing that is not split: 16 pages of 2 x 32 x 32 half floats.

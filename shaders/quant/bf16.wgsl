@@ -1,8 +1,5 @@
-// Plane 0: the weights, row after row, two to a word; each is the upper half of a float32. Plane 1 is not used.
+// Plane 0: the weights, row after row, two to a word; each is the upper half of a float32.
 @group(0) @binding(0) var<storage, read> plane0: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> plane1: array<u32>;
-
-struct Weights8 { lo: vec4<f32>, hi: vec4<f32> }
 
 fn bf16_pair(w: u32) -> vec2<f32> {
     return vec2(bitcast<f32>(w << 16u), bitcast<f32>(w & 0xffff0000u));

@@ -1,8 +1,5 @@
-// Plane 0: the weights, row after row, two to a word. Plane 1 is not used.
+// Plane 0: the weights, row after row, two to a word.
 @group(0) @binding(0) var<storage, read> plane0: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> plane1: array<u32>;
-
-struct Weights8 { lo: vec4<f32>, hi: vec4<f32> }
 
 fn weights8(row: u32, group: u32) -> Weights8 {
     let w = plane0[row * (params.cols / 8u) + group];

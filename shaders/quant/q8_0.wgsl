@@ -1,18 +1,11 @@
-// Plane 0: signed bytes, four to a word, row after row. Plane 1: the f16 scale of each 32 weights, two to a word.
+// Plane 0: signed bytes, four to a word. Plane 1: d of each 32 weights, a half float.
 @group(0) @binding(0) var<storage, read> plane0: array<vec2<u32>>;
 @group(0) @binding(1) var<storage, read> plane1: array<u32>;
-
-struct Weights8 { lo: vec4<f32>, hi: vec4<f32> }
-
-fn q8_0_bytes(w: u32) -> vec4<f32> {
-    return vec4<f32>(unpack4xI8(w));
-}
 
 fn weights8(row: u32, group: u32) -> Weights8 {
     let at = row * (params.cols / 8u) + group;
     let block = at / 4u;
-    let scales = unpack2x16float(plane1[block / 2u]);
-    let scale = select(scales.x, scales.y, (block & 1u) == 1u);
+    let d = half_of(plane1[block / 2u], block);
     let w = plane0[at];
-    return Weights8(scale * q8_0_bytes(w.x), scale * q8_0_bytes(w.y));
+    return Weights8(d * vec4<f32>(unpack4xI8(w.x)), d * vec4<f32>(unpack4xI8(w.y)));
 }

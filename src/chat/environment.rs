@@ -67,15 +67,15 @@ pub(super) struct Limited {
 }
 
 impl Limited {
-    pub fn new(limit: usize) -> Limited {
+    pub(super) fn new(limit: usize) -> Limited {
         Limited { bytes: Vec::new(), limit, over: false }
     }
 
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.over
     }
 
-    pub fn into_text(self) -> Option<String> {
+    pub(super) fn into_text(self) -> Option<String> {
         String::from_utf8(self.bytes).ok()
     }
 }

@@ -20,7 +20,8 @@ fn parts(source: &str) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     let mut rest = source;
     while !rest.is_empty() {
-        let open = ["{{", "{%", "{#"].iter().filter_map(|open| rest.find(open)).min().unwrap_or(rest.len());
+        let mut pairs = rest.bytes().zip(rest.bytes().skip(1));
+        let open = pairs.position(|pair| matches!(pair, (b'{', b'{' | b'%' | b'#'))).unwrap_or(rest.len());
         let (text, tag) = rest.split_at_checked(open).unwrap_or((rest, ""));
         if !text.is_empty() {
             parts.push(Part::Other(text));
@@ -95,7 +96,7 @@ pub(super) fn check(source: &str) -> Result<()> {
                 return Err(Error::new(ErrorKind::TemplateError, message));
             }
             "if" | "for" | "macro" | "call" | "filter" | "block" | "with" | "autoescape" | "generation" => {
-                blocks.push(1)
+                blocks.push(1);
             }
             // `set` with an assignment opens nothing; without one it does.
             "set" if !tag.contains('=') => blocks.push(1),
@@ -118,7 +119,7 @@ pub(super) fn check(source: &str) -> Result<()> {
     Ok(())
 }
 
-/// An upper bound for the depth of the tree of one tag's expression.
+/// An upper bound for the depth of the tree of one tag's expression; counting stops past [`MAX_DEPTH`].
 fn expression_depth(tag: &str) -> usize {
     // One counter for each open bracket: operators in a row, and postfixes (`.x`, `[x]`, `(x)`) in a row.
     let mut levels: Vec<(usize, usize)> = vec![(0, 0)];
@@ -165,6 +166,9 @@ fn expression_depth(tag: &str) -> usize {
         }
         let depth: usize = levels.iter().map(|(operators, postfixes)| operators.saturating_add(*postfixes)).sum();
         deepest = deepest.max(depth);
+        if deepest > MAX_DEPTH {
+            break;
+        }
     }
     deepest
 }

@@ -8,17 +8,7 @@ use super::shader::repack_source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::WeightId;
 use crate::kernel::{ShardRows, Use, word};
-use crate::quant::FormatId;
-
-/// Bytes that one block takes in each plane. Together never more than the block itself.
-fn plane_bytes(format: FormatId) -> [usize; 2] {
-    match format {
-        FormatId::F32 => [4, 0],
-        FormatId::F16 | FormatId::Bf16 => [2, 0],
-        FormatId::Q8_0 => [32, 2],
-        FormatId::Q4_0 => [16, 2],
-    }
-}
+use crate::quant::{Format, FormatId};
 
 /// Rows of a shard are a multiple of this, so that no two shards share a word of any plane.
 const SHARD_ROWS: usize = 8;
@@ -40,7 +30,7 @@ pub(super) struct Matrices {
     planes: Vec<Planes>,
     /// For each weight its matrix and its part in it.
     homes: BTreeMap<WeightId, (usize, usize)>,
-    repackers: BTreeMap<FormatId, wgpu::ComputePipeline>,
+    repacker: wgpu::ComputePipeline,
     repack_layout: wgpu::BindGroupLayout,
     repack_params: wgpu::Buffer,
     staging: wgpu::Buffer,
@@ -56,11 +46,14 @@ impl Matrices {
         let mut planes = vec![];
         let mut size_bytes = 0u64;
         let mut widest_row = 0usize;
+        let mut tables = BTreeMap::new();
         for matrix in matrices {
             let label = format!("matrix {}", planes.len());
-            let blocks = matrix.cols / matrix.format.format().block_weights;
-            let row_bytes = plane_bytes(matrix.format).map(|bytes| (blocks * bytes) as u64);
-            widest_row = widest_row.max(blocks * matrix.format.format().block_bytes);
+            let format = matrix.format.format();
+            let blocks = matrix.cols / format.block_weights;
+            let row_bytes = format.plane_bytes().map(|bytes| (blocks * bytes) as u64);
+            widest_row = widest_row.max(blocks * format.block_bytes);
+            let table = tables.entry(matrix.format).or_insert_with(|| table(device, format));
             let mut shards = vec![];
             for rows in shard_rows(matrix.rows, row_bytes[0], limit)? {
                 let wanted = row_bytes.map(|bytes| bytes * rows.rows as u64);
@@ -68,7 +61,9 @@ impl Matrices {
                     .guarded(wanted[0] + wanted[1], || Ok(wanted.map(|bytes| device.storage(&label, bytes))))
                     .await?;
                 size_bytes += buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
-                let group = device.bind(&label, layout, &[whole(&buffers[0]), whole(&buffers[1])]);
+                // Formats without a table do not look at binding 2.
+                let table = table.as_ref().unwrap_or(&buffers[0]);
+                let group = device.bind(&label, layout, &[&buffers[0], &buffers[1], table].map(whole));
                 shards.push(Shard { rows, planes: buffers, group });
             }
             for (part, home) in matrix.parts.iter().enumerate() {
@@ -77,22 +72,16 @@ impl Matrices {
             planes.push(Planes { matrix, shards });
         }
         let repack_layout = device.layout(&[Use::Uniform, Use::Read, Use::Write, Use::Write]);
-        let mut repackers = BTreeMap::new();
-        for format in planes.iter().map(|planes| planes.matrix.format) {
-            repackers.entry(format).or_insert_with(|| {
-                let label = format!("repack {}", format.format().name);
-                device.pipeline(&label, repack_source(format), &[Some(&repack_layout)], &[])
-            });
-        }
+        let repacker = device.pipeline("repack", repack_source(), &[Some(&repack_layout)], &[]);
         use wgpu::BufferUsages as U;
         let staging_bytes = (8u64 << 20).max(widest_row as u64).next_multiple_of(16);
         Ok(Self {
             device: device.clone(),
             planes,
             homes,
-            repackers,
+            repacker,
             repack_layout,
-            repack_params: device.buffer("repack params", 16, U::UNIFORM | U::COPY_DST),
+            repack_params: device.buffer("repack params", 32, U::UNIFORM | U::COPY_DST),
             staging: device.storage("upload", staging_bytes),
             staging_bytes,
             size_bytes,
@@ -149,12 +138,14 @@ impl Matrices {
 
     fn repack(&self, matrix: &Matrix, shard: &Shard, piece: &[u8], rows: usize, first_row: usize, row_step: usize) {
         let format = matrix.format.format();
-        // Formats of one plane are copied word by word, the others go block by block.
-        let row_items = match plane_bytes(matrix.format) {
-            [bytes, 0] => matrix.cols * bytes / 4,
-            _ => matrix.cols / format.block_weights,
+        // What is all in plane 0 is copied by the word, whatever its blocks are.
+        let (block_bytes, first) = match format.plane_bytes() {
+            [_, 0] => (4, 0..4),
+            _ => (format.block_bytes, format.planes.first.clone()),
         };
-        let params = [row_items, rows, first_row, row_step].map(word);
+        let blocks_per_row = piece.len() / rows / block_bytes;
+        let span = format.planes.nibble_span;
+        let params = [blocks_per_row, rows, first_row, row_step, block_bytes, first.start, first.len(), span].map(word);
         self.device.write(&self.repack_params, 0, bytemuck::cast_slice(&params));
         let whole_words = piece.len() / 4 * 4;
         self.device.write(&self.staging, 0, &piece[..whole_words]);
@@ -168,13 +159,23 @@ impl Matrices {
         let mut encoder = self.device.encoder();
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            pass.set_pipeline(&self.repackers[&matrix.format]);
+            pass.set_pipeline(&self.repacker);
             pass.set_bind_group(0, &group, &[]);
-            let (x, y) = crate::kernel::fold((rows * row_items).div_ceil(64));
+            let (x, y) = crate::kernel::fold((rows * blocks_per_row).div_ceil(64));
             pass.dispatch_workgroups(x, y, 1);
         }
         self.device.submit(encoder);
     }
+}
+
+/// The numbers that all blocks of a format share, where it has such.
+fn table(device: &Device, format: &Format) -> Option<wgpu::Buffer> {
+    let numbers: &[u8] = bytemuck::cast_slice(format.planes.table);
+    (!numbers.is_empty()).then(|| {
+        let buffer = device.storage(format.name, numbers.len() as u64);
+        device.write(&buffer, 0, numbers);
+        buffer
+    })
 }
 
 /// Rows by shards of at most `limit` bytes of the first plane.
@@ -205,12 +206,5 @@ mod tests {
         }
         assert!(shard_rows(1, 4096, 4096).is_err());
         Ok(())
-    }
-
-    #[test]
-    fn planes_are_no_larger_than_blocks() {
-        for (format, description) in crate::quant::FORMATS {
-            assert!(plane_bytes(*format).iter().sum::<usize>() <= description.block_bytes, "{}", description.name);
-        }
     }
 }

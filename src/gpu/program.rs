@@ -42,7 +42,7 @@ impl Pipelines {
         Self {
             device: device.clone(),
             kv,
-            weights_layout: device.layout(&[Use::Read, Use::Read]),
+            weights_layout: device.layout(&[Use::Read; 3]),
             empty: (empty_layout, empty_group),
             layouts: BTreeMap::new(),
             made: BTreeMap::new(),

@@ -20,12 +20,18 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 type Mapped = oneshot::Receiver<std::result::Result<(), wgpu::BufferAsyncError>>;
 
-/// A mapping under way.
+/// A mapping under way; dropping it unmaps the buffer, whether or not anyone waited.
 pub(super) struct Pending {
     buffer: wgpu::Buffer,
     size_bytes: u64,
     mapped: Mapped,
-    submission: wgpu::SubmissionIndex,
+    submission: Option<wgpu::SubmissionIndex>,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.buffer.unmap();
+    }
 }
 
 impl Pending {
@@ -36,13 +42,13 @@ impl Pending {
             // Nobody may be waiting any more.
             let _unheard = sender.send(outcome);
         });
-        Self { buffer: buffer.clone(), size_bytes, mapped, submission }
+        Self { buffer: buffer.clone(), size_bytes, mapped, submission: Some(submission) }
     }
 
     /// Waits, and hands out the words.
-    pub(super) async fn words(self, device: &Device) -> Result<Vec<u32>> {
-        wait(device, self.submission)?;
-        let outcome = self.mapped.await;
+    pub(super) async fn words(mut self, device: &Device) -> Result<Vec<u32>> {
+        wait(device, self.submission.take())?;
+        let outcome = (&mut self.mapped).await;
         device.check()?;
         let lost = |words: String| Error::new(ErrorKind::DeviceLost, words).at("GPU");
         outcome
@@ -53,17 +59,14 @@ impl Pending {
             .buffer
             .get_mapped_range(0..self.size_bytes)
             .map_err(|error| lost("what was read is gone".into()).caused_by(error))?;
-        let words = bytemuck::pod_collect_to_vec(&view[..]);
-        drop(view);
-        self.buffer.unmap();
-        Ok(words)
+        Ok(bytemuck::pod_collect_to_vec(&view[..]))
     }
 }
 
 /// Natively nothing happens unless someone waits; in browsers the event loop does it.
 #[cfg(not(target_arch = "wasm32"))]
-fn wait(device: &Device, submission: wgpu::SubmissionIndex) -> Result<()> {
-    let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
+fn wait(device: &Device, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+    let poll = wgpu::PollType::Wait { submission_index: submission, timeout: Some(PATIENCE) };
     device.raw().poll(poll).map(|_| ()).map_err(|error| {
         let words = format!("the GPU did not answer in {} s", PATIENCE.as_secs());
         Error::new(ErrorKind::GpuTimeout, words).caused_by(error)
@@ -71,7 +74,7 @@ fn wait(device: &Device, submission: wgpu::SubmissionIndex) -> Result<()> {
 }
 
 #[cfg(target_arch = "wasm32")]
-fn wait(_: &Device, _: wgpu::SubmissionIndex) -> Result<()> {
+fn wait(_: &Device, _: Option<wgpu::SubmissionIndex>) -> Result<()> {
     Ok(())
 }
 
@@ -105,6 +108,11 @@ impl IdRing {
         self.issued += 1;
         self.open.push_back((self.issued, pending));
         Ticket(self.issued)
+    }
+
+    /// Lets go of chains that nobody will collect.
+    pub(super) fn forget(&mut self) {
+        self.open.clear();
     }
 
     pub(super) fn take(&mut self, ticket: &Ticket) -> Result<Pending> {

@@ -341,6 +341,7 @@ impl Backend for Gpu {
 
     fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32]) -> Result<()> {
         self.device.check()?;
+        self.ids.borrow_mut().forget();
         self.device.write(&self.shared.reply, 0, bytemuck::cast_slice(&reply_words(sampler)));
         if sampler.penalises() {
             let mut history = vec![0u32; self.graph.vocab()];

@@ -16,17 +16,6 @@ macro_rules! piece {
     };
 }
 
-/// How matrices of a format are read, and the kernel that makes their planes.
-fn format_pieces(format: FormatId) -> (Piece, Piece) {
-    match format {
-        FormatId::F32 => (piece!("quant/f32.wgsl"), piece!("repack/words.wgsl")),
-        FormatId::F16 => (piece!("quant/f16.wgsl"), piece!("repack/words.wgsl")),
-        FormatId::Bf16 => (piece!("quant/bf16.wgsl"), piece!("repack/words.wgsl")),
-        FormatId::Q8_0 => (piece!("quant/q8_0.wgsl"), piece!("repack/q8_0.wgsl")),
-        FormatId::Q4_0 => (piece!("quant/q4_0.wgsl"), piece!("repack/q4_0.wgsl")),
-    }
-}
-
 /// What of the device shaders use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dialect {
@@ -55,7 +44,8 @@ fn join(preamble: String, pieces: &[Piece]) -> String {
 pub fn kernel_source(kernel: &Kernel, format: Option<FormatId>, kv: KvFormat, dialect: Dialect) -> String {
     let mut pieces = vec![];
     if let Some(format) = format {
-        pieces.push(format_pieces(format).0);
+        let format = format.format();
+        pieces.extend([piece!("quant/common.wgsl"), Piece { name: format.name, source: format.shader }]);
     }
     if kernel.reduces {
         pieces.push(match dialect.subgroups {
@@ -74,17 +64,14 @@ pub fn kernel_source(kernel: &Kernel, format: Option<FormatId>, kv: KvFormat, di
     join(directives, &pieces)
 }
 
-/// The source of the kernel that makes a format's planes.
-pub fn repack_source(format: FormatId) -> String {
-    join(String::new(), &[format_pieces(format).1])
+/// The source of the kernel that makes planes of blocks.
+pub fn repack_source() -> String {
+    join(String::new(), &[piece!("repack.wgsl")])
 }
 
 /// Every source that can be joined, by a name that tells the combination.
 pub fn all_sources(dialects: &[Dialect]) -> Vec<(String, String)> {
-    let mut sources = vec![];
-    for (format, description) in crate::quant::FORMATS {
-        sources.push((format!("repack {}", description.name), repack_source(*format)));
-    }
+    let mut sources = vec![("repack".to_owned(), repack_source())];
     for kernel in crate::kernel::KERNELS {
         let formats: Vec<Option<FormatId>> = match kernel.weights {
             true => crate::quant::FORMATS.iter().map(|(format, _)| Some(*format)).collect(),

@@ -3,6 +3,8 @@
 //! A format is a block of `block_weights` consecutive weights of a row in `block_bytes` bytes. The CPU decodes blocks
 //! to float32; a GPU shader reads *planes*, aligned arrays repacked from the blocks at load
 //! (`shaders/quant/<name>.wgsl`). Neither models nor kernels know which format a matrix has.
+//!
+//! To add a format: a file here and one in `shaders/quant`, a line in the table, rows of golden blocks.
 
 #![cfg_attr(
     not(test),
@@ -15,9 +17,34 @@
     )
 )]
 
+mod bits;
 mod float;
+mod grid;
+mod iq1_m;
+mod iq1_s;
+mod iq2_s;
+mod iq2_xs;
+mod iq2_xxs;
+mod iq3_s;
+mod iq3_xxs;
+mod iq4_nl;
+mod iq4_xs;
+mod mxfp4;
+mod q2_k;
+mod q3_k;
 mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
 mod q8_0;
+mod q8_k;
+mod tq1_0;
+mod tq2_0;
+
+use std::ops::Range;
 
 pub(crate) use float::widen;
 
@@ -34,35 +61,109 @@ pub struct Format {
     pub block_bytes: usize,
     /// Decodes whole blocks: `out.len() == bytes.len() / block_bytes * block_weights`.
     pub decode: fn(bytes: &[u8], out: &mut [f32]),
+    /// Where a block's bytes lie on a GPU.
+    pub planes: Planes,
+    /// The text of `shaders/quant/<name>.wgsl`, which reads the planes.
+    pub shader: &'static str,
 }
 
-/// A format, as an index into the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum FormatId {
+/// How blocks are repacked for a GPU (`shaders/repack.wgsl`): one range of each block to plane 0, all other bytes, in
+/// their order, to plane 1. Both planes are dense, so together they are as large as the blocks.
+#[derive(Debug)]
+pub struct Planes {
+    /// The bytes of plane 0: whole words, so that plane 0 can be read by the word or by several.
+    pub first: Range<usize>,
+    /// Where not 0, plane 0 is nibbles, and each run of so many bytes holds the low nibbles of all its bytes before the
+    /// high ones: they are regrouped so that each word has eight consecutive weights.
+    pub nibble_span: usize,
+    /// Numbers that all blocks share: binding 2, two to a word.
+    pub table: &'static [u16],
+}
+
+impl Planes {
+    /// All of a block of `bytes` in plane 0.
+    const fn whole(bytes: usize) -> Self {
+        Self { first: 0..bytes, nibble_span: 0, table: &[] }
+    }
+}
+
+impl Format {
+    /// Bytes that one block takes in each plane.
+    pub fn plane_bytes(&self) -> [usize; 2] {
+        let first = self.planes.first.len();
+        [first, self.block_bytes.saturating_sub(first)]
+    }
+}
+
+macro_rules! formats {
+    ($($(#[doc = $doc:literal])* $id:ident => $row:path,)*) => {
+        /// A format, as an index into the table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum FormatId { $($(#[doc = $doc])* $id,)* }
+
+        /// Every format with its description, in the order of [`FormatId`].
+        pub const FORMATS: &[(FormatId, Format)] = &[$((FormatId::$id, $row),)*];
+    };
+}
+
+formats! {
     /// IEEE 754 binary32.
-    F32,
+    F32 => float::F32,
     /// IEEE 754 binary16.
-    F16,
+    F16 => float::F16,
     /// The upper half of a binary32.
-    Bf16,
-    /// 32 signed bytes and an f16 scale.
-    Q8_0,
-    /// 32 nibbles minus 8 and an f16 scale.
-    Q4_0,
+    Bf16 => float::BF16,
+    /// 32 signed bytes and a scale.
+    Q8_0 => q8_0::Q8_0,
+    /// 32 nibbles and a scale.
+    Q4_0 => q4_0::Q4_0,
+    /// 32 nibbles, a scale and a minimum.
+    Q4_1 => q4_1::Q4_1,
+    /// 32 numbers of five bits and a scale.
+    Q5_0 => q5_0::Q5_0,
+    /// 32 numbers of five bits, a scale and a minimum.
+    Q5_1 => q5_1::Q5_1,
+    /// 256 numbers of two bits, scales and minima of 16.
+    Q2K => q2_k::Q2_K,
+    /// 256 numbers of three bits, scales of 16.
+    Q3K => q3_k::Q3_K,
+    /// 256 nibbles, scales and minima of 32.
+    Q4K => q4_k::Q4_K,
+    /// 256 numbers of five bits, scales and minima of 32.
+    Q5K => q5_k::Q5_K,
+    /// 256 numbers of six bits, scales of 16.
+    Q6K => q6_k::Q6_K,
+    /// 256 signed bytes and a scale.
+    Q8K => q8_k::Q8_K,
+    /// 32 nibbles that name uneven levels, and a scale.
+    Iq4Nl => iq4_nl::IQ4_NL,
+    /// 256 nibbles that name uneven levels, scales of 32.
+    Iq4Xs => iq4_xs::IQ4_XS,
+    /// 256 numbers of about three bits, from a table by four, scales of 32.
+    Iq3S => iq3_s::IQ3_S,
+    /// 256 numbers of about three bits, from a smaller table by four, scales of 32.
+    Iq3Xxs => iq3_xxs::IQ3_XXS,
+    /// 256 numbers of about two bits, from a table by eight, scales of 16.
+    Iq2S => iq2_s::IQ2_S,
+    /// 256 numbers of about two bits, from a smaller table by eight, scales of 16.
+    Iq2Xs => iq2_xs::IQ2_XS,
+    /// 256 numbers of about two bits, from the smallest table by eight, scales of 32.
+    Iq2Xxs => iq2_xxs::IQ2_XXS,
+    /// 256 of three values, from a table by eight, scales of 32.
+    Iq1S => iq1_s::IQ1_S,
+    /// 256 of three values, from a table by eight, scales of 16.
+    Iq1M => iq1_m::IQ1_M,
+    /// 32 floats of four bits and a power of two.
+    Mxfp4 => mxfp4::MXFP4,
+    /// 256 digits to the base of three, five to a byte, and a scale.
+    Tq1_0 => tq1_0::TQ1_0,
+    /// 256 digits to the base of three of two bits each, and a scale.
+    Tq2_0 => tq2_0::TQ2_0,
 }
-
-/// Every format with its description, in the order of [`FormatId`].
-pub const FORMATS: &[(FormatId, Format)] = &[
-    (FormatId::F32, float::F32),
-    (FormatId::F16, float::F16),
-    (FormatId::Bf16, float::BF16),
-    (FormatId::Q8_0, q8_0::Q8_0),
-    (FormatId::Q4_0, q4_0::Q4_0),
-];
 
 impl FormatId {
     /// The description.
-    #[expect(clippy::indexing_slicing, reason = "the table has a row for every id; a test holds the two together")]
+    #[expect(clippy::indexing_slicing, reason = "enum and table are made from the same lines")]
     pub fn format(self) -> &'static Format {
         &FORMATS[self as usize].1
     }
@@ -85,9 +186,15 @@ mod tests {
     use super::FORMATS;
 
     #[test]
-    fn the_table_is_in_the_order_of_the_ids() {
-        for (index, (id, format)) in FORMATS.iter().enumerate() {
-            assert_eq!(*id as usize, index, "{}", format.name);
+    fn planes_have_whole_words_and_all_bytes() {
+        for (id, format) in FORMATS {
+            let [first, rest] = format.plane_bytes();
+            assert_eq!(id.format().name, format.name);
+            assert!(format.planes.first.end <= format.block_bytes && rest <= first, "{}", format.name);
+            // Rows are whole groups of 8 weights; formats of one plane are copied by the word.
+            let least = if rest == 0 { 8 * format.block_bytes } else { first };
+            assert_eq!(least % 4, 0, "{}", format.name);
+            assert_eq!(first % format.planes.nibble_span.max(1), 0, "{}", format.name);
         }
     }
 }

@@ -73,6 +73,41 @@ pub const CASES: &[Case] = &[
         files: &["tests/data/gguf/qwen3-Q4_0.gguf"],
         goldens: "tests/data/gguf/qwen3-Q4_0",
     },
+    Case {
+        name: "llama3-Q5_0.gguf",
+        files: &["tests/data/gguf/llama3-Q5_0.gguf"],
+        goldens: "tests/data/gguf/llama3-Q5_0",
+    },
+    Case {
+        name: "kq-llama-Q2_K.gguf",
+        files: &["tests/data/gguf/kq-llama-Q2_K.gguf"],
+        goldens: "tests/data/gguf/kq-llama-Q2_K",
+    },
+    Case {
+        name: "kq-llama-Q3_K_M.gguf",
+        files: &["tests/data/gguf/kq-llama-Q3_K_M.gguf"],
+        goldens: "tests/data/gguf/kq-llama-Q3_K_M",
+    },
+    Case {
+        name: "kq-llama-Q4_K_M.gguf",
+        files: &["tests/data/gguf/kq-llama-Q4_K_M.gguf"],
+        goldens: "tests/data/gguf/kq-llama-Q4_K_M",
+    },
+    Case {
+        name: "kq-llama-Q5_K_M.gguf",
+        files: &["tests/data/gguf/kq-llama-Q5_K_M.gguf"],
+        goldens: "tests/data/gguf/kq-llama-Q5_K_M",
+    },
+    Case {
+        name: "kq-llama-Q6_K.gguf",
+        files: &["tests/data/gguf/kq-llama-Q6_K.gguf"],
+        goldens: "tests/data/gguf/kq-llama-Q6_K",
+    },
+    Case {
+        name: "kq-llama-IQ4_XS.gguf",
+        files: &["tests/data/gguf/kq-llama-IQ4_XS.gguf"],
+        goldens: "tests/data/gguf/kq-llama-IQ4_XS",
+    },
 ];
 
 /// A storage of the trained model, and how near its replies are to the reference's, which computes with the bf16 weights.

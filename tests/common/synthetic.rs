@@ -1,5 +1,7 @@
 //! Models made of seeded noise, in any shape and format: for sizes that no fixture has.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -13,6 +15,8 @@ use headwater::source::MemorySource;
 pub struct Shape {
     pub architecture: &'static str,
     pub format: FormatId,
+    /// Of the output matrix, where it is another.
+    pub output_format: Option<FormatId>,
     pub dim: usize,
     pub n_layers: usize,
     pub n_heads: usize,
@@ -24,11 +28,23 @@ pub struct Shape {
     pub tied: bool,
 }
 
+impl Shape {
+    /// The default sizes, or the least that rows of whole blocks allow.
+    pub fn of(format: FormatId) -> Self {
+        let shape = Self { format, ..Self::default() };
+        match format.format().block_weights {
+            256 => Self { dim: 256, n_layers: 1, n_heads: 16, ffn_dim: 256, ..shape },
+            _ => shape,
+        }
+    }
+}
+
 impl Default for Shape {
     fn default() -> Self {
         Self {
             architecture: "qwen3",
             format: FormatId::F32,
+            output_format: None,
             dim: 64,
             n_layers: 2,
             n_heads: 4,
@@ -57,36 +73,81 @@ impl Noise {
     }
 }
 
-/// Blocks of a format whose weights are around `scale`.
-fn blocks(format: FormatId, weights: usize, scale: f32, noise: &mut Noise) -> Vec<u8> {
-    let mut bytes = vec![];
-    let description = format.format();
-    for _ in 0..weights / description.block_weights {
-        match format {
-            FormatId::F32 => bytes.extend((noise.unit() * scale).to_le_bytes()),
-            FormatId::F16 => bytes.extend(f16::from_f32(noise.unit() * scale).to_le_bytes()),
-            FormatId::Bf16 => bytes.extend(half::bf16::from_f32(noise.unit() * scale).to_le_bytes()),
-            FormatId::Q8_0 | FormatId::Q4_0 => {
-                let codes = if format == FormatId::Q8_0 { 127.0 } else { 8.0 };
-                bytes.extend(f16::from_f32(scale / codes * (1.5 + noise.unit())).to_le_bytes());
-                bytes.extend((0..description.block_bytes - 2).map(|_| noise.next() as u8));
+/// Where a block has its half floats, all of them factors of its weights.
+fn factors(format: FormatId) -> &'static [usize] {
+    match format {
+        FormatId::F32 | FormatId::F16 | FormatId::Bf16 | FormatId::Q8K | FormatId::Mxfp4 | FormatId::Iq1M => &[],
+        FormatId::Q8_0 | FormatId::Q4_0 | FormatId::Q5_0 | FormatId::Iq4Nl | FormatId::Iq4Xs => &[0],
+        FormatId::Iq3S | FormatId::Iq3Xxs | FormatId::Iq2S | FormatId::Iq2Xs | FormatId::Iq2Xxs | FormatId::Iq1S => {
+            &[0]
+        }
+        FormatId::Q4_1 | FormatId::Q5_1 | FormatId::Q4K | FormatId::Q5K => &[0, 2],
+        FormatId::Q2K => &[80, 82],
+        FormatId::Q3K => &[108],
+        FormatId::Q6K => &[208],
+        FormatId::Tq1_0 => &[52],
+        FormatId::Tq2_0 => &[64],
+    }
+}
+
+/// Makes `size` the factor of a block's weights (for MXFP4 the power of two below it).
+fn set_factor(format: FormatId, block: &mut [u8], size: f32) {
+    for &at in factors(format) {
+        block[at..at + 2].copy_from_slice(&f16::from_f32(size).to_le_bytes());
+    }
+    match format {
+        FormatId::Q8K => block[..4].copy_from_slice(&size.to_le_bytes()),
+        FormatId::Mxfp4 => block[0] = (128.0 + size.log2().floor()) as u8,
+        // Four bits of it at the top of each of four numbers.
+        FormatId::Iq1M => {
+            let bits = f16::from_f32(size).to_bits();
+            for (part, high) in block[48..].chunks_exact_mut(2).zip([0, 4, 8, 12]) {
+                part[1] = part[1] & 15 | (bits >> high << 4) as u8;
             }
         }
+        _ => {}
     }
-    bytes
+}
+
+/// A block of random bits whose weights are around `scale`.
+fn block(format: FormatId, scale: f32, noise: &mut Noise) -> Vec<u8> {
+    let description = format.format();
+    match format {
+        FormatId::F32 => (noise.unit() * scale).to_le_bytes().into(),
+        FormatId::F16 => f16::from_f32(noise.unit() * scale).to_le_bytes().into(),
+        FormatId::Bf16 => half::bf16::from_f32(noise.unit() * scale).to_le_bytes().into(),
+        _ => {
+            let mut block: Vec<u8> = (0..description.block_bytes).map(|_| noise.next() as u8).collect();
+            set_factor(format, &mut block, 1.0);
+            let mut weights = vec![0.0f32; description.block_weights];
+            (description.decode)(&block, &mut weights);
+            let square: f32 = weights.iter().map(|weight| weight * weight).sum();
+            let size = (square / weights.len() as f32).sqrt();
+            set_factor(format, &mut block, scale / size * (1.0 + 0.5 * noise.unit()));
+            block
+        }
+    }
 }
 
 /// A checkpoint of that shape, its weights in memory, named as in GGUF files.
 pub fn synthetic(shape: &Shape, seed: u64) -> Checkpoint {
     let mut noise = Noise(seed);
+    checkpoint(shape, &mut |_, format, dims| match dims {
+        [weights] => (0..*weights).flat_map(|_| (1.0 + 0.3 * noise.unit()).to_le_bytes()).collect(),
+        _ => {
+            let blocks = dims.iter().product::<usize>() / format.format().block_weights;
+            let scale = 1.7 / (dims[1] as f32).sqrt();
+            (0..blocks).flat_map(|_| block(format, scale, &mut noise)).collect()
+        }
+    })
+}
+
+/// A checkpoint of that shape whose tensors are what `fill` makes of a name, a format and a shape.
+pub fn checkpoint(shape: &Shape, fill: &mut dyn FnMut(&str, FormatId, &[usize]) -> Vec<u8>) -> Checkpoint {
     let mut bytes = vec![];
     let mut tensors = vec![];
     let mut add = |name: String, format: FormatId, dims: Vec<usize>| {
-        let weights: usize = dims.iter().product();
-        let data = match dims.len() {
-            1 => (0..weights).flat_map(|_| (1.0 + 0.3 * noise.unit()).to_le_bytes()).collect(),
-            _ => blocks(format, weights, 1.7 / (dims[1] as f32).sqrt(), &mut noise),
-        };
+        let data = fill(&name, format, &dims);
         let (offset, size_bytes) = (bytes.len() as u64, data.len() as u64);
         bytes.extend(data);
         tensors.push(TensorInfo { name, format, shape: dims, file: 0, offset, size_bytes });
@@ -111,7 +172,7 @@ pub fn synthetic(shape: &Shape, seed: u64) -> Checkpoint {
     }
     add("output_norm.weight".into(), FormatId::F32, vec![shape.dim]);
     if !shape.tied {
-        add("output.weight".into(), shape.format, vec![shape.vocab, shape.dim]);
+        add("output.weight".into(), shape.output_format.unwrap_or(shape.format), vec![shape.vocab, shape.dim]);
     }
     let mut values = BTreeMap::new();
     let counts = [

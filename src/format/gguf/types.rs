@@ -75,8 +75,8 @@ mod tests {
 
     #[test]
     fn an_unsupported_type_is_named_with_what_is_supported() {
-        let message = unsupported(14).to_string();
-        assert!(message.contains("Q6_K") && message.contains("q4_0"), "{message}");
+        let message = unsupported(40).to_string();
+        assert!(message.contains("NVFP4") && message.contains("q4_0"), "{message}");
         assert!(unsupported(9999).to_string().contains("unknown"));
     }
 }

@@ -1,0 +1,162 @@
+//! Every format decodes its golden blocks exactly, on the CPU and on the GPU.
+
+#[path = "common/synthetic.rs"]
+mod synthetic;
+
+use headwater::cpu::Cpu;
+use headwater::gpu::{Device, DeviceOptions, Gpu};
+use headwater::graph::{Backend, KvFormat, PAGE_TOKENS, Row, Step};
+use headwater::model::{WeightSink, plan, read_weights};
+use headwater::quant::{FORMATS, FormatId};
+use pollster::block_on;
+use synthetic::{Shape, checkpoint};
+
+/// Rows of a format and what they decode to.
+struct Golden {
+    raw: Vec<u8>,
+    weights: Vec<f32>,
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect()
+}
+
+/// The golden rows; of the types that have none, since nothing is quantised in them or no file has them, rows written
+/// down from their definition.
+fn golden(format: FormatId) -> Golden {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/quant_blocks.safetensors");
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let source = floats(file.tensor("src").unwrap().data());
+    match format {
+        FormatId::F32 => {
+            Golden { raw: source.iter().flat_map(|weight| weight.to_le_bytes()).collect(), weights: source }
+        }
+        FormatId::F16 => {
+            let halves: Vec<half::f16> = source.iter().map(|weight| half::f16::from_f32(*weight)).collect();
+            Golden {
+                raw: halves.iter().flat_map(|half| half.to_le_bytes()).collect(),
+                weights: halves.iter().map(|half| half.to_f32()).collect(),
+            }
+        }
+        FormatId::Q8K => {
+            let mut golden = Golden { raw: vec![], weights: vec![] };
+            for factor in [0.25f32, -0.01, 3e-5, 0.7] {
+                golden.raw.extend(factor.to_le_bytes());
+                golden.raw.extend(0..=255u8);
+                golden.raw.extend([0x5a; 32]);
+                golden.weights.extend((0..=255u8).map(|code| factor * f32::from(code.cast_signed())));
+            }
+            golden
+        }
+        _ => {
+            let name = format.format().name.to_uppercase();
+            let tensor =
+                |part: &str| file.tensor(&format!("{name}.{part}")).unwrap_or_else(|_| panic!("{name}.{part}"));
+            Golden { raw: tensor("raw").data().into(), weights: floats(tensor("f32").data()) }
+        }
+    }
+}
+
+#[test]
+fn golden_blocks_decode_exactly() {
+    for (format, description) in FORMATS {
+        let golden = golden(*format);
+        let mut weights = vec![f32::NAN; golden.weights.len()];
+        assert_eq!(golden.raw.len() / description.block_bytes * description.block_weights, weights.len());
+        (description.decode)(&golden.raw, &mut weights);
+        for (index, (found, expected)) in weights.iter().zip(&golden.weights).enumerate() {
+            assert_eq!(found.to_bits(), expected.to_bits(), "{} {index}: {found} {expected}", description.name);
+        }
+    }
+}
+
+/// Columns of the matrix below: whole blocks of every format, and a power of four, so that the norm before it is exact.
+const COLS: usize = 256;
+
+/// A model whose logits are the weights: token `c` is the unit vector `c`, the layer adds zeros, the norm keeps a unit
+/// vector, and the rows of the output matrix are the golden ones over and over. `logits[c][r]` is weight `c` of row `r`.
+fn reader(format: FormatId, raw: &[u8]) -> headwater::format::Checkpoint {
+    let shape = Shape {
+        architecture: "llama",
+        output_format: Some(format),
+        dim: COLS,
+        n_layers: 1,
+        vocab: COLS,
+        ..Shape::default()
+    };
+    checkpoint(&shape, &mut |name, format, dims| match name {
+        // 1024 / sqrt(1024^2 / 256) / 16 = 1, all powers of two, beside which the epsilon is nothing.
+        "token_embd.weight" => {
+            let unit = |i| if i % (COLS + 1) == 0 { 1024.0f32 } else { 0.0 };
+            (0..COLS * COLS).flat_map(|i| unit(i).to_le_bytes()).collect()
+        }
+        "output_norm.weight" => (0..COLS).flat_map(|_| (1.0f32 / 16.0).to_le_bytes()).collect(),
+        "output.weight" => {
+            let bytes = format.row_bytes(COLS).unwrap() * COLS;
+            raw.iter().copied().cycle().take(bytes).collect()
+        }
+        _ => vec![0; dims.iter().product::<usize>() * 4],
+    })
+}
+
+/// The logits of every token alone, `(COLS tokens, COLS rows)`.
+fn logits(backend: &dyn Backend) -> Vec<f32> {
+    let pages: Vec<Vec<u32>> = vec![vec![0]];
+    let mut logits = vec![];
+    for first in (0..COLS as u32).step_by(PAGE_TOKENS) {
+        let rows: Vec<Row> =
+            (0..PAGE_TOKENS as u32).map(|position| Row { token: first + position, position, sequence: 0 }).collect();
+        let outputs: Vec<u32> = (0..PAGE_TOKENS as u32).collect();
+        logits.extend(block_on(backend.forward(&Step { rows: &rows, pages: &pages, outputs: &outputs })).unwrap());
+    }
+    logits
+}
+
+/// Loads the golden rows of a format, and compares what the backend makes of them: at most `tolerance` of the largest
+/// weight of a row apart.
+fn compare<B: Backend + WeightSink>(
+    format: FormatId,
+    tolerance: f32,
+    make: impl FnOnce(&headwater::model::Plan) -> B,
+) -> Result<(), String> {
+    let golden = golden(format);
+    let checkpoint = reader(format, &golden.raw);
+    let plan = plan(&checkpoint).unwrap();
+    let mut backend = make(&plan);
+    block_on(read_weights(&checkpoint, &plan, &mut backend, &mut |_, _| Ok(()))).unwrap();
+    let logits = logits(&backend);
+    let mut worst = 0.0f32;
+    for (r, row) in golden.weights.chunks_exact(COLS).cycle().take(COLS).enumerate() {
+        let largest = row.iter().fold(0.0f32, |largest, weight| largest.max(weight.abs()));
+        for (c, expected) in row.iter().enumerate() {
+            let found = logits[c * COLS + r];
+            let error = (found - expected).abs() / largest;
+            if !(error <= tolerance) {
+                return Err(format!("{format:?}: row {r}, weight {c}: {found} where {expected} is right"));
+            }
+            worst = worst.max(error);
+        }
+    }
+    println!("{format:?}: {worst:e}");
+    Ok(())
+}
+
+#[test]
+fn golden_blocks_are_read_on_the_gpu() {
+    let device = block_on(Device::open(DeviceOptions::default())).expect("an adapter; software Vulkan will do");
+    let mut failures = vec![];
+    for (format, _) in FORMATS {
+        // A compiler may make one operation with one rounding of a product and a sum.
+        let made = compare(*format, 2e-7, |plan| block_on(Gpu::new(&device, plan, KvFormat::F32, 1)).unwrap());
+        failures.extend(made.err());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn golden_blocks_are_read_on_the_cpu() {
+    for (format, _) in FORMATS {
+        compare(*format, 0.0, |plan| Cpu::new(plan, KvFormat::F32, 1).unwrap()).unwrap();
+    }
+}
