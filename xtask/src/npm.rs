@@ -12,8 +12,11 @@ pub(crate) fn install() -> Result<()> {
     if process::find("npm").is_none() && process::find("npm.cmd").is_none() {
         bail!("npm is missing: install Node.js 20 or newer (https://nodejs.org)");
     }
-    let lock = paths::at("package-lock.json");
-    let stamp = Stamp::default().file(&lock);
+    // The workspaces' own files too: npm links them into node_modules only if they are there.
+    let stamp = Stamp::default()
+        .file(&paths::at("package-lock.json"))
+        .file(&paths::at("pkg/package.json"))
+        .file(&paths::at("tests/browser/package.json"));
     let stamp_file = paths::at("node_modules/.installed");
     if stamp.matches(&stamp_file) {
         return Ok(());
