@@ -20,11 +20,22 @@ struct Params {
 const TILE_X = 32u;
 const TILE_W = 64u;
 const TILE_C = 32u;
-const PITCH_X = TILE_X + 1u;                                           // one more, so that a column is not one memory bank
-const PITCH_W = TILE_W + 1u;
 
-var<workgroup> tile_x: array<f32, TILE_C * PITCH_X>;                   // (column, row of x)
-var<workgroup> tile_w: array<f32, TILE_C * PITCH_W>;                   // (column, row of w)
+// Four rows side by side, so that a result of 4 x 4 takes two loads a column. A vector is always written whole, by one
+// invocation: writes to components of one vector may overwrite each other.
+var<workgroup> tile_x: array<array<vec4<f32>, TILE_X / 4u>, TILE_C>;   // (column, four rows of x)
+var<workgroup> tile_w: array<array<vec4<f32>, TILE_W / 4u>, TILE_C>;   // (column, four rows of w)
+
+fn x8(t: u32, t_count: u32, group: u32) -> Weights8 {
+    if (t >= t_count || group >= params.cols / 8u) { return Weights8(vec4(0.0), vec4(0.0)); }
+    let at = (params.x_offset + t * params.x_stride) / 4u + group * 2u;
+    return Weights8(x[at], x[at + 1u]);
+}
+
+fn w8(r: u32, group: u32) -> Weights8 {
+    if (r >= params.rows || group >= params.cols / 8u) { return Weights8(vec4(0.0), vec4(0.0)); }
+    return weights8(r, group);
+}
 
 fn activation(v: f32) -> f32 {
     if (GLU == 2u) { return 0.5 * v * (1.0 + tanh(clamp(0.7978845608 * (v + 0.044715 * v * v * v), -20.0, 20.0))); }
@@ -42,40 +53,40 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
     var acc = array<vec4<f32>, 4>();                                   // (t, r)
     for (var group0 = 0u; group0 < groups; group0 += TILE_C / 8u) {
         workgroupBarrier();
-        for (var i = lane; i < TILE_X * 4u; i += 128u) {               // 8 columns of one row of x at a time
-            let t = first_t + i / 4u;
-            let group = group0 + i % 4u;
-            var lo = vec4(0.0);
-            var hi = vec4(0.0);
-            if (t < t_count && group < groups) {
-                let at = (params.x_offset + t * params.x_stride) / 4u + group * 2u;
-                lo = x[at];
-                hi = x[at + 1u];
+        // Eight columns of four rows at a time: the first 64 invocations those of w, the next 32 those of x.
+        if (lane < TILE_W) {
+            let quad = lane / 4u;
+            let eight = lane % 4u;
+            let r = first_r + quad * 4u;
+            let a = w8(r, group0 + eight);
+            let b = w8(r + 1u, group0 + eight);
+            let c = w8(r + 2u, group0 + eight);
+            let d = w8(r + 3u, group0 + eight);
+            for (var i = 0u; i < 4u; i++) {
+                tile_w[eight * 8u + i][quad] = vec4(a.lo[i], b.lo[i], c.lo[i], d.lo[i]);
+                tile_w[eight * 8u + 4u + i][quad] = vec4(a.hi[i], b.hi[i], c.hi[i], d.hi[i]);
             }
-            for (var c = 0u; c < 4u; c++) {
-                tile_x[((i % 4u) * 8u + c) * PITCH_X + i / 4u] = lo[c];
-                tile_x[((i % 4u) * 8u + 4u + c) * PITCH_X + i / 4u] = hi[c];
-            }
-        }
-        for (var i = lane; i < TILE_W * 4u; i += 128u) {               // 8 weights of one row at a time
-            let r = first_r + i / 4u;
-            let group = group0 + i % 4u;
-            var w = Weights8(vec4(0.0), vec4(0.0));
-            if (r < params.rows && group < groups) { w = weights8(r, group); }
-            for (var c = 0u; c < 4u; c++) {
-                tile_w[((i % 4u) * 8u + c) * PITCH_W + i / 4u] = w.lo[c];
-                tile_w[((i % 4u) * 8u + 4u + c) * PITCH_W + i / 4u] = w.hi[c];
+        } else if (lane < TILE_W + TILE_X) {
+            let quad = (lane - TILE_W) / 4u;
+            let eight = lane % 4u;
+            let t = first_t + quad * 4u;
+            let a = x8(t, t_count, group0 + eight);
+            let b = x8(t + 1u, t_count, group0 + eight);
+            let c = x8(t + 2u, t_count, group0 + eight);
+            let d = x8(t + 3u, t_count, group0 + eight);
+            for (var i = 0u; i < 4u; i++) {
+                tile_x[eight * 8u + i][quad] = vec4(a.lo[i], b.lo[i], c.lo[i], d.lo[i]);
+                tile_x[eight * 8u + 4u + i][quad] = vec4(a.hi[i], b.hi[i], c.hi[i], d.hi[i]);
             }
         }
         workgroupBarrier();
         for (var c = 0u; c < TILE_C; c++) {
-            let at_w = c * PITCH_W + lane_r;
-            let at_x = c * PITCH_X + lane_t;
-            let w = vec4(tile_w[at_w], tile_w[at_w + 1u], tile_w[at_w + 2u], tile_w[at_w + 3u]);
-            acc[0] += tile_x[at_x] * w;
-            acc[1] += tile_x[at_x + 1u] * w;
-            acc[2] += tile_x[at_x + 2u] * w;
-            acc[3] += tile_x[at_x + 3u] * w;
+            let w = tile_w[c][lane_r / 4u];
+            let x4 = tile_x[c][lane_t / 4u];
+            acc[0] += x4.x * w;
+            acc[1] += x4.y * w;
+            acc[2] += x4.z * w;
+            acc[3] += x4.w * w;
         }
     }
     for (var i = 0u; i < 4u; i++) {

@@ -32,6 +32,7 @@
 //! - *plane*: an aligned array that the blocks of a quantised matrix were repacked into on the GPU.
 //! - *shapes*: matrices are `(rows, cols)` with `cols` contracted; activations `(tokens, width)`.
 #![forbid(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod cache;
 pub mod chat;

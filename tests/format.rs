@@ -1,5 +1,7 @@
 //! Files of other software's making are read as that software reads them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 

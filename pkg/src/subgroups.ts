@@ -23,7 +23,13 @@ export function offerSubgroups(): void {
   const original = prototype.requestDevice;
   prototype.requestDevice = function (this: Adapter, request: DeviceRequest = {}): Promise<unknown> {
     const features = new Set(request.requiredFeatures ?? []);
-    if (this.features.has("subgroups")) features.add("subgroups");
+    if (this.features.has("subgroups") && numbersSubgroups()) features.add("subgroups");
     return original.call(this, { ...request, requiredFeatures: [...features] });
   };
+}
+
+/** Our shaders ask which subgroup an invocation is in, which came to WGSL after subgroups did. */
+function numbersSubgroups(): boolean {
+  const gpu = (navigator as { gpu?: { wgslLanguageFeatures?: { has(name: string): boolean } } }).gpu;
+  return gpu?.wgslLanguageFeatures?.has("subgroup_id") ?? false;
 }

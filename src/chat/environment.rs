@@ -41,13 +41,10 @@ fn tojson(value: &Value, indent: Option<Value>, kwargs: Kwargs) -> std::result::
         Some(indent) => Some(indent),
         None => kwargs.get::<Option<Value>>("indent")?,
     };
-    let indent = match indent.filter(|value| !value.is_none() && !value.is_undefined()) {
-        None => None,
-        Some(value) => Some(match value.as_str() {
-            Some(text) => text.to_owned(),
-            None => " ".repeat(usize::try_from(value).unwrap_or_default().min(16)),
-        }),
-    };
+    let indent = indent.filter(|value| !value.is_none() && !value.is_undefined()).map(|value| match value.as_str() {
+        Some(text) => text.to_owned(),
+        None => " ".repeat(usize::try_from(value).unwrap_or_default().min(16)),
+    });
     let separators: Option<Vec<String>> = kwargs.get("separators")?;
     let mut separators = separators.unwrap_or_default().into_iter();
     let item_separator = separators.next().unwrap_or_else(|| if indent.is_some() { "," } else { ", " }.to_owned());
@@ -70,15 +67,15 @@ pub(super) struct Limited {
 }
 
 impl Limited {
-    pub fn new(limit: usize) -> Limited {
+    pub(super) fn new(limit: usize) -> Limited {
         Limited { bytes: Vec::new(), limit, over: false }
     }
 
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.over
     }
 
-    pub fn into_text(self) -> Option<String> {
+    pub(super) fn into_text(self) -> Option<String> {
         String::from_utf8(self.bytes).ok()
     }
 }

@@ -95,7 +95,7 @@ pub(super) fn check(source: &str) -> Result<()> {
                 return Err(Error::new(ErrorKind::TemplateError, message));
             }
             "if" | "for" | "macro" | "call" | "filter" | "block" | "with" | "autoescape" | "generation" => {
-                blocks.push(1)
+                blocks.push(1);
             }
             // `set` with an assignment opens nothing; without one it does.
             "set" if !tag.contains('=') => blocks.push(1),

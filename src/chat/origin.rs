@@ -79,7 +79,7 @@ pub(super) struct Literals {
 }
 
 impl Literals {
-    pub fn new(tokenizer: &Tokenizer) -> Result<Literals> {
+    pub(super) fn new(tokenizer: &Tokenizer) -> Result<Literals> {
         let (special, plain): (Vec<_>, Vec<_>) = tokenizer.guarded_tokens().partition(|(_, special)| *special);
         let texts = |list: &[(&str, bool)]| list.iter().map(|(text, _)| (*text).to_owned()).collect::<Vec<_>>();
         let (special, plain) = (texts(&special), texts(&plain));
@@ -102,7 +102,7 @@ impl Literals {
     }
 
     /// Characters that cannot be sentinels.
-    pub fn reserved(&self) -> &[char] {
+    pub(super) fn reserved(&self) -> &[char] {
         &self.reserved
     }
 }
@@ -127,7 +127,7 @@ pub(super) struct Marker {
 
 impl Marker {
     /// Chooses a sentinel that occurs nowhere in what is rendered.
-    pub fn choose(reserved: &[char], messages: &[Message], options: &RenderOptions) -> Result<Marker> {
+    pub(super) fn choose(reserved: &[char], messages: &[Message], options: &RenderOptions) -> Result<Marker> {
         let mut taken: Vec<char> = reserved.to_vec();
         for message in messages {
             collect_private(&Value::String(message.role.clone()), &mut taken);
@@ -142,7 +142,7 @@ impl Marker {
     }
 
     /// A message with its user text marked.
-    pub fn mark_message(&self, message: &Message, marks: Marks, literals: &Literals) -> Value {
+    pub(super) fn mark_message(&self, message: &Message, marks: Marks, literals: &Literals) -> Value {
         let by_model = message.role == "assistant" || message.role == "model";
         let role = if ROLES.contains(&message.role.as_str()) {
             message.role.clone()
@@ -168,7 +168,7 @@ impl Marker {
     }
 
     /// A value (a tool definition, a variable) with its user text marked.
-    pub fn mark(&self, value: Value, marks: Marks, literals: &Literals) -> Value {
+    pub(super) fn mark(&self, value: Value, marks: Marks, literals: &Literals) -> Value {
         self.mark_value(value, marks, literals, false)
     }
 
@@ -233,7 +233,7 @@ impl Marker {
     }
 
     /// The prompt with every character after a sentinel untrusted; `None` when the marks changed what was rendered.
-    pub fn exact(&self, prompt: &str, marked: &str) -> Option<MarkedText> {
+    pub(super) fn exact(&self, prompt: &str, marked: &str) -> Option<MarkedText> {
         let mut trusted: Vec<Range<usize>> = Vec::new();
         let mut rest = prompt.chars();
         let mut at = 0usize;
@@ -271,7 +271,7 @@ impl Marker {
     }
 
     /// The text without sentinels, trusted in pieces that end where they were.
-    pub fn broken(&self, marked: &str) -> MarkedText {
+    pub(super) fn broken(&self, marked: &str) -> MarkedText {
         let mut text = String::with_capacity(marked.len());
         let mut trusted = Vec::new();
         for piece in marked.split(self.sentinel) {

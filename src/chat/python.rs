@@ -8,12 +8,12 @@ const MAX_DEPTH: usize = 100;
 
 /// How JSON is laid out.
 pub(super) struct Layout {
-    pub item_separator: String,
-    pub key_separator: String,
+    pub(super) item_separator: String,
+    pub(super) key_separator: String,
     /// Spaces (or a text) a level, each item on its own line.
-    pub indent: Option<String>,
-    pub sort_keys: bool,
-    pub ascii: bool,
+    pub(super) indent: Option<String>,
+    pub(super) sort_keys: bool,
+    pub(super) ascii: bool,
 }
 
 /// `json.dumps`.

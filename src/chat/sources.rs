@@ -20,9 +20,9 @@ const MAX_TEMPLATES: usize = 16;
 /// The templates of a model.
 pub(super) struct Found {
     /// Where they are, for people.
-    pub source: String,
+    pub(super) source: String,
     /// By name, the default first.
-    pub templates: Vec<(String, String)>,
+    pub(super) templates: Vec<(String, String)>,
 }
 
 /// Looks in every place, the most specific first.

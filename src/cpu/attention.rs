@@ -71,3 +71,74 @@ fn softmax(scores: &mut [f32]) {
         *score *= factor;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{KvFormat, Row};
+
+    const HEADS: usize = 4;
+    const KV_HEADS: usize = 2;
+    const HEAD_DIM: usize = 3;
+    const TOKENS: usize = 40;
+
+    fn numbers(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 37 + seed * 53 + 11) % 101) as f32 / 25.0 - 2.0).collect()
+    }
+
+    /// By the definition, in f64, every position looked at.
+    fn expected(spec: &Attention, q: &[f32], k: &[f32], v: &[f32], row: usize, head: usize) -> Vec<f64> {
+        let element = |x: &[f32], heads: usize, row: usize, head: usize, i: usize| {
+            f64::from(x[(row * heads + head) * HEAD_DIM + i])
+        };
+        let kv_head = head / (HEADS / KV_HEADS);
+        let mut sum = 0.0;
+        let mut out = [0.0; HEAD_DIM];
+        for seen in (0..=row).filter(|seen| spec.window.is_none_or(|window| row - seen < window)) {
+            let product = |i| element(q, HEADS, row, head, i) * element(k, KV_HEADS, seen, kv_head, i);
+            let mut score = f64::from(spec.scale) * (0..HEAD_DIM).map(product).sum::<f64>();
+            if let Some(cap) = spec.softcap.map(f64::from) {
+                score = cap * (score / cap).tanh();
+            }
+            sum += score.exp();
+            for (i, out) in out.iter_mut().enumerate() {
+                *out += score.exp() * element(v, KV_HEADS, seen, kv_head, i);
+            }
+        }
+        out.iter().map(|out| out / sum).collect()
+    }
+
+    #[test]
+    fn attention_is_what_its_definition_says() {
+        let plain = Attention {
+            layer: 0,
+            heads: HEADS,
+            kv_heads: KV_HEADS,
+            head_dim: HEAD_DIM,
+            scale: 0.5,
+            window: None,
+            softcap: None,
+        };
+        let specs = [
+            Attention { window: Some(1), ..plain.clone() },
+            Attention { window: Some(7), ..plain.clone() },
+            Attention { softcap: Some(1.5), ..plain.clone() },
+            Attention { window: Some(TOKENS), softcap: Some(20.0), ..plain.clone() },
+            plain,
+        ];
+        let rows: Vec<Row> = (0..TOKENS as u32).map(|position| Row { token: 0, position, sequence: 0 }).collect();
+        let step = Step { rows: &rows, pages: &[vec![1, 0]], outputs: &[] };
+        let (q, narrow) = (numbers(TOKENS * HEADS * HEAD_DIM, 0), TOKENS * KV_HEADS * HEAD_DIM);
+        let (k, v) = (numbers(narrow, 1), numbers(narrow, 2));
+        for spec in specs {
+            let mut kv = Kv::new(&[KV_HEADS * HEAD_DIM], KvFormat::F32, 2).unwrap();
+            let found = attention(&mut kv, &spec, &step, &Inputs { q: &q, k: &k, v: &v });
+            for (index, found) in found.chunks_exact(HEAD_DIM).enumerate() {
+                let expected = expected(&spec, &q, &k, &v, index / HEADS, index % HEADS);
+                for (found, expected) in found.iter().zip(expected) {
+                    assert!((f64::from(*found) - expected).abs() < 1e-5, "{spec:?}, row and head {index}");
+                }
+            }
+        }
+    }
+}

@@ -167,7 +167,19 @@ mod tests {
     }
 
     #[test]
-    fn swiglu_of_large_numbers_stays_a_number() {
-        assert_eq!(glu(&[0.0, 1000.0, -1000.0], &[5.0, 2.0, 2.0], Activation::Silu), [0.0, 2000.0, 0.0]);
+    fn gates_of_large_numbers_stay_numbers() {
+        let (gate, up) = ([0.0, 1000.0, -1000.0], [5.0, 2.0, 2.0]);
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            assert_eq!(glu(&gate, &up, activation), [0.0, 2000.0, 0.0], "{activation:?}");
+        }
+        // torch.nn.functional.silu(1) and gelu(1, approximate="tanh").
+        for (activation, expected) in [(Activation::Silu, 0.731_058_6), (Activation::GeluTanh, 0.841_192)] {
+            assert!((glu(&[1.0], &[1.0], activation)[0] - expected).abs() < 1e-6f32, "{activation:?}");
+        }
+    }
+
+    #[test]
+    fn a_bias_is_added_to_every_row() {
+        assert_eq!(add_bias(&[1.0, 2.0, 3.0, 4.0], &[10.0, 20.0]), [11.0, 22.0, 13.0, 24.0]);
     }
 }

@@ -108,17 +108,20 @@ fn nucleus(kept: &[(u32, f32)], top_p: f32) -> f32 {
     if top_p >= 1.0 {
         return 0.0;
     }
-    let mut order: Vec<f32> = kept.iter().map(|(_, weight)| *weight).collect();
+    let whole: f64 = kept.iter().map(|(_, weight)| f64::from(*weight)).sum();
+    // All that weigh less than this weigh less than `1 - top_p` of the whole together: few are left to sort.
+    let too_light = (1.0 - f64::from(top_p)) * whole / kept.len() as f64;
+    let mut order: Vec<f32> =
+        kept.iter().map(|(_, weight)| *weight).filter(|weight| f64::from(*weight) >= too_light).collect();
     order.sort_unstable_by(|a, b| b.total_cmp(a));
-    let enough = f64::from(top_p) * order.iter().copied().map(f64::from).sum::<f64>();
     let mut sum = 0.0;
-    for weight in order {
-        sum += f64::from(weight);
-        if sum >= enough {
-            return weight;
+    for weight in &order {
+        sum += f64::from(*weight);
+        if sum >= f64::from(top_p) * whole {
+            return *weight;
         }
     }
-    0.0
+    order.last().copied().unwrap_or(0.0)
 }
 
 /// The first id at which the cumulative sum of weights passes `u` of the whole.

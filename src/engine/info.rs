@@ -50,7 +50,7 @@ pub struct Runtime {
 }
 
 /// What is known of a model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Info {
     /// Its own name, or its first file's.

@@ -8,6 +8,8 @@
 
 mod bench;
 mod defaults;
+#[cfg(test)]
+mod fake;
 mod info;
 mod json;
 mod loaded;

@@ -239,3 +239,130 @@ impl Job {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use pollster::block_on;
+
+    use super::super::fake::{Call, Fake, MAX_ROWS, loaded};
+    use super::super::loaded::Loaded;
+    use super::super::request::{GenerateRequest, Prompt};
+    use super::{FinishReason, GenerationResult, Job};
+    use crate::error::{ErrorKind, Result};
+    use crate::sample::SampleOptions;
+
+    const STOP_ID: u32 = 2047;
+
+    fn job(prompt: &[u32], max_tokens: f64) -> Job {
+        let request = GenerateRequest { max_tokens: Some(max_tokens), ..GenerateRequest::new(Prompt::Ids(vec![])) };
+        let settings = request.settings(&SampleOptions::default(), || 0).expect("valid");
+        Job { prompt: prompt.to_vec(), settings, asked_secs: 0.0 }
+    }
+
+    fn run(loaded: &Loaded, job: &Job, aborted: &dyn Fn() -> bool) -> Result<GenerationResult> {
+        block_on(loaded.turns.take(async |session| job.run(loaded, session, aborted, &mut |_| {}).await))
+    }
+
+    fn reply(loaded: &Loaded, prompt: &[u32], max_tokens: f64) -> GenerationResult {
+        run(loaded, &job(prompt, max_tokens), &|| false).expect("a reply")
+    }
+
+    #[test]
+    fn the_next_chain_is_submitted_before_the_last_is_read() {
+        let fake = Fake::new(100..200);
+        let loaded = loaded(&fake);
+        let result = reply(&loaded, &[1, 2, 3], 10.0);
+        assert_eq!((result.tokens, result.finish_reason), ((100..110).collect(), FinishReason::Length));
+        let (calls, most_open) = fake.calls();
+        let expected = [
+            Call::Prefill(0, 3, true),
+            Call::Decode(3, 4, 1),
+            Call::Collect(0),
+            Call::Decode(7, 4, 5),
+            Call::Collect(1),
+            Call::Decode(11, 1, 9),
+            Call::Collect(5),
+            Call::Collect(9),
+        ];
+        assert_eq!((calls.as_slice(), most_open), (expected.as_slice(), 2));
+    }
+
+    #[test]
+    fn a_reply_of_one_id_submits_nothing_after_the_prompt() {
+        let fake = Fake::new(vec![9]);
+        let prompt: Vec<u32> = (0..MAX_ROWS as u32 + 1).collect();
+        assert_eq!(reply(&loaded(&fake), &prompt, 1.0).tokens, [9]);
+        let expected = [Call::Prefill(0, MAX_ROWS, false), Call::Prefill(MAX_ROWS as u32, 1, true), Call::Collect(0)];
+        assert_eq!(fake.calls().0, expected);
+    }
+
+    #[test]
+    fn what_comes_after_the_end_is_dropped() {
+        let fake = Fake::new(vec![10, 11, 12, STOP_ID, 13, 14, 15, 16, 17]);
+        let loaded = loaded(&fake);
+        let result = reply(&loaded, &[1, 2, 3], 100.0);
+        assert_eq!((result.tokens, result.finish_reason), (vec![10, 11, 12, STOP_ID], FinishReason::Stop));
+        assert_eq!(fake.open_tickets(), 0);
+
+        fake.calls();
+        let next = reply(&loaded, &[1, 2, 3, 10, 11, 12, STOP_ID, 13, 5], 1.0);
+        assert_eq!(next.usage.cached_tokens, 7, "the reply is kept, the rest is not");
+        assert_eq!(fake.calls().0.first(), Some(&Call::Prefill(7, 2, true)));
+    }
+
+    #[test]
+    fn a_reply_fills_the_context_to_its_last_place() {
+        let fake = Fake::new(vec![5; 200]);
+        let loaded = loaded(&fake);
+        let result = reply(&loaded, &[1, 2, 3], 1000.0);
+        assert_eq!((result.tokens.len(), result.finish_reason), (loaded.context - 3, FinishReason::Length));
+    }
+
+    #[test]
+    fn an_error_of_a_chain_leaves_nothing_behind() {
+        let fake = Fake::new(100..200);
+        fake.bad.set(Some(6));
+        let loaded = loaded(&fake);
+        let error = run(&loaded, &job(&[1, 2, 3], 20.0), &|| false).expect_err("bad logits");
+        assert_eq!((error.kind(), fake.open_tickets()), (ErrorKind::BadLogits, 0));
+        let result = reply(&loaded, &[1, 2, 3], 3.0);
+        assert_eq!((result.tokens, result.usage.cached_tokens), (vec![100, 101, 102], 0));
+    }
+
+    #[test]
+    fn an_abort_takes_no_more_than_the_chains_under_way() {
+        let fake = Fake::new(100..200);
+        let loaded = loaded(&fake);
+        let asked = Cell::new(0);
+        let aborted = || asked.replace(asked.get() + 1) >= 3;
+        let error = run(&loaded, &job(&[1, 2, 3], 90.0), &aborted).expect_err("an abort");
+        assert_eq!((error.kind(), fake.open_tickets()), (ErrorKind::Aborted, 0));
+        let decodes = fake.calls().0.iter().filter(|call| matches!(call, Call::Decode(..))).count();
+        assert_eq!(decodes, 2);
+        let result = reply(&loaded, &[1, 2, 3, 100, 101, 102, 7], 1.0);
+        assert_eq!(result.usage.cached_tokens, 6, "what was computed is kept");
+    }
+
+    #[test]
+    fn a_dropped_reply_is_settled_by_the_next() {
+        let fake = Fake::new(100..200);
+        let loaded = loaded(&fake);
+        for polls in 1..6 {
+            let (job, never) = (job(&[1, 2, 3], 90.0), || false);
+            let mut sink = |_: &super::Piece| {};
+            let work = loaded.turns.take(async |session| job.run(&loaded, session, &never, &mut sink).await);
+            let mut work = pin!(work);
+            for _ in 0..polls {
+                assert!(work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+        }
+        assert!(fake.open_tickets() > 0);
+        assert_eq!(reply(&loaded, &[1, 2, 3], 6.0).tokens, [100, 101, 102, 103, 104, 105]);
+        assert_eq!(fake.open_tickets(), 0);
+    }
+}

@@ -285,7 +285,7 @@ mod tests {
         for (option, value, words) in [
             ("maxTokens", "0", "0 is not a whole number from 1"),
             ("maxTokens", "1.5", "1.5 is not a whole number"),
-            ("temperature", "-1", "-1 is not a number from 0 to 100"),
+            ("temperature", "-1", "-1 is not 0 or a number from 0.000001 to 100"),
             ("topP", "1.5", "1.5 is not a number from 0 to 1"),
             ("seed", "-1", "-1 is not a whole number from 0"),
             ("stop", r#""""#, "0 bytes is outside 1 ..="),

@@ -9,7 +9,7 @@ use crate::graph::{Counters, Op, PAGE_TOKENS, WeightId};
 use crate::model::Plan;
 
 /// Bytes that a step reads: what a decoded token costs at best.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Traffic {
     /// All weights of one token: every matrix that is multiplied, one row of the embedding table, the norms.
     pub(super) weight_bytes: u64,

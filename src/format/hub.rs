@@ -174,7 +174,7 @@ async fn read_indexed(folder: &Folder, index: &dyn Source) -> Result<Weights> {
     let text = read_text(index, INDEX_BYTES, ErrorKind::MalformedSafetensors).await?;
     json::check_depth(text.as_bytes())?;
     let Index { weight_map } =
-        serde_json::from_str(&text).map_err(|error| malformed(format!("the index: {error}")).caused_by(error))?;
+        serde_json::from_str(&text).map_err(|error| malformed(format!("the index: {}", json::words(&error))))?;
     let mut shards: BTreeMap<&str, Rc<dyn Source>> = BTreeMap::new();
     for (tensor, shard) in &weight_map {
         if !is_shard_name(shard) {

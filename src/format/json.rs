@@ -27,19 +27,32 @@ pub(crate) fn check_depth(text: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// What a parser found wrong; it quotes the file, so the words are cut where they get long.
+pub(super) fn words(error: &serde_json::Error) -> String {
+    const HEAD_CHARS: usize = 200;
+    const TAIL_CHARS: usize = 60;
+    let words = error.to_string();
+    let head = words.char_indices().nth(HEAD_CHARS).map(|(place, _)| place);
+    let tail = words.char_indices().rev().nth(TAIL_CHARS).map(|(place, _)| place);
+    match (head.and_then(|head| words.get(..head)), tail.and_then(|tail| words.get(tail..))) {
+        (Some(start), Some(end)) if start.len().saturating_add(end.len()) < words.len() => format!("{start}...{end}"),
+        _ => words,
+    }
+}
+
 /// Parses an object; `kind` is the error's when the text is no JSON or no object.
 pub(crate) fn parse_object(text: &str, kind: ErrorKind) -> Result<Map<String, Value>> {
     check_depth(text.as_bytes())?;
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(Error::new(kind, "a JSON object is needed")),
-        Err(error) => Err(Error::new(kind, format!("not JSON: {error}")).caused_by(error)),
+        Err(error) => Err(Error::new(kind, format!("not JSON: {}", words(&error)))),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{JSON_DEPTH, check_depth};
+    use super::{JSON_DEPTH, check_depth, words};
 
     #[test]
     fn depth_is_counted_outside_of_texts_only() {
@@ -48,5 +61,12 @@ mod tests {
         assert!(check_depth(deep(JSON_DEPTH + 1).as_bytes()).is_err());
         assert!(check_depth(format!("[{:?}]", "\\\"".to_owned() + &"[".repeat(200)).as_bytes()).is_ok());
         assert!(check_depth("[".repeat(100_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn long_quotes_are_cut_in_their_middle() {
+        let long = format!("\"{}\"", "ß".repeat(1000));
+        let words = words(&serde_json::from_str::<bool>(&long).unwrap_err());
+        assert!(words.contains("expected a boolean at line 1") && words.len() < 600, "{words}");
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::json::check_depth;
+use super::json::{check_depth, words};
 use super::limits::{
     self, SAFETENSORS_DIMENSIONS, SAFETENSORS_HEADER_BYTES, SAFETENSORS_NAME_BYTES, SAFETENSORS_TENSORS,
 };
@@ -99,7 +99,7 @@ fn parse(header: &[u8], data: u64, file_size: u64) -> Result<Vec<TensorInfo>> {
     let text = std::str::from_utf8(header)
         .map_err(|error| malformed(format!("the header is not UTF-8 (byte {})", error.valid_up_to())))?;
     let Header { mut entries, too_many } =
-        serde_json::from_str(text).map_err(|error| malformed(format!("the header: {error}")).caused_by(error))?;
+        serde_json::from_str(text).map_err(|error| malformed(format!("the header: {}", words(&error))))?;
     if too_many {
         return Err(limits::passed("tensors", SAFETENSORS_TENSORS));
     }

@@ -13,7 +13,7 @@ use crate::kernel::Use;
 /// What the edge may say about how the device is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceOptions {
-    /// Use subgroups where the device has them. On the web only to be set when the loader asked for the feature.
+    /// Use subgroups where the device has them.
     pub subgroups: bool,
     /// Bind no more than this at a time, where the device would allow more; matrices are split accordingly.
     pub max_binding_bytes: Option<u64>,
@@ -21,7 +21,7 @@ pub struct DeviceOptions {
 
 impl Default for DeviceOptions {
     fn default() -> Self {
-        Self { subgroups: !WEB, max_binding_bytes: None }
+        Self { subgroups: true, max_binding_bytes: None }
     }
 }
 
@@ -40,9 +40,18 @@ struct Inner {
     fault: Arc<Mutex<Option<(ErrorKind, String)>>>,
 }
 
-/// On the web, wgpu neither shows nor asks for the subgroup feature; the package's loader asks for it and tells us by
-/// [`DeviceOptions::subgroups`].
 const WEB: bool = cfg!(target_arch = "wasm32");
+
+/// On the web, wgpu has no name for the feature: the package's loader asks for it, and the browser's device tells.
+#[cfg(target_arch = "wasm32")]
+fn has_subgroups(device: &wgpu::Device) -> bool {
+    device.as_webgpu().is_some_and(|device| device.features().has("subgroups"))
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn has_subgroups(device: &wgpu::Device) -> bool {
+    device.features().contains(wgpu::Features::SUBGROUP)
+}
 
 impl Device {
     /// Opens the most capable adapter. Fails with `GpuUnavailable` when there is none.
@@ -76,13 +85,8 @@ impl Device {
             .request_device(&descriptor)
             .await
             .map_err(|error| Error::new(ErrorKind::GpuUnavailable, "the adapter gave no device").caused_by(error))?;
-        let dialect = match WEB {
-            true => Dialect { subgroups: options.subgroups, subgroups_directive: true },
-            false => Dialect {
-                subgroups: options.subgroups && features.contains(wgpu::Features::SUBGROUP),
-                subgroups_directive: false,
-            },
-        };
+        // Browsers demand the directive and naga refuses it.
+        let dialect = Dialect { subgroups: options.subgroups && has_subgroups(&device), subgroups_directive: WEB };
         let fault = Arc::new(Mutex::new(None));
         let note = |kind: ErrorKind, words: String, fault: &Mutex<Option<(ErrorKind, String)>>| {
             if let Ok(mut fault) = fault.lock() {

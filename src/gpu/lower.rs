@@ -75,6 +75,7 @@ pub struct Norm {
 
 /// One kernel's work.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant says what its operands are")]
 pub enum Stage {
     /// Rows of the table by token.
     Embed { matrix: usize, y: Place },

@@ -20,6 +20,9 @@ struct Dispatch {
     grid_y: Extent,
 }
 
+/// A kernel, the format of its weight, and its numbers.
+type PipelineKey = (&'static str, Option<FormatId>, Vec<(&'static str, u64)>);
+
 /// Pipelines by kernel, format and numbers, shared by the programs of a model.
 pub(super) struct Pipelines {
     device: Device,
@@ -28,7 +31,7 @@ pub(super) struct Pipelines {
     /// Takes the place of the weights' group in kernels without a weight.
     empty: (wgpu::BindGroupLayout, wgpu::BindGroup),
     layouts: BTreeMap<&'static str, wgpu::BindGroupLayout>,
-    made: BTreeMap<(&'static str, Option<FormatId>, Vec<(&'static str, u64)>), wgpu::ComputePipeline>,
+    made: BTreeMap<PipelineKey, wgpu::ComputePipeline>,
 }
 
 impl Pipelines {

@@ -98,6 +98,7 @@ pub enum Activation {
 
 /// An operation.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant says what its operands are")]
 pub enum Op {
     /// `y[t] = table[token[t]]`; `(tokens, cols)`.
     Embed { table: WeightId },

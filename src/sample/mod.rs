@@ -34,20 +34,23 @@ struct Range {
     min: f64,
     max: f64,
     whole: bool,
+    /// Whether 0, which switches the option off, is accepted below `min` too.
+    zero: bool,
 }
 
 const fn number(option: &'static str, min: f64, max: f64) -> Range {
-    Range { option, min, max, whole: false }
+    Range { option, min, max, whole: false, zero: false }
 }
 
 const fn whole(option: &'static str, min: f64, max: f64) -> Range {
-    Range { option, min, max, whole: true }
+    Range { option, min, max, whole: true, zero: false }
 }
 
 const REPETITION_PENALTY: Range = number("repetitionPenalty", 0.01, 100.0);
 const FREQUENCY_PENALTY: Range = number("frequencyPenalty", -100.0, 100.0);
 const PRESENCE_PENALTY: Range = number("presencePenalty", -100.0, 100.0);
-const TEMPERATURE: Range = number("temperature", 0.0, 100.0);
+/// Logits divided by less than 1e-6 may overflow, and nothing is left of their order.
+const TEMPERATURE: Range = Range { zero: true, ..number("temperature", 1e-6, 100.0) };
 const TOP_K: Range = whole("topK", 0.0, u32::MAX as f64);
 const TOP_P: Range = number("topP", 0.0, 1.0);
 const MIN_P: Range = number("minP", 0.0, 1.0);
@@ -55,10 +58,15 @@ const SEED: Range = whole("seed", 0.0, u32::MAX as f64);
 
 impl Range {
     fn check(&self, value: f64) -> Result<f64> {
-        if (self.min..=self.max).contains(&value) && (!self.whole || value.fract() == 0.0) {
+        let inside = (self.min..=self.max).contains(&value) || (self.zero && value == 0.0);
+        if inside && (!self.whole || value.fract() == 0.0) {
             return Ok(value);
         }
-        let kind = if self.whole { "a whole number" } else { "a number" };
+        let kind = match (self.whole, self.zero) {
+            (true, _) => "a whole number",
+            (false, true) => "0 or a number",
+            (false, false) => "a number",
+        };
         let problem = format!("{value} is not {kind} from {} to {}", self.min, self.max);
         Err(Error::new(ErrorKind::InvalidArgument, problem).at(self.option))
     }
@@ -141,6 +149,7 @@ mod tests {
     fn errors_name_the_option_and_its_range() {
         let cases = [
             (r#"{"temperature":-0.1}"#, "temperature", "100"),
+            (r#"{"temperature":1e-7}"#, "temperature", "0 or a number from 0.000001"),
             (r#"{"topK":1.5}"#, "topK", "a whole number"),
             (r#"{"topK":-1}"#, "topK", "4294967295"),
             (r#"{"topP":1.01}"#, "topP", "from 0 to 1"),

@@ -17,15 +17,15 @@ use crate::error::ErrorKind;
 /// One added token.
 #[derive(Clone, Debug)]
 pub(super) struct Added {
-    pub id: u32,
-    pub content: String,
+    pub(super) id: u32,
+    pub(super) content: String,
     /// What it looks like in normalized text; equal to `content` unless `normalized`.
-    pub normal: String,
-    pub single_word: bool,
-    pub lstrip: bool,
-    pub rstrip: bool,
-    pub normalized: bool,
-    pub special: bool,
+    pub(super) normal: String,
+    pub(super) single_word: bool,
+    pub(super) lstrip: bool,
+    pub(super) rstrip: bool,
+    pub(super) normalized: bool,
+    pub(super) special: bool,
 }
 
 impl Added {
@@ -61,7 +61,7 @@ pub(super) struct AddedTokens {
 
 impl AddedTokens {
     /// Builds the matchers. Contents and ids must be unique, contents not empty.
-    pub fn new(tokens: Vec<Added>) -> Result<AddedTokens, Fault> {
+    pub(super) fn new(tokens: Vec<Added>) -> Result<AddedTokens, Fault> {
         let mut by_id = HashMap::with_capacity(tokens.len());
         let mut by_content = HashMap::with_capacity(tokens.len());
         for (index, token) in tokens.iter().enumerate() {
@@ -79,38 +79,38 @@ impl AddedTokens {
     }
 
     /// The added token of an id.
-    pub fn by_id(&self, id: u32) -> Option<&Added> {
+    pub(super) fn by_id(&self, id: u32) -> Option<&Added> {
         self.by_id.get(&id).and_then(|&index| self.tokens.get(index))
     }
 
     /// The added token with that text.
-    pub fn by_content(&self, content: &str) -> Option<&Added> {
+    pub(super) fn by_content(&self, content: &str) -> Option<&Added> {
         self.by_content.get(content).and_then(|&index| self.tokens.get(index))
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Added> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Added> {
         self.tokens.iter()
     }
 
     /// Texts of the tokens that need trust, and whether they are special.
-    pub fn guarded(&self) -> impl Iterator<Item = (&str, bool)> {
+    pub(super) fn guarded(&self) -> impl Iterator<Item = (&str, bool)> {
         self.tokens.iter().filter(|token| !token.is_harmless()).map(|token| (token.content.as_str(), token.special))
     }
 
     /// Whether `text`, tokenized as plain text to `id`, spells out a token that needs trust.
-    pub fn is_forged(&self, id: u32, text: &str) -> bool {
+    pub(super) fn is_forged(&self, id: u32, text: &str) -> bool {
         self.by_id(id)
             .is_some_and(|token| token.content == text && !token.is_harmless() && text.chars().nth(1).is_some())
     }
 
     /// Cuts the text as it is at the tokens found in it.
-    pub fn split_raw(&self, text: NormalizedString, trust: &Trust) -> Vec<Piece> {
+    pub(super) fn split_raw(&self, text: NormalizedString, trust: &Trust) -> Vec<Piece> {
         self.split(text, &self.raw, trust, |token| token.content.len())
     }
 
     /// Cuts normalized text at the tokens marked `normalized`.
-    pub fn split_normalized(&self, text: NormalizedString, trust: &Trust) -> Vec<Piece> {
+    pub(super) fn split_normalized(&self, text: NormalizedString, trust: &Trust) -> Vec<Piece> {
         self.split(text, &self.normal, trust, |token| token.normal.len())
     }
 
@@ -124,9 +124,10 @@ impl AddedTokens {
         if matchers.is_empty() {
             return vec![(text, None)];
         }
+        let whole = 0..text.len();
         let found = match trust {
-            Trust::All => self.find(text.get(), &matchers.all, &[0..text.len()], &len),
-            Trust::NotSpecial => self.find(text.get(), &matchers.not_special, &[0..text.len()], &len),
+            Trust::All => self.find_between(text.get(), &matchers.all, whole, &len),
+            Trust::NotSpecial => self.find_between(text.get(), &matchers.not_special, whole, &len),
             Trust::Ranges(trusted) => {
                 let runs = trusted_runs(&text, trusted);
                 let guarded = self.find(text.get(), &matchers.guarded, &runs, &len);

@@ -6,13 +6,13 @@
 /// One kind of pre-tokenizer.
 pub(super) struct PreTokenizer {
     /// Values of `tokenizer.ggml.pre`.
-    pub names: &'static [&'static str],
+    pub(super) names: &'static [&'static str],
     /// A text is split by each in turn; what lies between matches is a piece too.
-    pub patterns: &'static [&'static str],
+    pub(super) patterns: &'static [&'static str],
     /// A piece that is in the vocabulary is its token, whatever the merges say.
-    pub ignore_merges: bool,
+    pub(super) ignore_merges: bool,
     /// Whether a begin token is added when the file does not say.
-    pub add_bos: bool,
+    pub(super) add_bos: bool,
 }
 
 impl PreTokenizer {

@@ -1,6 +1,6 @@
 //! The steps of encoding: added tokens, normalizers, pre-tokenizers, model, and what is put around a text.
 
-use tokenizers::pattern::Invert;
+use tokenizers::pattern::{Invert, Pattern};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
     DecoderWrapper, Encoding, Model, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper, OffsetReferential,
@@ -19,12 +19,12 @@ const MAX_GROWTH: usize = 32;
 /// An error that can travel through the crate, which wants errors that can cross threads.
 #[derive(Debug)]
 pub(super) struct Fault {
-    pub kind: ErrorKind,
+    pub(super) kind: ErrorKind,
     message: String,
 }
 
 impl Fault {
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Fault {
+    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Fault {
         Fault { kind, message: message.into() }
     }
 }
@@ -65,12 +65,12 @@ pub(super) enum Step {
 
 impl Step {
     /// Bytes to letters, and nothing else.
-    pub fn bytes() -> Step {
+    pub(super) fn bytes() -> Step {
         Step::Bytes(ByteLevel::new(false, true, false))
     }
 
     /// Cuts at every match; matches and gaps are pieces.
-    pub fn isolate(pattern: &str) -> std::result::Result<Step, Fault> {
+    pub(super) fn isolate(pattern: &str) -> std::result::Result<Step, Fault> {
         let splitter = Splitter::new(pattern)?;
         Ok(Step::Split { splitter, behavior: SplitDelimiterBehavior::Isolated, invert: false })
     }
@@ -97,19 +97,19 @@ impl Step {
 
 /// A tokenizer, taken apart.
 pub(super) struct Pipeline {
-    pub added: AddedTokens,
-    pub normalizers: Vec<NormalizerWrapper>,
-    pub steps: Vec<Step>,
-    pub model: ModelWrapper,
-    pub decoder: Option<DecoderWrapper>,
+    pub(super) added: AddedTokens,
+    pub(super) normalizers: Vec<NormalizerWrapper>,
+    pub(super) steps: Vec<Step>,
+    pub(super) model: ModelWrapper,
+    pub(super) decoder: Option<DecoderWrapper>,
     /// Ids put before a text.
-    pub prefix: Vec<u32>,
+    pub(super) prefix: Vec<u32>,
     /// Ids put after a text.
-    pub suffix: Vec<u32>,
+    pub(super) suffix: Vec<u32>,
 }
 
 impl Pipeline {
-    pub fn encode(&self, text: &str, add_special: bool, trust: &Trust) -> Result<Vec<u32>> {
+    pub(super) fn encode(&self, text: &str, add_special: bool, trust: &Trust) -> Result<Vec<u32>> {
         let body = self.encode_body(text, trust).map_err(from_crate)?;
         if !add_special {
             return Ok(body);
@@ -124,15 +124,42 @@ impl Pipeline {
             normalize(&self.normalizers, &mut piece)?;
             Ok(self.added.split_normalized(piece, trust))
         })?;
-        for step in &self.steps {
-            step.apply(&mut text)?;
+        let direct = direct_splitters(&self.steps);
+        if direct.is_none() {
+            for step in &self.steps {
+                step.apply(&mut text)?;
+            }
         }
-        text.tokenize(|piece| self.tokenize(piece.get()))?;
         let mut ids = Vec::new();
-        for (_, _, tokens) in text.get_splits(OffsetReferential::Original, OffsetType::None) {
-            ids.extend(tokens.iter().flatten().map(|token| token.id));
+        for (piece, _, tokens) in text.get_splits(OffsetReferential::Original, OffsetType::None) {
+            match (tokens, &direct) {
+                (Some(tokens), _) => ids.extend(tokens.iter().map(|token| token.id)),
+                (None, Some(splitters)) => self.encode_direct(piece, splitters, &mut ids)?,
+                (None, None) => ids.extend(self.tokenize(piece)?.iter().map(|token| token.id)),
+            }
         }
         Ok(ids)
+    }
+
+    /// What the steps of a byte-level tokenizer do, without the crate's map from every byte to its origin, which takes
+    /// sixteen times the text's memory and most of the time.
+    fn encode_direct(&self, text: &str, splitters: &[&Splitter], ids: &mut Vec<u32>) -> tokenizers::Result<()> {
+        let mut pieces = vec![text];
+        for splitter in splitters {
+            let mut cut = Vec::with_capacity(pieces.len());
+            for piece in pieces {
+                let found = splitter.find_matches(piece)?;
+                cut.extend(found.into_iter().filter_map(|((start, end), _)| piece.get(start..end)));
+            }
+            pieces = cut;
+        }
+        let mut letters = String::new();
+        for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+            letters.clear();
+            letters.extend(piece.bytes().map(byte_letter));
+            ids.extend(self.tokenize(&letters)?.iter().map(|token| token.id));
+        }
+        Ok(())
     }
 
     /// The model's tokens of one piece. They must cover it: the crate drops characters that a vocabulary lacks without
@@ -170,7 +197,7 @@ impl Pipeline {
     }
 
     /// The token of an id, as the decoder wants it.
-    pub fn token(&self, id: u32) -> Option<String> {
+    pub(super) fn token(&self, id: u32) -> Option<String> {
         match self.added.by_id(id) {
             Some(added) => Some(added.normal.clone()),
             None => self.model.id_to_token(id),
@@ -178,17 +205,17 @@ impl Pipeline {
     }
 
     /// The id of a token.
-    pub fn id(&self, token: &str) -> Option<u32> {
+    pub(super) fn id(&self, token: &str) -> Option<u32> {
         self.added.by_content(token).map(|added| added.id).or_else(|| self.model.token_to_id(token))
     }
 
     /// Whether the id is a special token.
-    pub fn is_special(&self, id: u32) -> bool {
+    pub(super) fn is_special(&self, id: u32) -> bool {
         self.added.by_id(id).is_some_and(|added| added.special)
     }
 
     /// The highest id + 1. Fails past `limit`, on two tokens with one id, and on ids around a text that no token has.
-    pub fn check_ids(&self, limit: u32) -> Result<usize> {
+    pub(super) fn check_ids(&self, limit: u32) -> Result<usize> {
         let mut ids: Vec<u32> = self.model.get_vocab().into_values().collect();
         ids.sort_unstable();
         if let Some(pair) = ids.array_windows::<2>().find(|[a, b]| a == b) {
@@ -207,6 +234,31 @@ impl Pipeline {
             },
         }
     }
+}
+
+/// The splitters of steps that only cut at matches and then turn bytes to letters, as most byte-level tokenizers do.
+fn direct_splitters(steps: &[Step]) -> Option<Vec<&Splitter>> {
+    let (Step::Bytes(_), splits) = steps.split_last()? else { return None };
+    splits
+        .iter()
+        .map(|step| match step {
+            Step::Split { splitter, behavior: SplitDelimiterBehavior::Isolated, invert: false } => Some(splitter),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The letter that stands for a byte: printable Latin-1 stands for itself, the rest is moved up to U+0100 and on, in
+/// order.
+pub(super) fn byte_letter(byte: u8) -> char {
+    let code = u32::from(byte);
+    let moved = match code {
+        0x00..=0x20 => code.saturating_add(0x100),
+        0x7f..=0xa0 => code.saturating_add(0x100 + 0x21 - 0x7f),
+        0xad => 0x143,
+        _ => code,
+    };
+    char::from_u32(moved).unwrap_or_default()
 }
 
 /// Runs the normalizers in turn.

@@ -37,7 +37,7 @@ pub(super) enum Splitter {
 
 impl Splitter {
     /// Compiles a pattern.
-    pub fn new(pattern: &str) -> std::result::Result<Splitter, Fault> {
+    pub(super) fn new(pattern: &str) -> std::result::Result<Splitter, Fault> {
         if pattern.len() > MAX_PATTERN {
             let message = format!("a split pattern has {} bytes, at most {MAX_PATTERN} are allowed", pattern.len());
             return Err(Fault::new(ErrorKind::LimitExceeded, message));

@@ -175,8 +175,7 @@ impl Stage {
     }
 }
 
-/// The byte that a letter of the byte-level alphabet stands for: printable Latin-1 stands for itself, the rest is moved
-/// up to U+0100 and on, in order.
+/// The byte that a letter of the byte-level alphabet stands for; the reverse of `byte_letter`.
 fn letter_byte(letter: char) -> Option<u8> {
     let code = u32::from(letter);
     match code {
@@ -249,4 +248,19 @@ fn end_run(run: &mut Vec<u8>) -> Option<String> {
     let bytes = std::mem::take(run);
     let len = bytes.len();
     Some(String::from_utf8(bytes).unwrap_or_else(|_| "\u{fffd}".repeat(len)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::pipeline::byte_letter;
+
+    #[test]
+    fn letters_and_bytes_are_each_others_reverse() {
+        for byte in 0..=255 {
+            assert_eq!(letter_byte(byte_letter(byte)), Some(byte));
+        }
+        let known = (0..0x1000).filter_map(char::from_u32).filter(|letter| letter_byte(*letter).is_some());
+        assert_eq!(known.count(), 256);
+    }
 }

@@ -1,12 +1,13 @@
 //! What several integration tests share: fixtures, goldens, error measures, and the table of models that every
 //! backend is held to.
 
-#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod check;
 mod goldens;
 
-pub use check::{Report, check_chunks, check_greedy, check_logits, check_replies, pages_for};
+pub use check::{Report, Sequence, check_chunks, check_greedy, check_logits, check_replies, pages_for};
 pub use goldens::{Goldens, Prompt, Reply};
 
 use std::path::{Path, PathBuf};

@@ -1,46 +1,46 @@
 //! Writes GGUF files, right and wrong.
 
 /// Value types of the format.
-pub const U8: u32 = 0;
-pub const U32: u32 = 4;
-pub const I32: u32 = 5;
-pub const F32: u32 = 6;
-pub const BOOL: u32 = 7;
-pub const TEXT: u32 = 8;
-pub const ARRAY: u32 = 9;
-pub const U64: u32 = 10;
+pub(crate) const U8: u32 = 0;
+pub(crate) const U32: u32 = 4;
+pub(crate) const I32: u32 = 5;
+pub(crate) const F32: u32 = 6;
+pub(crate) const BOOL: u32 = 7;
+pub(crate) const TEXT: u32 = 8;
+pub(crate) const ARRAY: u32 = 9;
+pub(crate) const U64: u32 = 10;
 
 /// Tensor types of ggml.
-pub const T_F32: u32 = 0;
-pub const T_Q8_0: u32 = 8;
+pub(crate) const T_F32: u32 = 0;
+pub(crate) const T_Q8_0: u32 = 8;
 
 /// A file under construction. What it says of itself can be overridden.
 #[derive(Clone)]
-pub struct Gguf {
-    pub magic: Vec<u8>,
-    pub version: Vec<u8>,
-    pub n_tensors: u64,
-    pub n_keys: u64,
+pub(crate) struct Gguf {
+    pub(crate) magic: Vec<u8>,
+    pub(crate) version: Vec<u8>,
+    pub(crate) n_tensors: u64,
+    pub(crate) n_keys: u64,
     keys: Vec<u8>,
     tensors: Vec<u8>,
-    pub alignment: usize,
-    pub data: Vec<u8>,
+    pub(crate) alignment: usize,
+    pub(crate) data: Vec<u8>,
 }
 
 /// A text as the format has it.
-pub fn text(text: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn text(text: impl AsRef<[u8]>) -> Vec<u8> {
     let bytes = text.as_ref();
     [&(bytes.len() as u64).to_le_bytes(), bytes].concat()
 }
 
 /// An array's type, count and items.
-pub fn array(item_type: u32, n_items: u64, items: &[u8]) -> Vec<u8> {
+pub(crate) fn array(item_type: u32, n_items: u64, items: &[u8]) -> Vec<u8> {
     [&item_type.to_le_bytes()[..], &n_items.to_le_bytes(), items].concat()
 }
 
 impl Gguf {
     /// A file with an architecture and nothing else.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let empty = Self {
             magic: b"GGUF".to_vec(),
             version: 3_u32.to_le_bytes().to_vec(),
@@ -55,7 +55,7 @@ impl Gguf {
     }
 
     /// A small file with keys of several types and two tensors.
-    pub fn small() -> Self {
+    pub(crate) fn small() -> Self {
         Self::new()
             .key("llama.block_count", U32, &1_u32.to_le_bytes())
             .key("llama.rope.freq_base", F32, &1e4_f32.to_le_bytes())
@@ -67,25 +67,25 @@ impl Gguf {
     }
 
     /// Adds a pair with raw bytes as its value.
-    pub fn key(self, key: impl AsRef<[u8]>, value_type: u32, value: &[u8]) -> Self {
+    pub(crate) fn key(self, key: impl AsRef<[u8]>, value_type: u32, value: &[u8]) -> Self {
         self.raw_key(&[&text(key)[..], &value_type.to_le_bytes(), value].concat())
     }
 
     /// Adds the bytes of a pair.
-    pub fn raw_key(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn raw_key(mut self, bytes: &[u8]) -> Self {
         self.keys.extend(bytes);
         self.n_keys += 1;
         self
     }
 
     /// Adds a tensor; `dims` in ggml's order.
-    pub fn tensor(self, name: impl AsRef<[u8]>, dims: &[u64], tensor_type: u32, offset: u64) -> Self {
+    pub(crate) fn tensor(self, name: impl AsRef<[u8]>, dims: &[u64], tensor_type: u32, offset: u64) -> Self {
         let n_dims = dims.len() as u32;
         self.odd_tensor(name, n_dims, dims, tensor_type, offset)
     }
 
     /// Adds a tensor that claims another number of dimensions than it has.
-    pub fn odd_tensor(
+    pub(crate) fn odd_tensor(
         mut self,
         name: impl AsRef<[u8]>,
         n_dims: u32,
@@ -103,13 +103,13 @@ impl Gguf {
     }
 
     /// Sets how many bytes lie behind the header.
-    pub fn data(mut self, len: usize) -> Self {
+    pub(crate) fn data(mut self, len: usize) -> Self {
         self.data = (0..len).map(|index| (index % 251) as u8).collect();
         self
     }
 
     /// The header without what pads it.
-    pub fn header(&self) -> Vec<u8> {
+    pub(crate) fn header(&self) -> Vec<u8> {
         [
             &self.magic[..],
             &self.version,
@@ -122,7 +122,7 @@ impl Gguf {
     }
 
     /// The whole file.
-    pub fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let mut bytes = self.header();
         if !self.data.is_empty() {
             bytes.resize(bytes.len().next_multiple_of(self.alignment), 0);

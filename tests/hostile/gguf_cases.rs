@@ -217,7 +217,7 @@ fn nan_file() -> Vec<u8> {
 }
 
 /// A shard with one tensor.
-fn shard(number: u64, count: u64, total: i32, tensor: &str) -> Vec<u8> {
+pub(crate) fn shard(number: u64, count: u64, total: i32, tensor: &str) -> Vec<u8> {
     Gguf::new()
         .key("split.no", U64, &number.to_le_bytes())
         .key("split.count", U64, &count.to_le_bytes())
@@ -278,7 +278,7 @@ fn large_header() -> Case {
 }
 
 /// All cases about GGUF.
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![one("a small file", Gguf::small().build(), Loads), large_header()];
     cases.extend(header_cases());
     cases.extend(key_cases());

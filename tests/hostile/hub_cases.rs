@@ -11,16 +11,16 @@ use crate::gguf::Gguf;
 use Expect::{Fails, Loads};
 
 /// The least that a folder's configuration says.
-pub const CONFIG: &[u8] = br#"{"model_type": "llama"}"#;
+pub(crate) const CONFIG: &[u8] = br#"{"model_type": "llama"}"#;
 
 /// A file of a header and `data` bytes.
-pub fn safetensors(header: impl AsRef<[u8]>, data: usize) -> Vec<u8> {
+pub(crate) fn safetensors(header: impl AsRef<[u8]>, data: usize) -> Vec<u8> {
     let header = header.as_ref();
     [&(header.len() as u64).to_le_bytes(), header, &vec![7; data]].concat()
 }
 
 /// A small file that is right.
-pub fn small() -> Vec<u8> {
+pub(crate) fn small() -> Vec<u8> {
     let header = concat!(
         r#"{"__metadata__":{"format":"pt"},"#,
         r#""a.weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"#,
@@ -144,6 +144,11 @@ fn tensor_cases() -> Vec<Case> {
             Fails(MalformedSafetensors, &["b: ", "past the end"]),
         ),
         one(
+            "a long text in place of a shape",
+            file(tensor("F32", &format!("{:?}", "s".repeat(100_000)), "[0,8]"), 8),
+            Fails(MalformedSafetensors, &["t: ", "sss"]),
+        ),
+        one(
             "a missing field",
             file(r#"{"dtype":"F32","shape":[2]}"#.to_owned(), 8),
             Fails(MalformedSafetensors, &["data_offsets"]),
@@ -151,23 +156,37 @@ fn tensor_cases() -> Vec<Case> {
     ]
 }
 
+const SHARD_A: &str = "model-00001-of-00002.safetensors";
+const SHARD_B: &str = "model-00002-of-00002.safetensors";
+
+/// An index of the tensors `a` and `b`.
+fn index(shard_of_a: &str, shard_of_b: &str) -> String {
+    format!(r#"{{"weight_map":{{"a":"{shard_of_a}","b":"{shard_of_b}"}}}}"#)
+}
+
 /// Two shards with a tensor each, and an index.
-fn sharded(id: &str, index: &str, expect: Expect) -> Case {
+fn sharded_by(index: &str) -> Vec<(String, Vec<u8>)> {
     let shard = |name: &str| safetensors(format!(r#"{{"{name}":{}}}"#, tensor("F32", "[2]", "[0,8]")), 8);
-    let list: &[(&str, &[u8])] = &[
+    files(&[
         ("m/config.json", CONFIG),
-        ("m/model-00002-of-00002.safetensors", &shard("b")),
-        ("m/model-00001-of-00002.safetensors", &shard("a")),
+        (&format!("m/{SHARD_B}"), &shard("b")),
+        (&format!("m/{SHARD_A}"), &shard("a")),
         ("m/model.safetensors.index.json", index.as_bytes()),
         ("outside.safetensors", &shard("a")),
-    ];
-    Case::new(format!("C-S {id}"), files(list), expect)
+    ])
+}
+
+/// The same with an index that is right.
+pub(crate) fn sharded_files() -> Vec<(String, Vec<u8>)> {
+    sharded_by(&index(SHARD_A, SHARD_B))
+}
+
+fn sharded(id: &str, index: &str, expect: Expect) -> Case {
+    Case::new(format!("C-S {id}"), sharded_by(index), expect)
 }
 
 fn index_cases() -> Vec<Case> {
-    let a = "model-00001-of-00002.safetensors";
-    let b = "model-00002-of-00002.safetensors";
-    let map = |first: &str, second: &str| format!(r#"{{"weight_map":{{"a":"{first}","b":"{second}"}}}}"#);
+    let (a, b, map) = (SHARD_A, SHARD_B, index);
     let outside: &[&str] = &["m/model.safetensors.index.json", "a: ", "no name of a shard"];
     vec![
         sharded("23 a right index", &map(a, b), Loads),
@@ -205,6 +224,11 @@ fn index_cases() -> Vec<Case> {
             Fails(UnsupportedFormat, &["b.safetensors", "LFS"]),
         ),
         sharded("24 a shard that is a number", r#"{"weight_map":{"a":1}}"#, Fails(MalformedSafetensors, &["index"])),
+        sharded(
+            "24 a long text in place of a map",
+            &format!(r#"{{"weight_map":"{}"}}"#, "m".repeat(100_000)),
+            Fails(MalformedSafetensors, &["index", "mmm"]),
+        ),
         sharded("24 no map", "{}", Fails(MalformedSafetensors, &["weight_map"])),
         sharded(
             "25 wrong total size",
@@ -297,6 +321,6 @@ fn foreign_cases() -> Vec<Case> {
 }
 
 /// All cases about folders and other files.
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     [header_cases(), tensor_cases(), index_cases(), folder_cases(), foreign_cases()].into_iter().flatten().collect()
 }

@@ -6,6 +6,7 @@ mod case;
 mod gguf;
 mod gguf_cases;
 mod hub_cases;
+mod mutate;
 mod recorder;
 
 use std::rc::Rc;
@@ -17,6 +18,7 @@ use headwater::source::{MemorySource, Source};
 
 use case::{Case, Expect};
 use gguf::{ARRAY, Gguf, TEXT, U8, array};
+use mutate::Sequence;
 use recorder::Recorder;
 
 fn open(files: &[(String, Vec<u8>)]) -> Result<Checkpoint> {
@@ -153,6 +155,58 @@ fn any_changed_byte_of_a_header_loads_or_gives_a_typed_error() {
         }
     }
     assert!(loaded > 100 && refused > 100, "{loaded} loaded, {refused} were refused");
+}
+
+#[test]
+fn damaged_files_load_or_give_typed_errors() {
+    const DAMAGED_FILES: usize = 20_000;
+    let small = hub_cases::small();
+    let split = gguf_cases::shard(0, 1, 1, "t");
+    let index = hub_cases::sharded_files();
+    let whole: [Vec<(String, Vec<u8>)>; 4] = [
+        case::files(&[("model.gguf", &Gguf::small().build())]),
+        case::files(&[("model.gguf", &split)]),
+        case::files(&[("model.safetensors", &small), ("config.json", hub_cases::CONFIG)]),
+        index,
+    ];
+    let mut sequence = Sequence::new(1);
+    let mut refused = 0;
+    for round in 0..DAMAGED_FILES {
+        let mut files = whole[round % whole.len()].clone();
+        let file = sequence.below(files.len());
+        sequence.damage(&mut files[file].1);
+        if let Err(error) = open(&files) {
+            refused += 1;
+            assert!(error.kind() != ErrorKind::Internal && error.to_string().len() < 1000, "{round}: {error}");
+        }
+    }
+    assert!(refused > DAMAGED_FILES / 2 && refused < DAMAGED_FILES, "{refused}");
+}
+
+#[test]
+fn damaged_safetensors_load_where_the_reference_loads_them() {
+    let whole = hub_cases::small();
+    let mut sequence = Sequence::new(2);
+    let mut loaded = 0;
+    for round in 0..20_000 {
+        let mut bytes = whole.clone();
+        sequence.damage(&mut bytes);
+        let reference = safetensors::SafeTensors::deserialize(&bytes);
+        match (open_safetensors(&bytes), reference) {
+            (Ok(_), Ok(_)) => loaded += 1,
+            (Ok(_), Err(error)) => panic!("{round}: loads, the reference says {error:?}: {bytes:?}"),
+            // What is stricter here, by intent.
+            (Err(error), Ok(_)) => {
+                let message = error.to_string();
+                let stricter = error.kind() == ErrorKind::UnsupportedFormat
+                    || message.contains("twice")
+                    || message.contains("no name for a tensor");
+                assert!(stricter, "{round}: the reference loads it: {message}");
+            }
+            (Err(_), Err(_)) => {}
+        }
+    }
+    assert!(loaded > 300, "{loaded}");
 }
 
 /// Files of a terabyte whose headers lie: what they claim is refused, or bounds what is read.

@@ -6,7 +6,7 @@ use headwater::error::Result;
 use headwater::source::{LocalFuture, Source, check_range};
 
 /// Bytes, then zeros up to a size.
-pub struct Recorder {
+pub(crate) struct Recorder {
     name: &'static str,
     bytes: Vec<u8>,
     size_bytes: u64,
@@ -14,12 +14,12 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub fn new(name: &'static str, bytes: Vec<u8>, size_bytes: u64) -> Self {
+    pub(crate) fn new(name: &'static str, bytes: Vec<u8>, size_bytes: u64) -> Self {
         Self { name, bytes, size_bytes, bytes_read: Cell::new(0) }
     }
 
     /// Bytes of all reads together.
-    pub fn bytes_read(&self) -> u64 {
+    pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_read.get()
     }
 }
@@ -37,7 +37,7 @@ impl Source for Recorder {
         Box::pin(async move {
             check_range(self.name, self.size_bytes, offset, len)?;
             self.bytes_read.set(self.bytes_read.get() + len as u64);
-            let start = usize::try_from(offset).unwrap().min(self.bytes.len());
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
             let mut bytes: Vec<u8> = self.bytes[start..].iter().take(len).copied().collect();
             bytes.resize(len, 0);
             Ok(bytes)

@@ -26,17 +26,17 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// The table's columns: heading, and the field of a report that fills it.
+/// The table's columns: heading, and where in a report the figure stands.
 const COLUMNS: &[(&str, &str)] = &[
-    ("edge", "edge"),
-    ("device", "device"),
-    ("model", "model"),
-    ("bytes/token", "bytesPerToken"),
-    ("prefill tok/s", "prefillTokensPerSecond"),
-    ("decode tok/s", "decodeTokensPerSecond"),
-    ("dispatches/token", "dispatchesPerToken"),
-    ("submits/token", "submitsPerToken"),
-    ("objects/token", "objectsPerToken"),
+    ("edge", "/edge"),
+    ("device", "/device"),
+    ("model", "/model"),
+    ("bytes/token", "/bytesPerToken"),
+    ("prefill tok/s", "/prefill/tokensPerSecond"),
+    ("decode tok/s", "/decode/tokensPerSecond"),
+    ("dispatches/token", "/decodeCounters/dispatches"),
+    ("submits/token", "/decodeCounters/submits"),
+    ("objects/token", "/decodeCounters/objects"),
 ];
 
 pub(crate) fn main(options: &Options) -> Result<()> {
@@ -56,6 +56,7 @@ pub(crate) fn main(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// What `headwater bench --json` reports.
 fn native(model: &Path) -> Result<Value> {
     process::run(Command::new("cargo").current_dir(paths::root()).args([
         "build",
@@ -65,38 +66,48 @@ fn native(model: &Path) -> Result<Value> {
         "headwater",
     ]))?;
     let mut headwater = Command::new(paths::at("target/release/headwater"));
-    let report = process::output(headwater.args(["bench", "--json"]).arg(model).envs(browser::graphics()?))?;
-    labelled("native", &report)
+    let report = read(&process::output(headwater.args(["bench", "--json"]).arg(model).envs(browser::graphics()?))?)?;
+    let device = report["backend"]["device"].clone();
+    Ok(labelled("native", device, report))
 }
 
+/// What the package's own benchmark reports in a page; the browser knows more about the device than the engine does.
 fn in_browser(model: &Path) -> Result<Value> {
     pkg::build(Effort::Full)?;
     let chromium = browser::ensure()?;
     let address = serve::start(0, serve::test_mounts())?;
-    let report = process::output(
+    let mut outcome = read(&process::output(
         Command::new("node")
             .current_dir(paths::root())
             .arg("tests/browser/bench.mjs")
             .arg(model)
             .env("HEADWATER_CHROMIUM", chromium)
             .env("HEADWATER_URL", format!("http://{address}/")),
-    )?;
-    labelled("browser", &report)
+    )?)?;
+    let report = outcome["report"].take();
+    Ok(labelled("browser", outcome["device"].take(), report))
 }
 
-/// An edge's report with the edge's name in front.
-fn labelled(edge: &str, report: &str) -> Result<Value> {
-    let mut report: Value =
-        serde_json::from_str(report).with_context(|| format!("the {edge} benchmark did not print JSON: {report}"))?;
-    let fields = report.as_object_mut().with_context(|| format!("the {edge} benchmark did not print an object"))?;
-    fields.insert("edge".to_owned(), json!(edge));
-    Ok(report)
+fn read(report: &str) -> Result<Value> {
+    let value: Value =
+        serde_json::from_str(report).with_context(|| format!("the benchmark did not print JSON: {report}"))?;
+    if !value.is_object() {
+        bail!("the benchmark did not print a JSON object: {report}");
+    }
+    Ok(value)
+}
+
+/// A report with the names of its edge and device added.
+fn labelled(edge: &str, device: Value, mut report: Value) -> Value {
+    report["edge"] = json!(edge);
+    report["device"] = device;
+    report
 }
 
 /// Columns as wide as their widest word; a figure that was not reported is a dash.
 fn table(reports: &[Value]) -> String {
     let mut rows: Vec<Vec<String>> = vec![COLUMNS.iter().map(|(heading, _)| (*heading).to_owned()).collect()];
-    rows.extend(reports.iter().map(|report| COLUMNS.iter().map(|(_, field)| cell(&report[*field])).collect()));
+    rows.extend(reports.iter().map(|report| COLUMNS.iter().map(|(_, place)| cell(report.pointer(place))).collect()));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
     let mut text = String::new();
@@ -108,15 +119,15 @@ fn table(reports: &[Value]) -> String {
     text
 }
 
-fn cell(value: &Value) -> String {
+fn cell(value: Option<&Value>) -> String {
     match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Number(number) => match number.as_f64() {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => match number.as_f64() {
             Some(figure) if figure.fract() != 0.0 => format!("{figure:.3}"),
             _ => number.to_string(),
         },
-        other => other.to_string(),
+        Some(other) => other.to_string(),
     }
 }
 
@@ -126,19 +137,19 @@ mod tests {
 
     #[test]
     fn the_table_lines_up_and_shows_what_is_missing() {
-        let report =
-            labelled("native", r#"{"device":"a device","decodeTokensPerSecond":12.34567,"dispatchesPerToken":40}"#);
-        let text = table(&[report.unwrap()]);
+        let report = json!({ "decode": { "tokensPerSecond": 12.34567 }, "decodeCounters": { "dispatches": 40 } });
+        let text = table(&[labelled("native", json!("a device"), report)]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].find("device"), lines[1].find("a device"));
         assert_eq!(lines[0].find("decode tok/s"), lines[1].find("12.346"));
+        assert_eq!(lines[0].find("dispatches/token"), lines[1].find("40"));
         assert_eq!(lines[0].find("bytes/token").and_then(|at| lines[1].get(at..=at)), Some("-"));
     }
 
     #[test]
     fn words_that_are_not_a_report_are_an_error() {
-        assert!(labelled("native", "panicked").unwrap_err().to_string().contains("panicked"));
-        assert!(labelled("native", "[]").is_err());
+        assert!(read("panicked").unwrap_err().to_string().contains("panicked"));
+        assert!(read("[]").is_err());
     }
 }

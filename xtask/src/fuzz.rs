@@ -8,6 +8,9 @@ use clap::Args;
 
 use crate::{paths, process};
 
+/// Long enough for every structure of a file; a lying length must not cost memory or time.
+const LIMITS: &[&str] = &["-max_len=65536", "-rss_limit_mb=512", "-timeout=5"];
+
 #[derive(Args)]
 pub(crate) struct Options {
     /// The target to run; without it, every target in turn
@@ -32,11 +35,15 @@ pub(crate) fn main(options: &Options) -> Result<()> {
              `cargo test` runs the same code over the kept hostile files"
         );
     }
+    // Each target begins with the hostile files that the everyday tests keep.
+    let mut seeds = Command::new("cargo");
+    seeds.args(["run", "--quiet", "--manifest-path", "fuzz/Cargo.toml", "--example", "seeds"]);
+    process::run(seeds.current_dir(paths::root()))?;
+    let limit = format!("-max_total_time={}", options.seconds);
     for target in chosen {
-        let limit = format!("-max_total_time={}", options.seconds);
-        process::run(
-            Command::new("cargo").current_dir(paths::root()).args(["+nightly", "fuzz", "run", target, "--", &limit]),
-        )?;
+        let mut fuzz = Command::new("cargo");
+        fuzz.current_dir(paths::root()).args(["+nightly", "fuzz", "run", target, "--", &limit]).args(LIMITS);
+        process::run(&mut fuzz)?;
     }
     Ok(())
 }

@@ -3,6 +3,9 @@
 //! Each brings what it needs (the wasm compiler, npm packages, a browser), says so before it does, and does it once.
 //! Machines with nothing but cargo and npm are the ones it is written for.
 
+#![forbid(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod bench;
 mod browser;
 mod demo;

@@ -23,6 +23,8 @@ const MUST_SHIP: &[&str] = &[
     "dist/LICENSE-APACHE",
     "wasm/headwater.js",
     "wasm/headwater_bg.wasm",
+    "models/tiny-assistant-q8_0.gguf",
+    "models/tiny-assistant.md",
 ];
 /// Everything else that ships lies below these folders, or is a file of this name.
 const MAY_SHIP: &[&str] = &["dist/", "wasm/", "models/", "package.json", "README.md"];

@@ -7,14 +7,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Open-weight language models on the GPU.
 #[derive(Parser)]
 #[command(name = "headwater", version)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// What is done.
 #[derive(Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Continues a prompt
     Generate(GenerateArgs),
     /// Writes the logits after every id to a safetensors file (`logits`, f32, tokens x vocabulary)
@@ -29,7 +29,7 @@ pub enum Command {
 
 impl Command {
     /// The flags that all commands have.
-    pub fn common(&self) -> &Common {
+    pub(crate) fn common(&self) -> &Common {
         match self {
             Command::Generate(args) => &args.common,
             Command::Logits(args) => &args.common,
@@ -42,26 +42,26 @@ impl Command {
 
 /// What all commands take.
 #[derive(Args)]
-pub struct Common {
+pub(crate) struct Common {
     /// A .gguf file, or a folder with config.json and safetensors
-    pub model: String,
+    pub(crate) model: String,
     /// What runs the model
     #[arg(long, value_enum, default_value_t = Backend::Gpu)]
-    pub backend: Backend,
+    pub(crate) backend: Backend,
     /// Float activations, 32-bit keys and values
     #[arg(long)]
-    pub exact: bool,
+    pub(crate) exact: bool,
     /// Tokens that prompt and reply may have together
     #[arg(long)]
-    pub context: Option<usize>,
+    pub(crate) context: Option<usize>,
     /// One JSON object on standard output, errors included
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// What runs a model.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Backend {
+pub(crate) enum Backend {
     /// Vulkan, Metal or Direct3D
     Gpu,
     /// This processor
@@ -70,97 +70,97 @@ pub enum Backend {
 
 /// Flags of `generate`.
 #[derive(Args)]
-pub struct GenerateArgs {
+pub(crate) struct GenerateArgs {
     #[command(flatten)]
-    pub common: Common,
+    pub(crate) common: Common,
     #[command(flatten)]
-    pub prompt: PromptArgs,
+    pub(crate) prompt: PromptArgs,
     /// Most ids of the reply; the rest of the context by default
     #[arg(long, allow_negative_numbers = true)]
-    pub max_tokens: Option<f64>,
+    pub(crate) max_tokens: Option<f64>,
     /// 0 takes the likeliest id; the model's own by default
     #[arg(long, allow_negative_numbers = true)]
-    pub temperature: Option<f64>,
+    pub(crate) temperature: Option<f64>,
     /// Only the k likeliest ids; 0 = off
     #[arg(long, allow_negative_numbers = true)]
-    pub top_k: Option<f64>,
+    pub(crate) top_k: Option<f64>,
     /// Only the likeliest ids whose probabilities add up to p; 1 = off
     #[arg(long, allow_negative_numbers = true)]
-    pub top_p: Option<f64>,
+    pub(crate) top_p: Option<f64>,
     /// Only ids at least this many times as likely as the likeliest; 0 = off
     #[arg(long, allow_negative_numbers = true)]
-    pub min_p: Option<f64>,
+    pub(crate) min_p: Option<f64>,
     /// Where the randomness starts
     #[arg(long, allow_negative_numbers = true)]
-    pub seed: Option<f64>,
+    pub(crate) seed: Option<f64>,
     /// A text that ends the reply; may be given several times
     #[arg(long)]
-    pub stop: Vec<String>,
+    pub(crate) stop: Vec<String>,
     /// Go on after the ids that end a reply
     #[arg(long)]
-    pub ignore_eos: bool,
+    pub(crate) ignore_eos: bool,
 }
 
 /// The prompt, in one of three ways.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-pub struct PromptArgs {
+pub(crate) struct PromptArgs {
     /// A text, continued as it stands
     #[arg(long)]
-    pub prompt: Option<String>,
+    pub(crate) prompt: Option<String>,
     /// A JSON file with an array of messages, for the chat template
     #[arg(long)]
-    pub messages: Option<PathBuf>,
+    pub(crate) messages: Option<PathBuf>,
     /// Ids, separated by commas
     #[arg(long, value_delimiter = ',')]
-    pub ids: Option<Vec<u32>>,
+    pub(crate) ids: Option<Vec<u32>>,
 }
 
 /// Flags of `logits`.
 #[derive(Args)]
-pub struct LogitsArgs {
+pub(crate) struct LogitsArgs {
     #[command(flatten)]
-    pub common: Common,
+    pub(crate) common: Common,
     /// Ids, separated by commas
     #[arg(long, value_delimiter = ',', required = true)]
-    pub ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
     /// The file to write
     #[arg(long)]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
 }
 
 /// Flags of `tokenize`.
 #[derive(Args)]
-pub struct TokenizeArgs {
+pub(crate) struct TokenizeArgs {
     #[command(flatten)]
-    pub common: Common,
+    pub(crate) common: Common,
     /// Add the ids that the tokenizer puts around a text
     #[arg(long)]
-    pub add_special: bool,
+    pub(crate) add_special: bool,
     /// Take special tokens written in the text for text
     #[arg(long)]
-    pub plain: bool,
+    pub(crate) plain: bool,
 }
 
 /// Flags of `inspect`.
 #[derive(Args)]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     #[command(flatten)]
-    pub common: Common,
+    pub(crate) common: Common,
 }
 
 /// Flags of `bench`.
 #[derive(Args)]
-pub struct BenchArgs {
+pub(crate) struct BenchArgs {
     #[command(flatten)]
-    pub common: Common,
+    pub(crate) common: Common,
     /// Ids of the prompt that is timed
     #[arg(long, default_value_t = 512)]
-    pub pp: usize,
+    pub(crate) pp: usize,
     /// Ids that are generated and timed
     #[arg(long, default_value_t = 128)]
-    pub tg: usize,
+    pub(crate) tg: usize,
     /// Ids that are in the cache before either begins
     #[arg(long, default_value_t = 0)]
-    pub depth: usize,
+    pub(crate) depth: usize,
 }

@@ -7,7 +7,7 @@ use crate::args::BenchArgs;
 use crate::model;
 use crate::output::{print_json, print_line};
 
-pub async fn run(args: &BenchArgs) -> Result<()> {
+pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
     let engine = model::load(&args.common).await?;
     let request = BenchRequest { prefill: args.pp, decode: args.tg, depth: args.depth };
     let report = engine.bench(&request).await?;

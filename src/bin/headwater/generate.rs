@@ -10,7 +10,7 @@ use crate::args::{GenerateArgs, PromptArgs};
 use crate::output::{print, print_json, print_line};
 use crate::{model, source};
 
-pub async fn run(args: &GenerateArgs) -> Result<()> {
+pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
     let request = GenerateRequest {
         max_tokens: args.max_tokens,
         temperature: args.temperature,

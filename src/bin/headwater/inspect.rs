@@ -7,7 +7,7 @@ use crate::args::InspectArgs;
 use crate::model;
 use crate::output::{print_json, print_line};
 
-pub async fn run(args: &InspectArgs) -> Result<()> {
+pub(crate) async fn run(args: &InspectArgs) -> Result<()> {
     let info = engine::inspect(&model::open(&args.common).await?)?;
     if args.common.json {
         return print_json(&info);

@@ -9,7 +9,7 @@ use crate::args::LogitsArgs;
 use crate::output::{print_json, print_line};
 use crate::{model, source};
 
-pub async fn run(args: &LogitsArgs) -> Result<()> {
+pub(crate) async fn run(args: &LogitsArgs) -> Result<()> {
     let engine = model::load(&args.common).await?;
     let logits = engine.logits(&args.ids).await?;
     let shape = [args.ids.len(), engine.info().vocab_size];

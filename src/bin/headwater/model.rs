@@ -11,12 +11,12 @@ use crate::args::{Backend, Common};
 use crate::source;
 
 /// Opens the model's files and checks their headers.
-pub async fn open(common: &Common) -> Result<Checkpoint> {
+pub(crate) async fn open(common: &Common) -> Result<Checkpoint> {
     Checkpoint::open(source::open(&common.model)?).await
 }
 
 /// Loads the model.
-pub async fn load(common: &Common) -> Result<Engine> {
+pub(crate) async fn load(common: &Common) -> Result<Engine> {
     let options = LoadOptions {
         backend: match common.backend {
             Backend::Gpu => BackendChoice::Gpu,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 /// Writes to standard output, at once.
-pub fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     let mut out = stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
@@ -16,18 +16,18 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 /// Writes a line.
-pub fn print_line(text: &str) -> Result<()> {
+pub(crate) fn print_line(text: &str) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
 /// Writes a value as one line of JSON.
-pub fn print_json(value: &impl Serialize) -> Result<()> {
+pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(value).map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
     print_line(&text)
 }
 
 /// Tells an error: in words, or as `{"error": {"kind", "message"}}`. Gives the exit code 1.
-pub fn fail(error: &Error, as_json: bool) -> ExitCode {
+pub(crate) fn fail(error: &Error, as_json: bool) -> ExitCode {
     if as_json {
         let object = json!({ "error": { "kind": error.kind().name(), "message": error.to_string() } });
         // Where standard output is gone there is nobody left to tell.

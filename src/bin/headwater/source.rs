@@ -51,7 +51,7 @@ impl Source for FileSource {
 }
 
 /// The files of a model: one file, or those of a folder that a model has.
-pub fn open(model: &str) -> Result<Vec<Rc<dyn Source>>> {
+pub(crate) fn open(model: &str) -> Result<Vec<Rc<dyn Source>>> {
     if model.starts_with("hf:") || model.contains("://") {
         let message = "models are opened from this machine's files; fetching them is not supported yet";
         return Err(Error::new(ErrorKind::InvalidArgument, message).at(model));
@@ -79,7 +79,7 @@ fn folder(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// An error of the file system.
-pub fn failed(path: &Path, error: std::io::Error) -> Error {
+pub(crate) fn failed(path: &Path, error: std::io::Error) -> Error {
     let kind = match error.kind() {
         std::io::ErrorKind::NotFound => ErrorKind::NotFound,
         _ => ErrorKind::Io,

@@ -16,7 +16,7 @@ struct Line {
     text: String,
 }
 
-pub async fn run(args: &TokenizeArgs) -> Result<()> {
+pub(crate) async fn run(args: &TokenizeArgs) -> Result<()> {
     let tokenizer = Tokenizer::from_metadata(&model::open(&args.common).await?.metadata)?;
     for (index, line) in stdin().lock().lines().enumerate() {
         let place = || format!("line {}", index + 1);

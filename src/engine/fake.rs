@@ -1,0 +1,178 @@
+//! A backend without a model, for tests of the loop: it plays a script of ids and writes down what is asked of it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::info::Info;
+use super::loaded::Loaded;
+use super::options::Environment;
+use super::session::Session;
+use super::stats::{Totals, Traffic};
+use super::turn::Turns;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Dialect, Metadata};
+use crate::graph::{Backend, BackendInfo, Counters, Decode, PAGE_TOKENS, SamplerSettings, Step, Ticket};
+use crate::source::LocalFuture;
+use crate::tokenizer::Tokenizer;
+
+/// What was asked of the backend, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// Rows from a position, and whether the next id was wanted.
+    Prefill(u32, usize, bool),
+    /// Ids from a position, the first of them with that index.
+    Decode(u32, u32, u32),
+    /// The ids from that index on.
+    Collect(u32),
+}
+
+#[derive(Default)]
+struct State {
+    calls: Vec<Call>,
+    open: VecDeque<(u64, u32, Vec<u32>)>,
+    most_open: usize,
+    tickets: u64,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Fake {
+    /// The ids of every reply, by index; past its end they are 0.
+    script: Vec<u32>,
+    /// The index whose collection fails with `BadLogits`, once.
+    pub(super) bad: Cell<Option<u32>>,
+    state: RefCell<State>,
+}
+
+pub(super) const CHAIN: u32 = 4;
+pub(super) const MAX_ROWS: usize = 8;
+pub(super) const N_PAGES: usize = 4;
+
+impl Fake {
+    /// A backend that always replies with `script`.
+    pub(super) fn new(script: impl IntoIterator<Item = u32>) -> Rc<Fake> {
+        Rc::new(Fake { script: script.into_iter().collect(), ..Fake::default() })
+    }
+
+    fn open(&self, index: u32, count: u32) -> Ticket {
+        let id = |index: u32| self.script.get(index as usize).copied().unwrap_or(0);
+        let mut state = self.state.borrow_mut();
+        let number = state.tickets;
+        state.tickets += 1;
+        state.open.push_back((number, index, (index..index + count).map(id).collect()));
+        state.most_open = state.most_open.max(state.open.len());
+        Ticket(number)
+    }
+
+    /// The calls since the last time, and the most tickets that were ever open.
+    pub(super) fn calls(&self) -> (Vec<Call>, usize) {
+        let mut state = self.state.borrow_mut();
+        (std::mem::take(&mut state.calls), state.most_open)
+    }
+
+    /// Tickets that nobody has collected.
+    pub(super) fn open_tickets(&self) -> usize {
+        self.state.borrow().open.len()
+    }
+}
+
+impl Backend for Rc<Fake> {
+    fn info(&self) -> BackendInfo {
+        BackendInfo::default()
+    }
+
+    fn max_rows(&self) -> usize {
+        MAX_ROWS
+    }
+
+    fn n_pages(&self) -> usize {
+        N_PAGES
+    }
+
+    fn decode_chain(&self) -> u32 {
+        CHAIN
+    }
+
+    fn forward<'a>(&'a self, _: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>> {
+        Box::pin(async { Err(Error::new(ErrorKind::Internal, "the fake has no logits")) })
+    }
+
+    fn start_reply(&self, _: &SamplerSettings, _: &[u32]) -> Result<()> {
+        assert_eq!(self.open_tickets(), 0, "a reply starts with nothing under way");
+        Ok(())
+    }
+
+    fn prefill(&self, step: &Step<'_>) -> Result<Option<Ticket>> {
+        let choose = !step.outputs.is_empty();
+        let first = step.rows[0].position;
+        self.state.borrow_mut().calls.push(Call::Prefill(first, step.rows.len(), choose));
+        assert!(step.pages[0].len() * PAGE_TOKENS >= first as usize + step.rows.len());
+        Ok(choose.then(|| self.open(0, 1)))
+    }
+
+    fn decode(&self, chain: &Decode<'_>) -> Result<Ticket> {
+        self.state.borrow_mut().calls.push(Call::Decode(chain.position, chain.count, chain.index));
+        assert!(chain.token.is_none() && chain.pages.len() * PAGE_TOKENS >= (chain.position + chain.count) as usize);
+        Ok(self.open(chain.index, chain.count))
+    }
+
+    /// Ready at the second poll, as an answer of a device is.
+    fn collect(&self, ticket: Ticket) -> LocalFuture<'_, Result<Vec<u32>>> {
+        let next = self.state.borrow_mut().open.pop_front();
+        let mut waited = false;
+        Box::pin(async move {
+            std::future::poll_fn(|context| {
+                context.waker().wake_by_ref();
+                if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            let (number, index, ids) = next.expect("an open ticket");
+            assert_eq!(number, ticket.0, "tickets are collected in order");
+            self.state.borrow_mut().calls.push(Call::Collect(index));
+            match self.bad.get() {
+                Some(bad) if (index..index + ids.len() as u32).contains(&bad) => {
+                    self.bad.set(None);
+                    Err(Error::new(ErrorKind::BadLogits, "as the script says"))
+                }
+                _ => Ok(ids),
+            }
+        })
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+}
+
+/// A loaded model around the fake, with the tokenizer of the demo model.
+pub(super) fn loaded(fake: &Rc<Fake>) -> Loaded {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/www/models/tiny-assistant");
+    let file = |name: &str| (name.to_owned(), std::fs::read_to_string(format!("{folder}/{name}")).expect("a file"));
+    let metadata = Metadata {
+        dialect: Dialect::Hub,
+        architecture: "qwen3".into(),
+        values: BTreeMap::new(),
+        companions: ["tokenizer.json", "tokenizer_config.json", "generation_config.json"].map(file).into(),
+        small_tensors: BTreeMap::new(),
+    };
+    Loaded {
+        backend: Box::new(fake.clone()),
+        tokenizer: Tokenizer::from_metadata(&metadata).expect("a tokenizer"),
+        template: None,
+        context: N_PAGES * PAGE_TOKENS,
+        info: Info { vocab_size: 2048, ..Info::default() },
+        traffic: Traffic::default(),
+        weight_bytes: 0,
+        environment: Environment {
+            now_secs: Box::new(|| 0.0),
+            seed: Box::new(|| 0),
+            yield_now: Box::new(|| Box::pin(async {})),
+        },
+        inline: false,
+        turns: Turns::new(Session::new(N_PAGES).expect("pages")),
+        totals: Totals::default(),
+        disposed: Cell::new(false),
+    }
+}
