@@ -59,12 +59,14 @@ export interface Usage {
 export interface Timings {
   /** While other replies had their turn. */
   readonly queuedSecs: number;
-  /** From the start of the work to the first token. */
+  /** From the call to the first token. */
   readonly firstTokenSecs: number;
+  /** From the start of the work to the first token. */
+  readonly prefillSecs: number;
   /** From the first token to the last. */
   readonly decodeSecs: number;
-  /** Tokens a second after the first; 0 where there is none. */
-  readonly decodeTokensPerSec: number;
+  /** Tokens a second after the first one; 0 where there is none. */
+  readonly tokensPerSecond: number;
 }
 
 /** What a loaded model is and what runs it. */

@@ -113,7 +113,7 @@ for (const worker of [true, false]) {
           }
         }
         const queued = new AbortController();
-        const long = model.generate("Once upon a time", { ignoreEos: true, maxTokens: 200 });
+        const long = model.generate("Once upon a time", { ignoreEos: true, maxTokens: 40 });
         const waiting = model.generate(QUESTION, { signal: queued.signal }).result();
         queued.abort();
         const waited = await waiting.then(() => "whole", kindOf);

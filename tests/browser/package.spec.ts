@@ -63,7 +63,7 @@ for (const worker of [true, false]) {
       expect(seen.stats).toMatchObject({ replies: 1 });
       expect(seen.stats.counters.submits).toBeGreaterThan(0);
       expect(seen.supported).toBe(true);
-      expect(seen.timings.decodeTokensPerSec).toBeGreaterThan(0);
+      expect(seen.timings.tokensPerSecond).toBeGreaterThan(0);
     });
 
     test("generations take turns; an early end of the loop ends the generation", async ({ lab }) => {
@@ -126,7 +126,7 @@ for (const worker of [true, false]) {
         const model = await headwater.load("embedded:tiny-assistant", { worker });
         const story = [{ role: "user", content: "Tell me a story about a fox and a lantern." }];
         const tell = (options: object): Promise<import("headwater").GenerationResult> =>
-          model.generate(story, { temperature: 0.9, topK: 40, ...options }).result();
+          model.generate(story, { temperature: 0.9, topK: 40, maxTokens: 24, ...options }).result();
         const [one, same, other] = [await tell({ seed: 7 }), await tell({ seed: 7 }), await tell({ seed: 8 })];
         const free = await tell({ maxTokens: 4 });
         return {

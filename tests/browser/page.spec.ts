@@ -11,7 +11,7 @@ const questions = safeCases.flatMap(({ messages, greedy_text }) => {
 async function open(page: Page, query = ""): Promise<void> {
   await page.goto(`./${query}`);
   await page.getByRole("button", { name: /Tiny Assistant/ }).click();
-  await expect(page.getByLabel("Your message")).toBeFocused({ timeout: 60_000 });
+  await expect(page.getByLabel("Your message")).toBeFocused();
 }
 
 async function ask(page: Page, question: string): Promise<void> {
@@ -20,15 +20,19 @@ async function ask(page: Page, question: string): Promise<void> {
 }
 
 async function finished(page: Page): Promise<void> {
-  await expect(page.getByRole("button", { name: "Regenerate" })).toBeVisible({ timeout: 90_000 });
+  await expect(page.getByRole("button", { name: "Regenerate" })).toBeVisible();
 }
 
-for (const { where, query } of [{ where: "in the worker", query: "" }, { where: "on the page's own thread", query: "?worker=0" }]) {
+// All of them in the worker, as visitors meet it; the package's own tests ask them all of both.
+for (const { where, query, count } of [
+  { where: "in the worker", query: "", count: questions.length },
+  { where: "on the page's own thread", query: "?worker=0", count: 1 },
+]) {
   test(`answers with the reference's words, ${where}`, async ({ page }) => {
     expect(questions.length, "golden cases that one message asks").toBeGreaterThan(5);
     await open(page, query);
     await expect(page.locator("#device")).toContainText("WebGPU");
-    for (const { question, answer } of questions) {
+    for (const { question, answer } of questions.slice(0, count)) {
       await page.getByRole("button", { name: "New chat" }).click();
       await ask(page, question);
       await finished(page);
@@ -75,7 +79,7 @@ test("everything can be done by keyboard, and is said to a screen reader", async
   await expect(page.locator("#file")).toBeFocused();
   await page.keyboard.press("Shift+Tab");
   await page.keyboard.press("Enter");
-  await expect(page.getByLabel("Your message")).toBeFocused({ timeout: 60_000 });
+  await expect(page.getByLabel("Your message")).toBeFocused();
   await expect(page.getByRole("status")).toHaveText(/is ready/);
   await page.keyboard.type("What are you?");
   await page.keyboard.press("Enter");
@@ -97,7 +101,7 @@ test("a file from the device is loaded; what is not a model is refused in words"
   await expect(page.getByRole("alert").filter({ visible: true })).toContainText("not a model that can be read here");
   await page.screenshot({ path: "test-results/screenshots/wrong-file.png" });
   await page.locator("#file").setInputFiles(inTree("www/models/tiny-assistant/tiny-assistant-q4_0.gguf"));
-  await expect(page.getByLabel("Your message")).toBeFocused({ timeout: 60_000 });
+  await expect(page.getByLabel("Your message")).toBeFocused();
   await ask(page, "Reverse the words: bread green cat milk");
   await finished(page);
   await expect(page.locator(".assistant .words")).toHaveText("milk cat green bread");

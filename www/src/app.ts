@@ -259,7 +259,7 @@ document.addEventListener("drop", (event) => {
   openFiles([...(event.dataTransfer?.files ?? [])]);
 });
 
-const notice = deviceNotice(await device);
+const notice = deviceNotice(await device, address.get("backend"));
 elements.gpuNotice.textContent = notice;
 elements.gpuNotice.hidden = notice === "";
 const wanted = address.get("model");

@@ -66,7 +66,7 @@ export function beginReply(again: () => void): Reply {
     finish({ usage, timings, finishReason }) {
       const parts = [
         tokens(usage.completionTokens),
-        `${timings.decodeTokensPerSec.toFixed(1)} tokens/s`,
+        `${timings.tokensPerSecond.toFixed(1)} tokens/s`,
         `first after ${duration(timings.firstTokenSecs)}`,
       ];
       if (finishReason === "length") parts.push("cut: no more room");

@@ -26,10 +26,13 @@ export function explain(error: unknown): { readonly kind: string; readonly words
   return { kind: error.kind, words: error.message, advice: ADVICE[error.kind] ?? "" };
 }
 
-/** What the start page says about the device; empty when all is well. */
-export function deviceNotice({ webgpu, wasmSimd }: Support): string {
+/** What the start page says about the device, for the backend that the address insists on; empty when all is well. */
+export function deviceNotice({ webgpu, wasmSimd }: Support, backend: string | null): string {
   if (!wasmSimd) return "This browser is too old to run a model: it lacks WebAssembly SIMD.";
-  if (!webgpu.available) return `No WebGPU here: ${webgpu.reason}. The model will run on the processor instead, which is slower.`;
+  if (!webgpu.available) {
+    const instead = backend === "webgpu" ? "" : " The model will run on the processor instead, which is slower.";
+    return `No WebGPU here: ${webgpu.reason}.${instead}`;
+  }
   if (webgpu.software) return "WebGPU is there, but only as a program on the processor (a software device): answers will be slow.";
   return "";
 }
