@@ -43,6 +43,11 @@ fn without(files: &'static [&'static str], key: &'static str) -> Damage {
     Damage { files, damage, kind: ErrorKind::MalformedModel, place: key, words: "missing" }
 }
 
+/// A key that says that there are biases where there are none.
+fn promised(files: &'static [&'static str], key: &'static str, place: &'static str) -> Damage {
+    Damage { place, ..set(files, key, Value::Bool(true), ErrorKind::MalformedModel, "missing") }
+}
+
 fn tensor(
     files: &'static [&'static str],
     name: &'static str,
@@ -96,8 +101,8 @@ fn damages() -> Vec<Damage> {
         set(HUB, "num_hidden_layers", integer(1025), MalformedModel, "1025 is not between 1 and 1024"),
         set(HUB, "vocab_size", integer(0), MalformedModel, "0 is not between"),
         set(HUB, "rms_norm_eps", text("1e-5"), MalformedModel, "a text is there"),
-        set(HUB, "attention_bias", Value::Bool(true), UnsupportedFormat, "true is not supported"),
-        set(HUB, "mlp_bias", Value::Bool(true), UnsupportedFormat, "true is not supported"),
+        promised(HUB, "attention_bias", "model.layers.0.self_attn.q_proj.bias"),
+        promised(HUB, "mlp_bias", "model.layers.0.mlp.gate_proj.bias"),
         set(HUB, "hidden_act", text("gelu"), UnsupportedFormat, "gelu is not supported"),
         set(HUB, "partial_rotary_factor", Value::Number(0.5), UnsupportedFormat, "0.5 is not supported"),
         set(HUB, "quantization_config.quant_method", text("gptq"), UnsupportedFormat, "gptq is not supported"),
@@ -127,7 +132,7 @@ fn damages() -> Vec<Damage> {
             damage: Box::new(|checkpoint| checkpoint.metadata.architecture = "mamba".into()),
             kind: UnsupportedFormat,
             place: "",
-            words: "\"mamba\" is not supported; supported are llama, qwen3",
+            words: "\"mamba\" is not supported; supported are llama, gemma2, gemma3",
         },
         Damage {
             files: GGUF,
@@ -146,13 +151,13 @@ fn damages() -> Vec<Damage> {
         Damage {
             files: HUB,
             damage: Box::new(|checkpoint| {
-                let name = "model.layers.1.self_attn.q_proj.bias".to_owned();
+                let name = "model.layers.1.input_layernorm.bias".to_owned();
                 let bias = TensorInfo { name, ..checkpoint.tensors[0].clone() };
                 checkpoint.tensors.push(bias);
             }),
             kind: UnsupportedFormat,
-            place: "model.layers.1.self_attn.q_proj.bias",
-            words: "biases are not supported",
+            place: "model.layers.1.input_layernorm.bias",
+            words: "this bias is not supported",
         },
         Damage {
             files: HUB,

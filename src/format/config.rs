@@ -14,11 +14,15 @@ const RENAMED: &[(&str, &str)] = &[
     ("dtype", "torch_dtype"),
     ("rope_parameters.rope_theta", "rope_theta"),
     ("rope_parameters.partial_rotary_factor", "partial_rotary_factor"),
+    ("rope_parameters.full_attention.rope_theta", "rope_theta"),
+    ("rope_parameters.sliding_attention.rope_theta", "rope_local_base_freq"),
     ("rope_scaling.type", "rope_scaling.rope_type"),
 ];
 
-/// The same for whole groups, after [`RENAMED`]. Layouts with one group a layer type keep their own names.
-const RENAMED_GROUPS: &[(&str, &str)] = &[("rope_parameters.", "rope_scaling.")];
+/// The same for whole groups, after [`RENAMED`]. Of groups for the types of layers, the older names mean those of full
+/// attention; what is left of the others keeps its name.
+const RENAMED_GROUPS: &[(&str, &str)] =
+    &[("rope_parameters.full_attention.", "rope_scaling."), ("rope_parameters.", "rope_scaling.")];
 
 /// The key that says how positions are scaled.
 const ROPE_TYPE: &str = "rope_scaling.rope_type";

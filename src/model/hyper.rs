@@ -3,10 +3,12 @@
 //! After [`Hyper`] nobody asks whether a number makes sense: every count is in its range and products of two of them
 //! fit 32 bits.
 
-use super::rotary;
+use std::collections::BTreeSet;
+
+use super::{names, rotary};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Checkpoint, Dialect, Metadata};
-use crate::graph::{Rope, RopePairs};
+use crate::graph::{Activation, Rope, RopeId, RopePairs};
 
 /// What a decoder-only transformer is described by.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,12 +29,37 @@ pub struct Hyper {
     pub vocab: usize,
     /// Added to the mean square in norms.
     pub norm_eps: f32,
-    /// The rotary position encoding of queries and keys.
-    pub rope: Rope,
+    /// The rotary position encodings of queries and keys that layers choose from.
+    pub ropes: Vec<Rope>,
+    /// How each layer attends.
+    pub layers: Vec<Layer>,
+    /// Factor on attention scores.
+    pub attention_scale: f32,
+    /// Soft cap on attention scores.
+    pub attention_softcap: Option<f32>,
+    /// Soft cap on logits.
+    pub logit_softcap: Option<f32>,
+    /// Factor on embeddings.
+    pub embedding_scale: Option<f32>,
+    /// What the gates of the feed-forward block go through.
+    pub activation: Activation,
+    /// Added to the weights of norms as they are read: 1 where files keep them less one.
+    pub norm_offset: f32,
+    /// The project's names of the biases that the files have, or that the configuration says they have.
+    pub biases: BTreeSet<String>,
     /// Positions that the model was made for.
     pub context: usize,
     /// Whether the embedding table is the output matrix too.
     pub tied: bool,
+}
+
+/// How one layer attends.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Layer {
+    /// Index into [`Hyper::ropes`]; `None` where queries and keys are not rotated.
+    pub rope: Option<RopeId>,
+    /// Positions that a row sees, its own included; `None` for all before it.
+    pub window: Option<usize>,
 }
 
 /// One hyperparameter: what each dialect calls it, and the values that are accepted.
@@ -127,13 +154,14 @@ impl Number {
 }
 
 impl Hyper {
-    /// Reads the hyperparameters that dense decoders share. `pairs` is which elements rotations pair in this file.
+    /// Reads the hyperparameters that dense decoders share. `pairs` is which elements rotations pair in this file,
+    /// `own` the keys of the refusal tables that the family computes itself.
     ///
     /// Fails with `MalformedModel` naming the key where a value is missing or out of range, with `UnsupportedFormat`
     /// where a setting asks for mathematics that is not here.
-    pub(super) fn read(checkpoint: &Checkpoint, pairs: RopePairs) -> Result<Hyper> {
+    pub(super) fn read(checkpoint: &Checkpoint, pairs: RopePairs, own: &[&str]) -> Result<Hyper> {
         let metadata = &checkpoint.metadata;
-        refuse_other_mathematics(metadata)?;
+        refuse_other_mathematics(metadata, own)?;
         let dim = DIM.need(metadata)?;
         let n_heads = N_HEADS.need(metadata)?;
         let n_kv_heads = N_KV_HEADS.get(metadata)?.unwrap_or(n_heads);
@@ -153,22 +181,48 @@ impl Hyper {
             let key = VALUE_DIM.name(metadata);
             return Err(unsupported(key, format!("values of {value_dim} elements beside keys of {head_dim}")));
         }
-        Ok(Hyper {
+        let n_layers = N_LAYERS.need(metadata)?;
+        let mut hyper = Hyper {
             dim,
-            n_layers: N_LAYERS.need(metadata)?,
+            n_layers,
             n_heads,
             n_kv_heads,
             head_dim,
             ffn_dim: FFN_DIM.need(metadata)?,
             vocab: vocab(checkpoint)?,
             norm_eps: NORM_EPS.need(metadata)? as f32,
-            rope: Rope { inv_freq: rotary::inv_freq(metadata, head_dim)?, pairs, scale: 1.0 },
+            ropes: vec![rotary::encoding(metadata, head_dim, pairs)?],
+            layers: vec![Layer { rope: Some(RopeId(0)), window: None }; n_layers],
+            attention_scale: 1.0 / (head_dim as f32).sqrt(),
+            attention_softcap: None,
+            logit_softcap: None,
+            embedding_scale: None,
+            activation: Activation::Silu,
+            norm_offset: 0.0,
+            biases: checkpoint.tensors.iter().filter_map(|t| names::bias(&t.name, metadata.dialect)).collect(),
             context: CONTEXT.need(metadata)?,
             tied: match metadata.dialect {
                 Dialect::Gguf => checkpoint.tensor("output.weight").is_none(),
-                Dialect::Hub => metadata.boolean("tie_word_embeddings")?.unwrap_or(false),
+                // Families mean different things when they say nothing, so that the tensors tell.
+                Dialect::Hub => {
+                    let head = checkpoint.tensor("lm_head.weight");
+                    metadata.boolean("tie_word_embeddings")?.unwrap_or(head.is_none())
+                }
             },
-        })
+        };
+        for (key, parts) in PROMISED_BIASES {
+            if metadata.dialect == Dialect::Hub && metadata.boolean(key)? == Some(true) {
+                hyper.require_biases(parts);
+            }
+        }
+        Ok(hyper)
+    }
+
+    /// Says that these projections of every layer have biases, which are then missed where they are not.
+    pub(super) fn require_biases(&mut self, parts: &[&str]) {
+        for layer in 0..self.n_layers {
+            self.biases.extend(parts.iter().map(|part| format!("blk.{layer}.{part}.bias")));
+        }
     }
 }
 
@@ -186,6 +240,12 @@ fn vocab(checkpoint: &Checkpoint) -> Result<usize> {
     }
 }
 
+/// Keys of `config.json` that promise biases, and on which projections.
+const PROMISED_BIASES: &[(&str, &[&str])] = &[
+    ("attention_bias", &["attn_q", "attn_k", "attn_v", "attn_output"]),
+    ("mlp_bias", &["ffn_gate", "ffn_up", "ffn_down"]),
+];
+
 /// What a setting must be if it is there.
 enum Only {
     False(&'static str),
@@ -197,9 +257,9 @@ enum Only {
 
 /// Settings of `config.json` that change the mathematics, with the one value that is computed.
 const HUB_ONLY: &[Only] = &[
-    Only::False("attention_bias"),
-    Only::False("mlp_bias"),
     Only::False("use_sliding_window"),
+    Only::False("use_bidirectional_attention"),
+    Only::Text("rope_parameters.sliding_attention.rope_type", "default"),
     Only::Text("hidden_act", "silu"),
     Only::Text("quantization_config.quant_method", "none"),
     Only::Number("partial_rotary_factor", 1.0),
@@ -207,10 +267,17 @@ const HUB_ONLY: &[Only] = &[
 ];
 
 /// The same for GGUF; keys follow the architecture.
-const GGUF_ONLY: &[Only] = &[Only::Integer("expert_count", 0), Only::Integer("attention.sliding_window", 0)];
+const GGUF_ONLY: &[Only] = &[
+    Only::Integer("expert_count", 0),
+    Only::Integer("attention.sliding_window", 0),
+    Only::Number("rope.scaling.attn_factor", 1.0),
+    Only::Number("rope.scaling.yarn_log_multiplier", 0.0),
+    Only::Number("rope.scaling.yarn_ext_factor", 1.0),
+    Only::Number("rope.scaling.yarn_attn_factor", 1.0),
+];
 
 /// A model whose files ask for something that would be left out is refused, never computed wrongly.
-fn refuse_other_mathematics(metadata: &Metadata) -> Result<()> {
+fn refuse_other_mathematics(metadata: &Metadata, own: &[&str]) -> Result<()> {
     let (table, prefix) = match metadata.dialect {
         Dialect::Hub => (HUB_ONLY, String::new()),
         Dialect::Gguf => (GGUF_ONLY, format!("{}.", metadata.architecture)),
@@ -220,6 +287,9 @@ fn refuse_other_mathematics(metadata: &Metadata) -> Result<()> {
             Only::False(key) | Only::Text(key, _) | Only::Integer(key, _) | Only::Number(key, _) => key,
             Only::EachText(key, _) => key,
         };
+        if own.contains(key) {
+            continue;
+        }
         let key = format!("{prefix}{key}");
         let other = match only {
             Only::False(_) => metadata.boolean(&key)?.filter(|found| *found).map(|found| found.to_string()),

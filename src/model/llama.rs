@@ -5,23 +5,27 @@ use crate::error::Result;
 use crate::format::{Checkpoint, Dialect};
 use crate::graph::{Builder, RopePairs};
 
-pub(super) const LLAMA: Architecture = Architecture { name: "llama", hyper, graph };
+pub(super) const LLAMA: Architecture =
+    Architecture { gguf: Some("llama"), hub: Some("llama"), names: &[], hyper, graph };
 
-fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
-    // llama.cpp's converter permutes the rows of q and k of this class, so that pairs are neighbours.
-    let pairs = match checkpoint.metadata.dialect {
+/// llama.cpp's converter permutes the rows of q and k of this class, so that pairs are neighbours.
+pub(super) fn pairs(dialect: Dialect) -> RopePairs {
+    match dialect {
         Dialect::Gguf => RopePairs::Adjacent,
         Dialect::Hub => RopePairs::Halves,
-    };
-    Hyper::read(checkpoint, pairs)
+    }
 }
 
-fn graph(h: &Hyper, g: &mut Builder) {
-    let rope = g.rotary(h.rope.clone());
+fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
+    Hyper::read(checkpoint, pairs(checkpoint.metadata.dialect), &[])
+}
+
+/// Also the computation of families that differ from this one only in their hyperparameters.
+pub(super) fn graph(h: &Hyper, g: &mut Builder) {
     let mut x = decoder::embed(h, g);
     for layer in 0..h.n_layers {
         let heads = decoder::project(h, g, layer, x);
-        x = decoder::attend(h, g, layer, rope, x, heads);
+        x = decoder::attend(h, g, layer, x, heads);
         x = decoder::feed_forward(h, g, layer, x);
     }
     decoder::logits(h, g, x);

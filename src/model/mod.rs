@@ -14,28 +14,39 @@
 )]
 
 mod decoder;
+mod gemma2;
+mod gemma3;
 mod hyper;
 mod llama;
+mod mistral;
 mod names;
+mod olmo2;
+mod qwen2;
 mod qwen3;
 mod rotary;
+mod smollm3;
 mod weights;
 
-pub use hyper::Hyper;
+pub use hyper::{Hyper, Layer};
 pub use weights::{WeightSink, read_weights};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Checkpoint, TensorInfo};
+use crate::format::{Checkpoint, Dialect, TensorInfo};
 use crate::graph::{Builder, Graph, Weight, WeightKind};
 use crate::quant::FormatId;
+use names::Name;
 use weights::Location;
 
 /// One row of the table: what an architecture is called and its two functions.
 struct Architecture {
-    /// `general.architecture` of GGUF files and `model_type` of `config.json`.
-    name: &'static str,
+    /// `general.architecture` of GGUF files, where there are such.
+    gguf: Option<&'static str>,
+    /// `model_type` of `config.json`, where there are such.
+    hub: Option<&'static str>,
+    /// Names of tensors that go before the common ones.
+    names: &'static [Name],
     /// Reads the hyperparameters.
     hyper: fn(&Checkpoint) -> Result<Hyper>,
     /// Declares the weights and writes the computation down.
@@ -43,7 +54,26 @@ struct Architecture {
 }
 
 /// Every architecture that is computed.
-const ARCHITECTURES: &[Architecture] = &[llama::LLAMA, qwen3::QWEN3];
+const ARCHITECTURES: &[Architecture] = &[
+    llama::LLAMA,
+    gemma2::GEMMA2,
+    gemma3::GEMMA3,
+    mistral::MISTRAL,
+    olmo2::OLMO2,
+    qwen2::QWEN2,
+    qwen3::QWEN3,
+    smollm3::SMOLLM3,
+];
+
+impl Architecture {
+    /// What files of `dialect` call it.
+    fn name(&self, dialect: Dialect) -> Option<&'static str> {
+        match dialect {
+            Dialect::Gguf => self.gguf,
+            Dialect::Hub => self.hub,
+        }
+    }
+}
 
 /// A checkpoint understood: what it computes, and where each weight lies.
 #[derive(Clone, Debug)]
@@ -72,9 +102,10 @@ impl Plan {
 /// Fails with `UnsupportedFormat` for an architecture or setting that is not computed here, with `MalformedModel`
 /// (naming the key or the tensor) where the numbers or the tensors do not fit the architecture.
 pub fn plan(checkpoint: &Checkpoint) -> Result<Plan> {
-    let name = &checkpoint.metadata.architecture;
-    let architecture = ARCHITECTURES.iter().find(|architecture| architecture.name == name).ok_or_else(|| {
-        let supported: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
+    let (name, dialect) = (checkpoint.metadata.architecture.as_str(), checkpoint.metadata.dialect);
+    let named = || ARCHITECTURES.iter().filter_map(|architecture| Some((architecture.name(dialect)?, architecture)));
+    let (name, architecture) = named().find(|(known, _)| *known == name).ok_or_else(|| {
+        let supported: Vec<&str> = named().map(|(known, _)| known).collect();
         let problem = format!("the architecture {name:?} is not supported; supported are {}", supported.join(", "));
         Error::new(ErrorKind::UnsupportedFormat, problem)
     })?;
@@ -88,14 +119,15 @@ pub fn plan(checkpoint: &Checkpoint) -> Result<Plan> {
     let mut formats = Vec::with_capacity(graph.weights.len());
     let mut locations = Vec::with_capacity(graph.weights.len());
     for weight in &graph.weights {
-        let tensor = find(checkpoint, &tensors, weight)?;
-        locations.push(Location::of(tensor, weight)?);
+        let tensor = find(&tensors, weight, |ours| names::in_file(ours, dialect, architecture.names))?;
+        locations.push(Location::of(tensor, weight, hyper.norm_offset)?);
         formats.push(match weight.kind {
             WeightKind::Matrix => tensor.format,
             WeightKind::Vector => FormatId::F32,
         });
     }
-    Ok(Plan { architecture: architecture.name, hyper, graph, formats, locations })
+    refuse_other_biases(&tensors, &graph, |ours| names::in_file(ours, dialect, architecture.names))?;
+    Ok(Plan { architecture: name, hyper, graph, formats, locations })
 }
 
 /// Columns that a GPU shader decodes at once, so rows are whole groups of them.
@@ -103,13 +135,13 @@ const COLS_GROUP: usize = 8;
 
 /// The tensor of a declared weight, its shape checked.
 fn find<'a>(
-    checkpoint: &Checkpoint,
     tensors: &BTreeMap<&str, &'a TensorInfo>,
     weight: &Weight,
+    in_file: impl Fn(&str) -> Option<String>,
 ) -> Result<&'a TensorInfo> {
     let malformed = |name: &str, problem: String| Error::new(ErrorKind::MalformedModel, problem).at(name);
     let unsupported = |name: &str, problem: String| Error::new(ErrorKind::UnsupportedFormat, problem).at(name);
-    let name = names::in_file(&weight.name, checkpoint.metadata.dialect)
+    let name = in_file(&weight.name)
         .ok_or_else(|| Error::new(ErrorKind::Internal, "no table line names this weight").at(weight.name.as_str()))?;
     let expected = match weight.kind {
         WeightKind::Matrix => vec![weight.rows, weight.cols],
@@ -124,10 +156,19 @@ fn find<'a>(
     if weight.kind == WeightKind::Matrix && !weight.cols.is_multiple_of(COLS_GROUP) {
         return Err(unsupported(&name, format!("rows of {} weights are no multiple of {COLS_GROUP}", weight.cols)));
     }
-    // A bias that nobody adds would be a wrong answer.
-    let bias = name.strip_suffix(".weight").map(|stem| format!("{stem}.bias"));
-    match bias.filter(|bias| tensors.contains_key(bias.as_str())) {
-        Some(bias) => Err(unsupported(&bias, "biases are not supported".into())),
-        None => Ok(tensor),
+    Ok(tensor)
+}
+
+/// A bias that nobody adds would be a wrong answer.
+fn refuse_other_biases(
+    tensors: &BTreeMap<&str, &TensorInfo>,
+    graph: &Graph,
+    in_file: impl Fn(&str) -> Option<String>,
+) -> Result<()> {
+    let declared: BTreeSet<String> = graph.weights.iter().filter_map(|weight| in_file(&weight.name)).collect();
+    let biases = declared.iter().filter_map(|name| Some(format!("{}.bias", name.strip_suffix(".weight")?)));
+    match biases.into_iter().find(|bias| tensors.contains_key(bias.as_str()) && !declared.contains(bias)) {
+        Some(bias) => Err(Error::new(ErrorKind::UnsupportedFormat, "this bias is not supported").at(bias)),
+        None => Ok(()),
     }
 }

@@ -4,8 +4,11 @@
 
 use crate::format::Dialect;
 
+const WEIGHT: &str = ".weight";
+const BIAS: &str = ".bias";
+
 /// The project's name and the hub's, for every tensor that a model file may declare.
-const NAMES: &[(&str, &str)] = &[
+const NAMES: &[Name] = &[
     ("token_embd.weight", "model.embed_tokens.weight"),
     ("blk.{i}.attn_norm.weight", "model.layers.{i}.input_layernorm.weight"),
     ("blk.{i}.attn_q.weight", "model.layers.{i}.self_attn.q_proj.weight"),
@@ -22,6 +25,16 @@ const NAMES: &[(&str, &str)] = &[
     ("output.weight", "lm_head.weight"),
 ];
 
+/// One line of a table of names: the project's name and the hub's.
+pub(super) type Name = (&'static str, &'static str);
+
+/// Lines that go before the others in families with norms after the blocks, whose hub names differ in meaning.
+pub(super) const NORMS_AFTER: &[Name] = &[
+    ("blk.{i}.post_attention_norm.weight", "model.layers.{i}.post_attention_layernorm.weight"),
+    ("blk.{i}.ffn_norm.weight", "model.layers.{i}.pre_feedforward_layernorm.weight"),
+    ("blk.{i}.post_ffw_norm.weight", "model.layers.{i}.post_feedforward_layernorm.weight"),
+];
+
 /// `blk.7.attn_q.weight` as the pattern `blk.{i}.attn_q.weight` and the number `7`.
 fn pattern(canonical: &str) -> (String, &str) {
     match canonical.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
@@ -31,13 +44,31 @@ fn pattern(canonical: &str) -> (String, &str) {
 }
 
 /// What the files of `dialect` call the tensor that the project calls `canonical`; `None` when no table line names it.
-pub(super) fn in_file(canonical: &str, dialect: Dialect) -> Option<String> {
+/// The lines `first` go before the common ones. A bias is called after its weight.
+pub(super) fn in_file(canonical: &str, dialect: Dialect, first: &[Name]) -> Option<String> {
+    if let Some(stem) = canonical.strip_suffix(BIAS) {
+        let weight = in_file(&format!("{stem}{WEIGHT}"), dialect, first)?;
+        return weight.strip_suffix(WEIGHT).map(|stem| format!("{stem}{BIAS}"));
+    }
     let (pattern, layer) = pattern(canonical);
-    let (_, hub) = NAMES.iter().find(|(ours, _)| *ours == pattern)?;
+    let (_, hub) = first.iter().chain(NAMES).find(|(ours, _)| *ours == pattern)?;
     Some(match dialect {
         Dialect::Gguf => canonical.to_owned(),
         Dialect::Hub => hub.replace("{i}", layer),
     })
+}
+
+/// The project's name of a bias in a layer, from its name in a file; `None` for every other tensor.
+pub(super) fn bias(in_file: &str, dialect: Dialect) -> Option<String> {
+    let stem = in_file.strip_suffix(BIAS)?;
+    if dialect == Dialect::Gguf {
+        return Some(in_file.to_owned());
+    }
+    let (layer, part) = stem.strip_prefix("model.layers.")?.split_once('.')?;
+    let hub = format!("model.layers.{{i}}.{part}{WEIGHT}");
+    let (ours, _) = NAMES.iter().find(|(_, name)| *name == hub)?;
+    let ours = ours.strip_suffix(WEIGHT)?.replace("{i}", layer);
+    Some(format!("{ours}{BIAS}"))
 }
 
 #[cfg(test)]
@@ -53,10 +84,21 @@ mod tests {
             ("output.weight", "lm_head.weight"),
         ];
         for (ours, hub) in cases {
-            assert_eq!(in_file(ours, Dialect::Hub).as_deref(), Some(hub));
-            assert_eq!(in_file(ours, Dialect::Gguf).as_deref(), Some(ours));
+            assert_eq!(in_file(ours, Dialect::Hub, &[]).as_deref(), Some(hub));
+            assert_eq!(in_file(ours, Dialect::Gguf, &[]).as_deref(), Some(ours));
         }
-        assert_eq!(in_file("blk.0.attn_sinks.weight", Dialect::Hub), None);
+        assert_eq!(in_file("blk.0.attn_sinks.weight", Dialect::Hub, &[]), None);
+        let after = in_file("blk.3.ffn_norm.weight", Dialect::Hub, NORMS_AFTER);
+        assert_eq!(after.as_deref(), Some("model.layers.3.pre_feedforward_layernorm.weight"));
+    }
+
+    #[test]
+    fn biases_are_called_after_their_weights() {
+        let (ours, hub) = ("blk.12.attn_q.bias", "model.layers.12.self_attn.q_proj.bias");
+        assert_eq!(in_file(ours, Dialect::Hub, &[]).as_deref(), Some(hub));
+        assert_eq!(bias(hub, Dialect::Hub).as_deref(), Some(ours));
+        assert_eq!(bias(ours, Dialect::Gguf).as_deref(), Some(ours));
+        assert_eq!(bias("model.layers.12.self_attn.q_proj.weight", Dialect::Hub), None);
     }
 
     #[test]

@@ -24,13 +24,22 @@ pub(super) struct Location {
     offset: u64,
     rows: usize,
     row_bytes: usize,
-    /// For a vector: how it is stored and its length, since it is handed on as f32.
-    vector: Option<(FormatId, usize)>,
+    /// For a vector, which is handed on as f32.
+    vector: Option<Vector>,
+}
+
+/// How a vector is stored, its length, and what is added to each element.
+#[derive(Clone, Copy, Debug)]
+struct Vector {
+    format: FormatId,
+    len: usize,
+    offset: f32,
 }
 
 impl Location {
-    /// The location of a tensor that was found to have the shape of `weight`.
-    pub(super) fn of(tensor: &TensorInfo, weight: &Weight) -> Result<Self> {
+    /// The location of a tensor that was found to have the shape of `weight`. To the weights of norms `norm_offset` is
+    /// added.
+    pub(super) fn of(tensor: &TensorInfo, weight: &Weight, norm_offset: f32) -> Result<Self> {
         let malformed = |problem: String| Error::new(ErrorKind::MalformedModel, problem).at(tensor.name.as_str());
         let format = tensor.format.format().name;
         let row_bytes = tensor
@@ -43,7 +52,11 @@ impl Location {
             offset: tensor.offset,
             rows: weight.rows,
             row_bytes,
-            vector: (weight.kind == WeightKind::Vector).then_some((tensor.format, weight.cols)),
+            vector: (weight.kind == WeightKind::Vector).then(|| Vector {
+                format: tensor.format,
+                len: weight.cols,
+                offset: if weight.name.ends_with("norm.weight") { norm_offset } else { 0.0 },
+            }),
         };
         if location.size_bytes() != tensor.size_bytes {
             return Err(malformed(format!("{} bytes where {} are needed", tensor.size_bytes, location.size_bytes())));
@@ -89,8 +102,8 @@ pub async fn read_weights(
             let len = rows.saturating_mul(location.row_bytes);
             let bytes = source.read(location.offset.saturating_add(start), len).await.at(|| location.name.clone())?;
             let bytes = match location.vector {
-                Some((format, len)) if format != FormatId::F32 => as_f32(format, len, &bytes),
-                _ => bytes,
+                Some(vector) => as_f32(vector, &bytes),
+                None => bytes,
             };
             sink.rows(weight, first_row, &bytes)?;
             first_row = first_row.saturating_add(rows);
@@ -101,22 +114,22 @@ pub async fn read_weights(
     Ok(())
 }
 
-/// The `len` weights of one row as the bytes of f32.
-fn as_f32(format: FormatId, len: usize, bytes: &[u8]) -> Vec<u8> {
-    let mut decoded = vec![0f32; len];
-    (format.format().decode)(bytes, &mut decoded);
-    decoded.iter().flat_map(|weight| weight.to_le_bytes()).collect()
+/// The elements of a vector as the bytes of f32.
+fn as_f32(vector: Vector, bytes: &[u8]) -> Vec<u8> {
+    let mut decoded = vec![0f32; vector.len];
+    (vector.format.format().decode)(bytes, &mut decoded);
+    decoded.iter().flat_map(|weight| (weight + vector.offset).to_le_bytes()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::rc::Rc;
 
     use super::*;
     use crate::format::{Dialect, Metadata};
-    use crate::graph::{Graph, Rope, RopePairs};
+    use crate::graph::{Activation, Graph};
     use crate::model::Hyper;
     use crate::source::{LocalFuture, Source};
 
@@ -158,8 +171,10 @@ mod tests {
         let weights = vec![weight("norm", 1, 8, WeightKind::Vector), weight("matrix", 1000, 5000, WeightKind::Matrix)];
         let tensors =
             vec![tensor("matrix", FormatId::F32, &[1000, 5000], 64), tensor("norm", FormatId::Bf16, &[8], 1 << 30)];
-        let locations =
-            vec![Location::of(&tensors[1], &weights[0]).unwrap(), Location::of(&tensors[0], &weights[1]).unwrap()];
+        let locations = vec![
+            Location::of(&tensors[1], &weights[0], 0.0).unwrap(),
+            Location::of(&tensors[0], &weights[1], 0.0).unwrap(),
+        ];
         let hyper = Hyper {
             dim: 8,
             n_layers: 1,
@@ -169,7 +184,15 @@ mod tests {
             ffn_dim: 8,
             vocab: 8,
             norm_eps: 0.0,
-            rope: Rope { inv_freq: vec![], pairs: RopePairs::Halves, scale: 1.0 },
+            ropes: vec![],
+            layers: vec![],
+            attention_scale: 1.0,
+            attention_softcap: None,
+            logit_softcap: None,
+            embedding_scale: None,
+            activation: Activation::Silu,
+            norm_offset: 0.0,
+            biases: BTreeSet::new(),
             context: 8,
             tied: true,
         };
@@ -204,6 +227,8 @@ mod tests {
     #[test]
     fn a_vector_is_widened_to_f32() {
         let bytes: Vec<u8> = [1.0f32, -2.5].iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect();
-        assert_eq!(as_f32(FormatId::Bf16, 2, &bytes), [1.0f32, -2.5].map(f32::to_le_bytes).concat());
+        let vector = Vector { format: FormatId::Bf16, len: 2, offset: 0.0 };
+        assert_eq!(as_f32(vector, &bytes), [1.0f32, -2.5].map(f32::to_le_bytes).concat());
+        assert_eq!(as_f32(Vector { offset: 1.0, ..vector }, &bytes), [2.0f32, -1.5].map(f32::to_le_bytes).concat());
     }
 }

@@ -24,6 +24,21 @@ pub struct Case {
     pub files: &'static [&'static str],
     /// Where its goldens are, without their extension.
     pub goldens: &'static str,
+    /// By how much the reference's own approximations may move a logit; 0 where it computes in plain float32.
+    pub reference: f32,
+}
+
+impl Case {
+    /// The bound of a normalised squared error, never below what the reference itself leaves: logits have a standard
+    /// deviation of about 2.5.
+    pub fn nmse(&self, bound: f64) -> f64 {
+        bound.max(f64::from(self.reference / 2.5).powi(2))
+    }
+
+    /// The margin from which on ids must be equal.
+    pub fn margin(&self, margin: f32) -> f32 {
+        margin.max(2.0 * self.reference)
+    }
 }
 
 /// Every model that every backend is held to.
@@ -32,46 +47,147 @@ pub const CASES: &[Case] = &[
         name: "llama3",
         files: &["tests/data/models/llama3/config.json", "tests/data/models/llama3/model.safetensors"],
         goldens: "tests/data/models/llama3/goldens",
+        reference: 0.0,
     },
     Case {
         name: "llama3 (config of transformers 5)",
         files: &["tests/data/models/llama3/config.v5.json=config.json", "tests/data/models/llama3/model.safetensors"],
         goldens: "tests/data/models/llama3/goldens",
+        reference: 0.0,
     },
     Case {
         name: "qwen3",
         files: &["tests/data/models/qwen3/config.json", "tests/data/models/qwen3/model.safetensors"],
         goldens: "tests/data/models/qwen3/goldens",
+        reference: 0.0,
     },
     Case {
         name: "qwen3 (config of transformers 5)",
         files: &["tests/data/models/qwen3/config.v5.json=config.json", "tests/data/models/qwen3/model.safetensors"],
         goldens: "tests/data/models/qwen3/goldens",
+        reference: 0.0,
     },
     Case {
         name: "llama3-F16.gguf",
         files: &["tests/data/gguf/llama3-F16.gguf"],
         goldens: "tests/data/gguf/llama3-F16",
+        reference: 0.0,
     },
     Case {
         name: "llama3-Q8_0.gguf",
         files: &["tests/data/gguf/llama3-Q8_0.gguf"],
         goldens: "tests/data/gguf/llama3-Q8_0",
+        reference: 0.0,
     },
     Case {
         name: "llama3-Q4_0.gguf",
         files: &["tests/data/gguf/llama3-Q4_0.gguf"],
         goldens: "tests/data/gguf/llama3-Q4_0",
+        reference: 0.0,
     },
     Case {
         name: "smollm2-Q8_0.gguf",
         files: &["tests/data/gguf/smollm2-Q8_0.gguf"],
         goldens: "tests/data/gguf/smollm2-Q8_0",
+        reference: 0.0,
     },
     Case {
         name: "qwen3-Q4_0.gguf",
         files: &["tests/data/gguf/qwen3-Q4_0.gguf"],
         goldens: "tests/data/gguf/qwen3-Q4_0",
+        reference: 0.0,
+    },
+    Case {
+        name: "qwen2",
+        files: &["tests/data/models/qwen2/config.json", "tests/data/models/qwen2/model.safetensors"],
+        goldens: "tests/data/models/qwen2/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "qwen2-untied",
+        files: &["tests/data/models/qwen2-untied/config.json", "tests/data/models/qwen2-untied/model.safetensors"],
+        goldens: "tests/data/models/qwen2-untied/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "llama-bias",
+        files: &["tests/data/models/llama-bias/config.json", "tests/data/models/llama-bias/model.safetensors"],
+        goldens: "tests/data/models/llama-bias/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "mistral",
+        files: &["tests/data/models/mistral/config.json", "tests/data/models/mistral/model.safetensors"],
+        goldens: "tests/data/models/mistral/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "smollm2",
+        files: &["tests/data/models/smollm2/config.json", "tests/data/models/smollm2/model.safetensors"],
+        goldens: "tests/data/models/smollm2/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "smollm3",
+        files: &["tests/data/models/smollm3/config.json", "tests/data/models/smollm3/model.safetensors"],
+        goldens: "tests/data/models/smollm3/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "qwen2-Q8_0.gguf",
+        files: &["tests/data/gguf/qwen2-Q8_0.gguf"],
+        goldens: "tests/data/gguf/qwen2-Q8_0",
+        reference: 0.0,
+    },
+    Case {
+        name: "qwen2-untied-Q8_0.gguf",
+        files: &["tests/data/gguf/qwen2-untied-Q8_0.gguf"],
+        goldens: "tests/data/gguf/qwen2-untied-Q8_0",
+        reference: 0.0,
+    },
+    Case {
+        name: "mistral-nemo-Q4_0.gguf",
+        files: &["tests/data/gguf/mistral-nemo-Q4_0.gguf"],
+        goldens: "tests/data/gguf/mistral-nemo-Q4_0",
+        reference: 0.0,
+    },
+    Case {
+        name: "smollm3-Q4_0.gguf",
+        files: &["tests/data/gguf/smollm3-Q4_0.gguf"],
+        goldens: "tests/data/gguf/smollm3-Q4_0",
+        reference: 0.0,
+    },
+    Case {
+        name: "olmo2",
+        files: &["tests/data/models/olmo2/config.json", "tests/data/models/olmo2/model.safetensors"],
+        goldens: "tests/data/models/olmo2/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "gemma2",
+        files: &["tests/data/models/gemma2/config.json", "tests/data/models/gemma2/model.safetensors"],
+        goldens: "tests/data/models/gemma2/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "gemma3",
+        files: &["tests/data/models/gemma3/config.json", "tests/data/models/gemma3/model.safetensors"],
+        goldens: "tests/data/models/gemma3/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "gemma2-g-Q8_0.gguf",
+        files: &["tests/data/gguf/gemma2-g-Q8_0.gguf"],
+        goldens: "tests/data/gguf/gemma2-g-Q8_0",
+        // llama.cpp looks its GELU up in a table of half precision.
+        reference: 7e-3,
+    },
+    Case {
+        name: "gemma3-Q8_0.gguf",
+        files: &["tests/data/gguf/gemma3-Q8_0.gguf"],
+        goldens: "tests/data/gguf/gemma3-Q8_0",
+        // llama.cpp looks its GELU up in a table of half precision.
+        reference: 7e-3,
     },
     Case {
         name: "llama3-Q5_0.gguf",
