@@ -193,36 +193,43 @@ pub const CASES: &[Case] = &[
         name: "llama3-Q5_0.gguf",
         files: &["tests/data/gguf/llama3-Q5_0.gguf"],
         goldens: "tests/data/gguf/llama3-Q5_0",
+        reference: 0.0,
     },
     Case {
         name: "kq-llama-Q2_K.gguf",
         files: &["tests/data/gguf/kq-llama-Q2_K.gguf"],
         goldens: "tests/data/gguf/kq-llama-Q2_K",
+        reference: 0.0,
     },
     Case {
         name: "kq-llama-Q3_K_M.gguf",
         files: &["tests/data/gguf/kq-llama-Q3_K_M.gguf"],
         goldens: "tests/data/gguf/kq-llama-Q3_K_M",
+        reference: 0.0,
     },
     Case {
         name: "kq-llama-Q4_K_M.gguf",
         files: &["tests/data/gguf/kq-llama-Q4_K_M.gguf"],
         goldens: "tests/data/gguf/kq-llama-Q4_K_M",
+        reference: 0.0,
     },
     Case {
         name: "kq-llama-Q5_K_M.gguf",
         files: &["tests/data/gguf/kq-llama-Q5_K_M.gguf"],
         goldens: "tests/data/gguf/kq-llama-Q5_K_M",
+        reference: 0.0,
     },
     Case {
         name: "kq-llama-Q6_K.gguf",
         files: &["tests/data/gguf/kq-llama-Q6_K.gguf"],
         goldens: "tests/data/gguf/kq-llama-Q6_K",
+        reference: 0.0,
     },
     Case {
         name: "kq-llama-IQ4_XS.gguf",
         files: &["tests/data/gguf/kq-llama-IQ4_XS.gguf"],
         goldens: "tests/data/gguf/kq-llama-IQ4_XS",
+        reference: 0.0,
     },
 ];
 
