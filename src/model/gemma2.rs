@@ -8,7 +8,7 @@ use crate::format::{Checkpoint, Dialect};
 use crate::graph::{Activation, Builder, RopePairs};
 
 pub(super) const GEMMA2: Architecture =
-    Architecture { gguf: Some("gemma2"), hub: Some("gemma2"), names: NORMS_AFTER, hyper, graph };
+    Architecture { gguf: Some("gemma2"), hub: Some("gemma2"), names: NORMS_AFTER, fused: &[], hyper, graph };
 
 const WINDOW: Key<u64> = Key::new("attention.sliding_window", "sliding_window", 1, 1 << 24);
 const PATTERN: Key<u64> = Key::new("", "sliding_window_pattern", 1, 1024);

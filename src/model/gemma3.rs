@@ -9,7 +9,7 @@ use crate::format::Checkpoint;
 use crate::graph::{Builder, Rope, RopeId, RopePairs};
 
 pub(super) const GEMMA3: Architecture =
-    Architecture { gguf: Some("gemma3"), hub: Some("gemma3_text"), names: NORMS_AFTER, hyper, graph };
+    Architecture { gguf: Some("gemma3"), hub: Some("gemma3_text"), names: NORMS_AFTER, fused: &[], hyper, graph };
 
 const LOCAL_BASE: Key<f64> = Key::new("rope.freq_base_swa", "rope_local_base_freq", 1.0, 1e12);
 

@@ -6,7 +6,7 @@ use crate::format::{Checkpoint, Dialect};
 use crate::graph::{Builder, RopePairs};
 
 pub(super) const LLAMA: Architecture =
-    Architecture { gguf: Some("llama"), hub: Some("llama"), names: &[], hyper, graph };
+    Architecture { gguf: Some("llama"), hub: Some("llama"), names: &[], fused: &[], hyper, graph };
 
 /// llama.cpp's converter permutes the rows of q and k of this class, so that pairs are neighbours.
 pub(super) fn pairs(dialect: Dialect) -> RopePairs {

@@ -8,7 +8,7 @@ use crate::format::Checkpoint;
 use crate::graph::RopePairs;
 
 pub(super) const MISTRAL: Architecture =
-    Architecture { gguf: None, hub: Some("mistral"), names: &[], hyper, graph: llama::graph };
+    Architecture { gguf: None, hub: Some("mistral"), names: &[], fused: &[], hyper, graph: llama::graph };
 
 const WINDOW: Key<u64> = Key::new("", "sliding_window", 1, 1 << 24);
 

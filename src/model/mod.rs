@@ -21,6 +21,7 @@ mod llama;
 mod mistral;
 mod names;
 mod olmo2;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod rotary;
@@ -37,7 +38,7 @@ use crate::format::{Checkpoint, Dialect, TensorInfo};
 use crate::graph::{Builder, Graph, Weight, WeightKind};
 use crate::quant::FormatId;
 use names::Name;
-use weights::Location;
+use weights::{Location, Slice};
 
 /// One row of the table: what an architecture is called and its two functions.
 struct Architecture {
@@ -47,10 +48,20 @@ struct Architecture {
     hub: Option<&'static str>,
     /// Names of tensors that go before the common ones.
     names: &'static [Name],
+    /// Tensors that hold several weights of a layer.
+    fused: &'static [Fused],
     /// Reads the hyperparameters.
     hyper: fn(&Checkpoint) -> Result<Hyper>,
     /// Declares the weights and writes the computation down.
     graph: fn(&Hyper, &mut Builder),
+}
+
+/// A tensor of a layer whose rows are those of several weights, one after another.
+struct Fused {
+    /// After `blk.{i}.`, as the project calls tensors.
+    whole: &'static str,
+    /// The weights, likewise.
+    parts: &'static [&'static str],
 }
 
 /// Every architecture that is computed.
@@ -60,6 +71,7 @@ const ARCHITECTURES: &[Architecture] = &[
     gemma3::GEMMA3,
     mistral::MISTRAL,
     olmo2::OLMO2,
+    phi3::PHI3,
     qwen2::QWEN2,
     qwen3::QWEN3,
     smollm3::SMOLLM3,
@@ -116,17 +128,21 @@ pub fn plan(checkpoint: &Checkpoint) -> Result<Plan> {
 
     let tensors: BTreeMap<&str, &TensorInfo> =
         checkpoint.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let rows = graph.weights.iter().map(|weight| (weight.name.as_str(), weight.rows)).collect();
+    let mut used = BTreeSet::new();
     let mut formats = Vec::with_capacity(graph.weights.len());
     let mut locations = Vec::with_capacity(graph.weights.len());
     for weight in &graph.weights {
-        let tensor = find(&tensors, weight, |ours| names::in_file(ours, dialect, architecture.names))?;
-        locations.push(Location::of(tensor, weight, hyper.norm_offset)?);
+        let slice = Slice::of(weight, &rows, architecture.fused);
+        let tensor = find(&tensors, weight, &slice, |ours| names::in_file(ours, dialect, architecture.names))?;
+        used.insert(tensor.name.as_str());
+        locations.push(Location::of(tensor, weight, &slice, hyper.norm_offset)?);
         formats.push(match weight.kind {
             WeightKind::Matrix => tensor.format,
             WeightKind::Vector => FormatId::F32,
         });
     }
-    refuse_other_biases(&tensors, &graph, |ours| names::in_file(ours, dialect, architecture.names))?;
+    refuse_other_biases(&tensors, &used)?;
     Ok(Plan { architecture: name, hyper, graph, formats, locations })
 }
 
@@ -137,14 +153,15 @@ const COLS_GROUP: usize = 8;
 fn find<'a>(
     tensors: &BTreeMap<&str, &'a TensorInfo>,
     weight: &Weight,
+    slice: &Slice,
     in_file: impl Fn(&str) -> Option<String>,
 ) -> Result<&'a TensorInfo> {
     let malformed = |name: &str, problem: String| Error::new(ErrorKind::MalformedModel, problem).at(name);
     let unsupported = |name: &str, problem: String| Error::new(ErrorKind::UnsupportedFormat, problem).at(name);
-    let name = in_file(&weight.name)
+    let name = in_file(&slice.tensor)
         .ok_or_else(|| Error::new(ErrorKind::Internal, "no table line names this weight").at(weight.name.as_str()))?;
     let expected = match weight.kind {
-        WeightKind::Matrix => vec![weight.rows, weight.cols],
+        WeightKind::Matrix => vec![slice.rows, weight.cols],
         WeightKind::Vector => vec![weight.cols],
     };
     let tensor = *tensors
@@ -160,14 +177,9 @@ fn find<'a>(
 }
 
 /// A bias that nobody adds would be a wrong answer.
-fn refuse_other_biases(
-    tensors: &BTreeMap<&str, &TensorInfo>,
-    graph: &Graph,
-    in_file: impl Fn(&str) -> Option<String>,
-) -> Result<()> {
-    let declared: BTreeSet<String> = graph.weights.iter().filter_map(|weight| in_file(&weight.name)).collect();
-    let biases = declared.iter().filter_map(|name| Some(format!("{}.bias", name.strip_suffix(".weight")?)));
-    match biases.into_iter().find(|bias| tensors.contains_key(bias.as_str()) && !declared.contains(bias)) {
+fn refuse_other_biases(tensors: &BTreeMap<&str, &TensorInfo>, used: &BTreeSet<&str>) -> Result<()> {
+    let mut biases = used.iter().filter_map(|name| Some(format!("{}.bias", name.strip_suffix(".weight")?)));
+    match biases.find(|bias| tensors.contains_key(bias.as_str()) && !used.contains(bias.as_str())) {
         Some(bias) => Err(Error::new(ErrorKind::UnsupportedFormat, "this bias is not supported").at(bias)),
         None => Ok(()),
     }

@@ -7,7 +7,7 @@ use crate::format::Checkpoint;
 use crate::graph::{Builder, RopePairs};
 
 pub(super) const OLMO2: Architecture =
-    Architecture { gguf: Some("olmo2"), hub: Some("olmo2"), names: NORMS_AFTER, hyper, graph };
+    Architecture { gguf: Some("olmo2"), hub: Some("olmo2"), names: NORMS_AFTER, fused: &[], hyper, graph };
 
 fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
     Hyper::read(checkpoint, RopePairs::Halves, &[])

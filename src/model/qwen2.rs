@@ -6,7 +6,7 @@ use crate::format::Checkpoint;
 use crate::graph::RopePairs;
 
 pub(super) const QWEN2: Architecture =
-    Architecture { gguf: Some("qwen2"), hub: Some("qwen2"), names: &[], hyper, graph: llama::graph };
+    Architecture { gguf: Some("qwen2"), hub: Some("qwen2"), names: &[], fused: &[], hyper, graph: llama::graph };
 
 fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
     let mut h = Hyper::read(checkpoint, RopePairs::Halves, &[])?;

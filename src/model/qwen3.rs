@@ -6,7 +6,7 @@ use crate::format::Checkpoint;
 use crate::graph::{Builder, RopePairs};
 
 pub(super) const QWEN3: Architecture =
-    Architecture { gguf: Some("qwen3"), hub: Some("qwen3"), names: &[], hyper, graph };
+    Architecture { gguf: Some("qwen3"), hub: Some("qwen3"), names: &[], fused: &[], hyper, graph };
 
 fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
     Hyper::read(checkpoint, RopePairs::Halves, &[])

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::format::Checkpoint;
 
 pub(super) const SMOLLM3: Architecture =
-    Architecture { gguf: Some("smollm3"), hub: Some("smollm3"), names: &[], hyper, graph: llama::graph };
+    Architecture { gguf: Some("smollm3"), hub: Some("smollm3"), names: &[], fused: &[], hyper, graph: llama::graph };
 
 /// One number a layer: 1 where it rotates, 0 where it does not.
 const ROTATED: &str = "no_rope_layers";

@@ -1,6 +1,8 @@
 //! Reading weights: in the order of the files, in pieces of whole rows, into whatever takes them.
 
-use super::Plan;
+use std::collections::BTreeMap;
+
+use super::{Fused, Plan};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::{Checkpoint, TensorInfo};
 use crate::graph::{Weight, WeightId, WeightKind};
@@ -28,6 +30,38 @@ pub(super) struct Location {
     vector: Option<Vector>,
 }
 
+/// Which rows of which tensor are a weight.
+pub(super) struct Slice {
+    /// The project's name of the tensor.
+    pub tensor: String,
+    /// Rows of the tensor.
+    pub rows: usize,
+    /// Its first row that is the weight's.
+    first_row: usize,
+}
+
+impl Slice {
+    /// The whole tensor of the weight's name, or its part of a fused one. `rows` are those of all weights by name.
+    pub(super) fn of(weight: &Weight, rows: &BTreeMap<&str, usize>, fused: &[Fused]) -> Self {
+        let whole = Self { tensor: weight.name.clone(), rows: weight.rows, first_row: 0 };
+        let Some((layer, part)) = weight.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
+            return whole;
+        };
+        let Some(fused) = fused.iter().find(|fused| fused.parts.contains(&part)) else { return whole };
+        let rows_of = |part: &&str| rows.get(format!("blk.{layer}.{part}").as_str()).copied().unwrap_or(0);
+        Self {
+            tensor: format!("blk.{layer}.{}", fused.whole),
+            rows: fused.parts.iter().map(rows_of).fold(0, usize::saturating_add),
+            first_row: fused
+                .parts
+                .iter()
+                .take_while(|other| **other != part)
+                .map(rows_of)
+                .fold(0, usize::saturating_add),
+        }
+    }
+}
+
 /// How a vector is stored, its length, and what is added to each element.
 #[derive(Clone, Copy, Debug)]
 struct Vector {
@@ -39,17 +73,21 @@ struct Vector {
 impl Location {
     /// The location of a tensor that was found to have the shape of `weight`. To the weights of norms `norm_offset` is
     /// added.
-    pub(super) fn of(tensor: &TensorInfo, weight: &Weight, norm_offset: f32) -> Result<Self> {
+    pub(super) fn of(tensor: &TensorInfo, weight: &Weight, slice: &Slice, norm_offset: f32) -> Result<Self> {
         let malformed = |problem: String| Error::new(ErrorKind::MalformedModel, problem).at(tensor.name.as_str());
         let format = tensor.format.format().name;
         let row_bytes = tensor
             .format
             .row_bytes(weight.cols)
             .ok_or_else(|| malformed(format!("rows of {} weights are no whole blocks of {format}", weight.cols)))?;
-        let location = Location {
+        let bytes = |rows: usize| (rows as u64).saturating_mul(row_bytes as u64);
+        if bytes(slice.rows) != tensor.size_bytes {
+            return Err(malformed(format!("{} bytes where {} are needed", tensor.size_bytes, bytes(slice.rows))));
+        }
+        Ok(Location {
             name: tensor.name.clone(),
             file: tensor.file,
-            offset: tensor.offset,
+            offset: tensor.offset.saturating_add(bytes(slice.first_row)),
             rows: weight.rows,
             row_bytes,
             vector: (weight.kind == WeightKind::Vector).then(|| Vector {
@@ -57,14 +95,10 @@ impl Location {
                 len: weight.cols,
                 offset: if weight.name.ends_with("norm.weight") { norm_offset } else { 0.0 },
             }),
-        };
-        if location.size_bytes() != tensor.size_bytes {
-            return Err(malformed(format!("{} bytes where {} are needed", tensor.size_bytes, location.size_bytes())));
-        }
-        Ok(location)
+        })
     }
 
-    /// Bytes of the whole tensor.
+    /// Bytes of the weight.
     pub(super) fn size_bytes(&self) -> u64 {
         (self.rows as u64).saturating_mul(self.row_bytes as u64)
     }
@@ -124,7 +158,7 @@ fn as_f32(vector: Vector, bytes: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
     use std::rc::Rc;
 
     use super::*;
@@ -171,10 +205,10 @@ mod tests {
         let weights = vec![weight("norm", 1, 8, WeightKind::Vector), weight("matrix", 1000, 5000, WeightKind::Matrix)];
         let tensors =
             vec![tensor("matrix", FormatId::F32, &[1000, 5000], 64), tensor("norm", FormatId::Bf16, &[8], 1 << 30)];
-        let locations = vec![
-            Location::of(&tensors[1], &weights[0], 0.0).unwrap(),
-            Location::of(&tensors[0], &weights[1], 0.0).unwrap(),
-        ];
+        let place = |tensor: &TensorInfo, weight: &Weight| {
+            Location::of(tensor, weight, &Slice::of(weight, &BTreeMap::new(), &[]), 0.0).unwrap()
+        };
+        let locations = vec![place(&tensors[1], &weights[0]), place(&tensors[0], &weights[1])];
         let hyper = Hyper {
             dim: 8,
             n_layers: 1,

@@ -231,6 +231,18 @@ pub const CASES: &[Case] = &[
         goldens: "tests/data/gguf/kq-llama-IQ4_XS",
         reference: 0.0,
     },
+    Case {
+        name: "phi3",
+        files: &["tests/data/models/phi3/config.json", "tests/data/models/phi3/model.safetensors"],
+        goldens: "tests/data/models/phi3/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "phi3-g-Q8_0.gguf",
+        files: &["tests/data/gguf/phi3-g-Q8_0.gguf"],
+        goldens: "tests/data/gguf/phi3-g-Q8_0",
+        reference: 0.0,
+    },
 ];
 
 /// A storage of the trained model, and how near its replies are to the reference's, which computes with the bf16 weights.
