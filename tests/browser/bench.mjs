@@ -1,4 +1,7 @@
-/** Measures a model (a file or a folder) in a headless Chromium with the package's own `bench`; prints one JSON object. */
+/**
+ * Measures a model (a file or a folder) in a headless Chromium with the package's own `bench`; prints its report as JSON,
+ * with the device's name.
+ */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { address, launch } from "./chromium.mjs";
@@ -35,19 +38,8 @@ try {
   });
   const { bench, webgpu, ...memory } = report;
   const device = [bench.backend.device, webgpu.description, `${webgpu.vendor} ${webgpu.architecture}`];
-  console.log(JSON.stringify({
-    device: device.find((name) => name.trim() !== "") ?? "unnamed WebGPU adapter",
-    model: bench.model,
-    bytesPerToken: bench.bytesPerToken,
-    prefillTokensPerSecond: bench.prefill.tokensPerSecond,
-    decodeTokensPerSecond: bench.decode.tokensPerSecond,
-    dispatchesPerToken: bench.decodeCounters.dispatches,
-    submitsPerToken: bench.decodeCounters.submits,
-    objectsPerToken: bench.decodeCounters.objects,
-    browser: browser.version(),
-    memory,
-    report: bench,
-  }));
+  const name = device.find((words) => words.trim() !== "") ?? "an adapter without a name";
+  console.log(JSON.stringify({ ...bench, device: name, browser: browser.version(), memory }));
 } finally {
   await browser.close();
 }
