@@ -142,8 +142,11 @@ pub fn synthetic(shape: &Shape, seed: u64) -> Checkpoint {
     })
 }
 
+/// Makes the bytes of a tensor by its name, format and shape.
+pub type Fill<'a> = dyn FnMut(&str, FormatId, &[usize]) -> Vec<u8> + 'a;
+
 /// A checkpoint of that shape whose tensors are what `fill` makes of a name, a format and a shape.
-pub fn checkpoint(shape: &Shape, fill: &mut dyn FnMut(&str, FormatId, &[usize]) -> Vec<u8>) -> Checkpoint {
+pub fn checkpoint(shape: &Shape, fill: &mut Fill<'_>) -> Checkpoint {
     let mut bytes = vec![];
     let mut tensors = vec![];
     let mut add = |name: String, format: FormatId, dims: Vec<usize>| {
