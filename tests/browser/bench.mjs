@@ -37,8 +37,9 @@ try {
     return { bench, webgpu, memoryBytes, weightBytes, kvBytes };
   });
   const { bench, webgpu, ...memory } = report;
-  const device = [bench.backend.device, webgpu.description, `${webgpu.vendor} ${webgpu.architecture}`];
-  const name = device.find((words) => words.trim() !== "") ?? "an adapter without a name";
+  // wgpu is not told the adapter's name on the web; the browser tells the page at least its family.
+  const device = [webgpu.description, `${webgpu.vendor} ${webgpu.architecture}`, bench.backend.device];
+  const name = device.find((words) => words.trim() !== "");
   console.log(JSON.stringify({ ...bench, device: name, browser: browser.version(), memory }));
 } finally {
   await browser.close();

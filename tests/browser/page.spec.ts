@@ -39,7 +39,7 @@ for (const { where, query, count } of [
       await expect(page.locator(".assistant .words")).toHaveText(answer);
       await expect(page.locator(".figures")).toContainText(/\d+ tokens · [\d.]+ tokens\/s · first after [\d.]+ m?s/);
     }
-    expect(await page.evaluate(() => performance.getEntriesByType("resource").some(({ name }) => name.endsWith("host.js")))).toBe(query !== "");
+    expect(page.workers().length, "workers").toBe(query === "" ? 1 : 0);
   });
 }
 
@@ -146,8 +146,8 @@ test.describe("looks", () => {
         await ask(page, "Make a list of bread, olives and green tea.");
         await finished(page);
         await ask(page, "What are you?");
-        await expect(page.getByRole("button", { name: "Regenerate" })).toBeVisible();
-        await expect(page.locator(".assistant .words").nth(1)).toContainText("browser.");
+        await expect(page.locator(".assistant .words")).toHaveCount(2);
+        await finished(page);
         await shoot("chat");
         const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
         expect(wide, "pixels that stick out sideways").toBeLessThanOrEqual(0);

@@ -41,7 +41,7 @@ export function deviceNotice({ webgpu, wasmSimd }: Support, backend: string | nu
 export function deviceWords(info: ModelInfo, { webgpu }: Support): string {
   if (info.backend.name === "cpu") return "Processor (no WebGPU, slower)";
   const told = webgpu.available ? [webgpu.description, `${webgpu.vendor} ${webgpu.architecture}`] : [];
-  const device = [info.backend.device, ...told].map((name) => name.trim()).find((name) => name !== "");
+  const device = [...told, info.backend.device].map((name) => name.trim()).find((name) => name !== "");
   return device === undefined ? "WebGPU" : `WebGPU on ${device}`;
 }
 
