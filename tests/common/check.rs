@@ -160,6 +160,10 @@ pub fn check_logits(backend: &dyn Backend, case: &str, goldens: &Goldens, bound:
 pub fn check_greedy(backend: &dyn Backend, case: &str, goldens: &Goldens, margin: f32, report: &mut Report) {
     for Prompt { name, ids, greedy, margins } in &goldens.prompts {
         let safe = margins.iter().position(|found| *found < margin).unwrap_or(greedy.len());
+        // A reply has one id at least; where the very first is too close to call, there is nothing to compare.
+        if safe == 0 {
+            continue;
+        }
         for chain in [1, backend.decode_chain().max(5)] {
             let reply = Sequence::new(backend).reply(&SamplerSettings::default(), ids, safe, chain);
             report.same_ids(format!("{case}, {name}, greedy in chains of {chain}"), &reply, &greedy[..safe]);

@@ -12,8 +12,8 @@ use crate::wasm::Effort;
 use crate::{npm, paths, process, wasm};
 
 /// What everything needed for chat may weigh on the wire: the wasm module and all JavaScript, brotli at its best. The aim
-/// is 850 kB, which is not reached yet (`docs/decisions.md`); this keeps it from growing past a megabyte meanwhile.
-const BUDGET_BYTES: u64 = 1_000_000;
+/// is 850 kB, which is not reached yet (`docs/decisions.md`); this keeps it from growing meanwhile.
+const BUDGET_BYTES: u64 = 950_000;
 /// Files without which the package does not work, and the licences it must carry.
 const MUST_SHIP: &[&str] = &[
     "package.json",
