@@ -9,7 +9,7 @@
 //! | [`error`] | the one error type: a kind for programs, a place for people |
 //! | [`quant`] | how numbers are stored: one file a block format, and their table |
 //! | [`source`] | ranged reads of files, wherever they are |
-//! | [`format`] | GGUF files and safetensors folders to names, shapes and metadata |
+//! | [`format`](mod@format) | GGUF files and safetensors folders to names, shapes and metadata |
 //! | [`tokenizer`] | text to ids and back; which ids end a reply |
 //! | [`chat`] | messages to text, by the model's own template |
 //! | [`graph`] | the computation as plain data, and what a backend promises |

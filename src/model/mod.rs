@@ -1,6 +1,6 @@
 //! Models: which tensors an architecture has and what it computes, as a [`Graph`]; nothing runs here.
 //!
-//! To add an architecture: a file named after its `model_type` with `hyper` and `graph`, a line in [`ARCHITECTURES`],
+//! To add an architecture: a file named after its `model_type` with `hyper` and `graph`, a line in `ARCHITECTURES`,
 //! lines in `names.rs` for tensors that no other model has, a folder of goldens.
 #![cfg_attr(
     not(test),
