@@ -295,3 +295,31 @@ fn a_decoded_token_costs_what_it_should() {
     // Six a layer, and embedding, head, choice.
     assert_eq!(spent(|c| c.dispatches), ids * (6 * shape.n_layers as u64 + 3));
 }
+
+#[test]
+fn weights_that_are_not_numbers_are_told_and_do_no_harm() {
+    let shape = Shape::default();
+    let spoiled = synthetic::checkpoint(&shape, &mut |name, _, dims| {
+        let weight = if name == "blk.1.ffn_down.weight" { f32::NAN } else { 0.01 };
+        (0..dims.iter().product::<usize>()).flat_map(|_| weight.to_le_bytes()).collect()
+    });
+    let device = device(DeviceOptions::default());
+    let plan_of = plan(&spoiled).expect("a valid model");
+    let mut gpu = block_on(Gpu::new(&device, &plan_of, KvFormat::F32, N_PAGES)).expect("a model");
+    block_on(read_weights(&spoiled, &plan_of, &mut gpu, &mut |_, _| Ok(()))).expect("weights");
+    let table = [pages(N_PAGES)];
+    let rows = [Row { token: 1, position: 0, sequence: 0 }];
+    for _ in 0..2 {
+        gpu.start_reply(&SamplerSettings::default(), &[1]).expect("a reply");
+        let step = Step { rows: &rows, pages: &table, outputs: &[0] };
+        let ticket = gpu.prefill(&step).expect("prefill").expect("a ticket");
+        let error = block_on(gpu.collect(ticket)).expect_err("no id comes of that");
+        assert_eq!(error.kind(), headwater::error::ErrorKind::BadLogits);
+    }
+    let error =
+        block_on(gpu.forward(&Step { rows: &rows, pages: &table, outputs: &[0] })).expect_err("no logits either");
+    assert_eq!(error.kind(), headwater::error::ErrorKind::BadLogits);
+    let bad_id = [Row { token: shape.vocab as u32, position: 0, sequence: 0 }];
+    let error = gpu.prefill(&Step { rows: &bad_id, pages: &table, outputs: &[] }).expect_err("an id out of range");
+    assert_eq!(error.kind(), headwater::error::ErrorKind::InvalidArgument);
+}

@@ -221,6 +221,10 @@ impl Gpu {
     }
 }
 
+fn bad_logits() -> Error {
+    Error::new(ErrorKind::BadLogits, "the model's logits are not numbers")
+}
+
 /// The kernels stage a head in workgroup memory.
 fn check_heads(graph: &Graph) -> Result<()> {
     for node in &graph.nodes {
@@ -335,7 +339,10 @@ impl Backend for Gpu {
                     self.forward_chunk(rows, step.pages, &[]).await?;
                 }
             }
-            Ok(logits)
+            match logits.iter().all(|logit| logit.is_finite()) {
+                true => Ok(logits),
+                false => Err(bad_logits()),
+            }
         })
     }
 
@@ -406,7 +413,7 @@ impl Backend for Gpu {
             let pending = self.ids.borrow_mut().take(&ticket)?;
             let ids = pending.words(&self.device).await?;
             match ids.contains(&BAD_LOGITS) {
-                true => Err(Error::new(ErrorKind::BadLogits, "the model's logits are not numbers")),
+                true => Err(bad_logits()),
                 false => Ok(ids),
             }
         })
