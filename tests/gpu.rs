@@ -4,8 +4,7 @@
 mod synthetic;
 
 use headwater::cpu::Cpu;
-use headwater::gpu::lower::FUSIONS;
-use headwater::gpu::{Device, DeviceOptions, Gpu};
+use headwater::gpu::{Device, DeviceOptions, FUSIONS, Gpu};
 use headwater::graph::{Backend, Counters, Decode, KvFormat, PAGE_TOKENS, Row, SamplerSettings, Step};
 use headwater::model::{Plan, WeightSink, plan, read_weights};
 use headwater::quant::FORMATS;

@@ -1,7 +1,7 @@
 //! Which values share an activation buffer: a linear scan over the stages, each value living from its first write to
 //! its last read. WebGPU tracks hazards by whole buffers, so a handful of separate ones beats one arena.
 
-use super::lower::{Domain, Stage};
+use super::stage::{Domain, Stage};
 
 /// How a stage touches a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

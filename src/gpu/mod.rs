@@ -3,13 +3,16 @@
 
 mod buffers;
 mod device;
-pub mod lower;
+mod fuse;
+mod lower;
 mod planes;
 mod program;
 mod readback;
 mod rope;
 mod run;
 pub mod shader;
+pub mod stage;
 
 pub use device::{Device, DeviceOptions};
+pub use fuse::{FUSIONS, Fusion};
 pub use run::Gpu;

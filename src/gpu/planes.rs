@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::device::{Device, whole};
-use super::lower::Matrix;
 use super::shader::repack_source;
+use super::stage::Matrix;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::WeightId;
 use crate::kernel::{ShardRows, Use, word};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::device::{Device, whole};
-use super::lower::{Class, Domain, Lowered, Place};
 use super::planes::Matrices;
 use super::shader::kernel_source;
+use super::stage::{Class, Domain, Lowered, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::KvFormat;
 use crate::kernel::{Buffer, Extent, Kernel, Launch};

@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::device::Device;
-use super::lower::{Class, lower, matrices};
+use super::lower::{lower, matrices};
 use super::planes::Matrices;
 use super::program::{Pipelines, Program, Shared, Size};
 use super::readback::{IdRing, MAX_CHAIN, Pending};
 use super::rope;
+use super::stage::Class;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
     Backend, BackendInfo, Counters, Decode, Graph, KvFormat, PAGE_TOKENS, RopeId, Row, SamplerSettings, Step, Ticket,
@@ -55,7 +56,7 @@ impl Gpu {
         Self::without(device, plan, kv, n_pages, &[]).await
     }
 
-    /// As [`Gpu::new`], leaving out fusions by name ([`super::lower::FUSIONS`]); slower, for tests of each of them.
+    /// As [`Gpu::new`], leaving out fusions by name ([`super::FUSIONS`]); slower, for tests of each of them.
     pub async fn without(device: &Device, plan: &Plan, kv: KvFormat, n_pages: usize, without: &[&str]) -> Result<Self> {
         device.check()?;
         let graph = plan.graph.clone();

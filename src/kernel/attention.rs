@@ -1,7 +1,7 @@
 //! Attention over pages, and what prepares queries, keys and values for it.
 
 use super::{Buffer, Context, Extent, Kernel, Launch, Use, lanes, word};
-use crate::gpu::lower::{Norm, Place};
+use crate::gpu::stage::{Norm, Place};
 use crate::graph::{Attention, RopeId, RopePairs};
 
 pub(super) const ROPE_STORE: Kernel = Kernel {

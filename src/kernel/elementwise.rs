@@ -2,7 +2,7 @@
 
 use super::matmul::glu_number;
 use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, word};
-use crate::gpu::lower::{Domain, ElementOp, Place};
+use crate::gpu::stage::{Domain, ElementOp, Place};
 
 pub(super) const ELEMENTWISE: Kernel = Kernel {
     name: "elementwise",

@@ -1,7 +1,7 @@
 //! Rows of a table by token.
 
 use super::{Buffer, Context, Extent, Kernel, Launch, Use, word};
-use crate::gpu::lower::Place;
+use crate::gpu::stage::Place;
 
 pub(super) const EMBED: Kernel = Kernel {
     name: "embed",

@@ -1,7 +1,7 @@
 //! Matrix products: by a vector when decoding, by a tile of rows when prefilling.
 
 use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, fold, lanes, word};
-use crate::gpu::lower::{Domain, Stage};
+use crate::gpu::stage::{Domain, Stage};
 use crate::graph::{Activation, WeightId};
 
 pub(super) const MATVEC: Kernel = Kernel {

@@ -11,7 +11,7 @@ mod sample;
 pub(crate) use attention::MAX_HEAD_DIM;
 pub use sample::{BAD_LOGITS, reply_words, sample};
 
-use crate::gpu::lower::{Class, Domain, Stage};
+use crate::gpu::stage::{Class, Domain, Stage};
 use crate::graph::{Graph, Rope, RopeId, WeightId};
 
 /// How a kernel uses a binding of group 1.

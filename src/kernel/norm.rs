@@ -1,7 +1,7 @@
 //! Norms that stand alone.
 
 use super::{Buffer, Context, Kernel, Launch, Use, extent, lanes, word};
-use crate::gpu::lower::{Domain, Norm, Place};
+use crate::gpu::stage::{Domain, Norm, Place};
 
 pub(super) const RMS_NORM: Kernel = Kernel {
     name: "rms_norm",

@@ -1,7 +1,7 @@
 //! Choosing the next id on the device.
 
 use super::{Buffer, Extent, Kernel, Launch, Use, word};
-use crate::gpu::lower::Place;
+use crate::gpu::stage::Place;
 use crate::graph::SamplerSettings;
 
 pub(super) const SAMPLE: Kernel = Kernel {

@@ -1,0 +1,161 @@
+//! What lowering makes of a graph: stages, each one kernel's work, over places in buffers. Pure data, no device.
+
+use super::buffers::Access;
+use crate::graph::{Activation, Attention, RopeId, WeightId};
+use crate::quant::FormatId;
+
+/// For which kind of step stages are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// One row, its logits wanted.
+    Decode,
+    /// Many rows, some logits wanted.
+    Prefill,
+}
+
+/// Where rows of a value lie: elements of float32 in one buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Index of the activation buffer.
+    pub buffer: usize,
+    /// First element of a row.
+    pub offset: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+/// Which rows a stage works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// All rows of the step.
+    Rows,
+    /// The rows whose logits are wanted.
+    Outputs,
+}
+
+/// One weight inside a matrix: its row `r` is the matrix' row `first_row + r * row_step`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The declared weight.
+    pub weight: WeightId,
+    /// Where its first row goes.
+    pub first_row: usize,
+    /// 1 for rows one after another, 2 for rows that alternate with a sibling's.
+    pub row_step: usize,
+}
+
+/// What one kernel multiplies by: one weight or several of the same format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// How all parts are stored.
+    pub format: FormatId,
+    /// Rows of all parts together.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// The weights in it.
+    pub parts: Vec<Part>,
+}
+
+/// A norm done by another kernel on the way: its weight and epsilon.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// The factors.
+    pub weight: WeightId,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// One kernel's work.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant says what its operands are")]
+pub enum Stage {
+    /// Rows of the table by token.
+    Embed { matrix: usize, y: Place },
+    /// A norm of its own.
+    Norm { x: Place, y: Place, norm: Norm, groups: usize, width: usize, domain: Domain },
+    /// A matrix product, with what is fused into it.
+    MatMul {
+        matrix: usize,
+        x: Place,
+        y: Place,
+        norm: Option<Norm>,
+        bias: Option<WeightId>,
+        residual: bool,
+        glu: Option<Activation>,
+        domain: Domain,
+    },
+    /// Norms and rotation of queries and keys, and the write of keys and values into their pages.
+    RopeStore {
+        spec: Attention,
+        q: Place,
+        k: Place,
+        v: Place,
+        q_norm: Option<Norm>,
+        k_norm: Option<Norm>,
+        rope: Option<RopeId>,
+    },
+    /// Attention over the pages.
+    Attend { spec: Attention, q: Place, y: Place },
+    /// What nothing took in; `b` is `a` where there is one operand.
+    Elementwise { op: ElementOp, a: Place, b: Place, y: Place, width: usize, domain: Domain },
+    /// The wanted rows of x.
+    OutputRows { x: Place, y: Place, width: usize },
+}
+
+/// What works element by element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ElementOp {
+    /// `a + b`.
+    Add,
+    /// `activation(a) * b`.
+    Glu(Activation),
+    /// `a + bias`.
+    Bias(WeightId),
+    /// `factor * a`.
+    Scale(f32),
+    /// `cap * tanh(a / cap)`.
+    SoftCap(f32),
+}
+
+/// A lowered graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lowered {
+    /// In order.
+    pub stages: Vec<Stage>,
+    /// Elements of one row of each activation buffer, and which rows it has.
+    pub buffers: Vec<(usize, Domain)>,
+    /// Where the logits are.
+    pub logits: Place,
+}
+
+impl Stage {
+    /// Calls back with every place it touches and how.
+    pub fn for_places(&mut self, see: &mut dyn FnMut(&mut Place, Access)) {
+        match self {
+            Stage::Embed { y, .. } => see(y, Access::Write),
+            Stage::Norm { x, y, .. } | Stage::OutputRows { x, y, .. } => {
+                see(x, Access::Read);
+                see(y, Access::Write);
+            }
+            Stage::MatMul { x, y, residual, .. } => {
+                see(x, Access::Read);
+                see(y, if *residual { Access::ReadWrite } else { Access::Write });
+            }
+            Stage::RopeStore { q, k, v, .. } => {
+                see(q, Access::ReadWrite);
+                see(k, Access::Read);
+                see(v, Access::Read);
+            }
+            Stage::Attend { q, y, .. } => {
+                see(q, Access::Read);
+                see(y, Access::Write);
+            }
+            Stage::Elementwise { a, b, y, .. } => {
+                see(a, Access::Read);
+                see(b, Access::Read);
+                see(y, Access::Write);
+            }
+        }
+    }
+}
