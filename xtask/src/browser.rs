@@ -66,7 +66,12 @@ pub(crate) fn graphics() -> Result<Vec<(&'static str, PathBuf)>> {
     }
     match find_software_driver() {
         // Older Vulkan loaders know the second name, newer ones the first.
-        Some(driver) => Ok(vec![("VK_DRIVER_FILES", driver.clone()), ("VK_ICD_FILENAMES", driver)]),
+        // Without the third, Mesa's windowing part complains once for every device that is opened.
+        Some(driver) => Ok(vec![
+            ("VK_DRIVER_FILES", driver.clone()),
+            ("VK_ICD_FILENAMES", driver),
+            ("XDG_RUNTIME_DIR", env::var_os("XDG_RUNTIME_DIR").map_or_else(env::temp_dir, PathBuf::from)),
+        ]),
         None => bail!(
             "no graphics device for the tests: install Mesa's software Vulkan ({})",
             packages::advice(packages::SOFTWARE_GPU)
