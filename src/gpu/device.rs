@@ -70,8 +70,7 @@ impl Device {
             Error::new(ErrorKind::GpuUnavailable, words).caused_by(error)
         })?;
         let info = adapter.get_info();
-        let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
-        let features = adapter.features() & wanted;
+        let features = adapter.features() & wgpu::Features::SUBGROUP;
         let limits = adapter.limits();
         let device_binding_bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let max_binding_bytes = options.max_binding_bytes.unwrap_or(u64::MAX).min(device_binding_bytes);

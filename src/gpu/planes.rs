@@ -35,7 +35,6 @@ pub(super) struct Matrices {
     repack_params: wgpu::Buffer,
     staging: wgpu::Buffer,
     staging_bytes: u64,
-    size_bytes: u64,
 }
 
 impl Matrices {
@@ -44,7 +43,6 @@ impl Matrices {
         let limit = device.max_binding_bytes();
         let mut homes = BTreeMap::new();
         let mut planes = vec![];
-        let mut size_bytes = 0u64;
         let mut widest_row = 0usize;
         let mut tables = BTreeMap::new();
         for matrix in matrices {
@@ -60,7 +58,6 @@ impl Matrices {
                 let buffers = device
                     .guarded(wanted[0] + wanted[1], || Ok(wanted.map(|bytes| device.storage(&label, bytes))))
                     .await?;
-                size_bytes += buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
                 // Formats without a table do not look at binding 2.
                 let table = table.as_ref().unwrap_or(&buffers[0]);
                 let group = device.bind(&label, layout, &[&buffers[0], &buffers[1], table].map(whole));
@@ -84,13 +81,7 @@ impl Matrices {
             repack_params: device.buffer("repack params", 32, U::UNIFORM | U::COPY_DST),
             staging: device.storage("upload", staging_bytes),
             staging_bytes,
-            size_bytes,
         })
-    }
-
-    /// Bytes of all planes.
-    pub(super) fn size_bytes(&self) -> u64 {
-        self.size_bytes
     }
 
     /// Columns and rows of the shards of every matrix.

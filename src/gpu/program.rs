@@ -100,8 +100,6 @@ pub(super) struct Program {
     pub(super) logits: wgpu::Buffer,
     /// Where the logits start and how far their rows are apart.
     pub(super) logits_place: Place,
-    /// Bytes of the activation buffers.
-    pub(super) activation_bytes: u64,
 }
 
 /// Bytes between the parameters of two dispatches in their common buffer, as WebGPU aligns uniform bindings.
@@ -186,7 +184,7 @@ impl Program {
         let missing = || Error::new(ErrorKind::Internal, "a program without logits or sampler");
         let sample = dispatches.pop().ok_or_else(missing)?;
         let logits = activations.get(lowered.logits.buffer).cloned().ok_or_else(missing)?;
-        Ok(Self { dispatches, sample, state, logits, logits_place: lowered.logits, activation_bytes })
+        Ok(Self { dispatches, sample, state, logits, logits_place: lowered.logits })
     }
 
     /// Dispatches of one run with these rows, the sampler counted.

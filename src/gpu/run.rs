@@ -43,7 +43,6 @@ pub struct Gpu {
     n_pages: usize,
     max_outputs: usize,
     kv: KvFormat,
-    kv_bytes: u64,
     ids: RefCell<IdRing>,
     logits_readback: RefCell<Option<wgpu::Buffer>>,
 }
@@ -132,16 +131,9 @@ impl Gpu {
             n_pages,
             max_outputs,
             kv,
-            kv_bytes,
             ids: RefCell::new(IdRing::new(device)),
             logits_readback: RefCell::new(None),
         })
-    }
-
-    /// Bytes of weights, of keys and values, and of activations on the device.
-    pub fn memory_bytes(&self) -> [u64; 3] {
-        let activations = self.prefill.activation_bytes + self.decode.activation_bytes;
-        [self.matrices.size_bytes() + self.shared.norms.size(), self.kv_bytes, activations]
     }
 
     /// Uploads a step to the prefill program.
