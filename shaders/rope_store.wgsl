@@ -1,6 +1,6 @@
-// Prepares one head of one row for attention: optional norm (query and key), rotation by the row's position, and for
-// keys and values the write into their page. One workgroup a head: query heads first (in place), then key heads, then
-// value heads.
+// Prepares one head of one row for attention: optional norm of its first elements (query and key), rotation by the row's
+// position, and for keys and values the write into their page. One workgroup a head: query heads first (in place), then
+// key heads, then value heads where values are no part of the keys.
 //
 // The angle of pair i at position p is p * inv_freq[i]. Sines of large angles are imprecise on many GPUs, so the table
 // holds, made in double precision, cos and sin for the multiples of 64 and for 0 .. 64, and the sum's formula joins them.
@@ -9,10 +9,13 @@ override K_NORM: bool = false;
 override ADJACENT: bool = false;                                       // pairs are (2i, 2i + 1) instead of (i, i + n / 2)
 
 struct Params {
-    heads: u32, kv_heads: u32, head_dim: u32, stride: u32, q_offset: u32, k_offset: u32, v_offset: u32,
-    q_norm_offset: u32, k_norm_offset: u32, q_eps: f32, k_eps: f32,
-    rope_offset: u32, pairs: u32, max_rows: u32,                       // pairs 0: no rotation
+    heads: u32, kv_heads: u32, head_dim: u32, value_dim: u32,          // value_dim 0: only keys are kept
+    stride: u32, q_offset: u32, k_offset: u32, v_offset: u32,
+    q_norm_offset: u32, k_norm_offset: u32, q_norm_cols: u32, k_norm_cols: u32, q_eps: f32, k_eps: f32,
+    rope_offset: u32, pairs: u32, first: u32, max_rows: u32,           // pairs 0: no rotation; first: element of a head
 }
+
+const NO_WEIGHT = 0xffffffffu;
 
 @group(1) @binding(0) var<uniform> params: Params;
 @group(1) @binding(1) var<storage, read> state: array<u32>;
@@ -22,7 +25,7 @@ struct Params {
 @group(1) @binding(5) var<storage, read_write> kv: array<u32>;         // the layer's pages
 
 const PAGE = 32u;
-const MAX_HEAD = 512u;
+const MAX_HEAD = 1024u;
 
 var<workgroup> head: array<f32, MAX_HEAD>;
 
@@ -32,7 +35,6 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let row = workgroup.y;
     if (row >= state[m]) { return; }
     let position = state[m + 8u + row];
-    let n = params.head_dim;
     let is_q = workgroup.x < params.heads;
     let is_k = !is_q && workgroup.x < params.heads + params.kv_heads;
     var index = workgroup.x;                                           // of the head among its kind
@@ -44,19 +46,25 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
         index -= params.heads + params.kv_heads;
         start = params.v_offset;
     }
+    let n = select(params.value_dim, params.head_dim, is_q || is_k);
     let base = row * params.stride + start + index * n;
+    let normed = select(params.k_norm_cols, params.q_norm_cols, is_q);
 
     var squares = 0.0;
     for (var i = lane.index; i < n; i += WG) {
         let value = qkv[base + i];
         head[i] = value;
-        squares += value * value;
+        if (i < normed) { squares += value * value; }
     }
     if ((Q_NORM && is_q) || (K_NORM && is_k)) {
         squares = reduce_sum(vec4(squares, 0.0, 0.0, 0.0), lane).x;
-        let scale = 1.0 / sqrt(squares / f32(n) + select(params.k_eps, params.q_eps, is_q));
+        let scale = 1.0 / sqrt(squares / f32(normed) + select(params.k_eps, params.q_eps, is_q));
         let norm = select(params.k_norm_offset, params.q_norm_offset, is_q);
-        for (var i = lane.index; i < n; i += WG) { head[i] *= scale * norms[norm + i]; }
+        for (var i = lane.index; i < normed; i += WG) {
+            var factor = scale;
+            if (norm != NO_WEIGHT) { factor *= norms[norm + i]; }
+            head[i] *= factor;
+        }
     }
     workgroupBarrier();
 
@@ -66,8 +74,8 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
             let coarse = rope[params.rope_offset + (64u + position / 64u) * params.pairs + i];
             let c = fine.x * coarse.x - fine.y * coarse.y;
             let s = fine.y * coarse.x + fine.x * coarse.y;
-            let at_a = select(i, 2u * i, ADJACENT);
-            let at_b = select(i + params.pairs, 2u * i + 1u, ADJACENT);
+            let at_a = params.first + select(i, 2u * i, ADJACENT);
+            let at_b = params.first + select(i + params.pairs, 2u * i + 1u, ADJACENT);
             let a = head[at_a];
             let b = head[at_b];
             head[at_a] = a * c - b * s;
@@ -80,8 +88,10 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
         for (var i = lane.index; i < n; i += WG) { qkv[base + i] = head[i]; }
     } else {
         let page = state[state[m + 8u + m + row] + position / PAGE];
-        let part = select(1u, 0u, is_k);
-        let to = ((page * 2u + part) * PAGE + position % PAGE) * params.kv_heads * n + index * n;
+        let key_width = params.kv_heads * params.head_dim;
+        let page_start = page * PAGE * params.kv_heads * (params.head_dim + params.value_dim);
+        let part = select(PAGE * key_width, 0u, is_k);
+        let to = page_start + part + (position % PAGE) * params.kv_heads * n + index * n;
         for (var i = lane.index; i < n / 2u; i += WG) { kv_store2(to + 2u * i, head[2u * i], head[2u * i + 1u]); }
     }
 }

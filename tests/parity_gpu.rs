@@ -5,7 +5,7 @@ mod common;
 use common::{
     CASES, Goldens, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits, check_replies, open, pages_for,
 };
-use headwater::gpu::{Device, DeviceOptions, Gpu};
+use headwater::gpu::{Device, Gpu};
 use headwater::graph::{KvFormat, PAGE_TOKENS};
 use headwater::model::{plan, read_weights};
 use pollster::block_on;
@@ -17,7 +17,7 @@ const NMSE: f64 = 1e-10;
 const HALF_NMSE: f64 = 1e-5;
 
 fn load(files: &[&str], kv: KvFormat, n_pages: usize) -> Gpu {
-    let device = block_on(Device::open(DeviceOptions::default())).expect("an adapter; software Vulkan will do");
+    let device = block_on(Device::of_thread()).expect("an adapter; software Vulkan will do");
     let checkpoint = open(files);
     let plan = plan(&checkpoint).unwrap_or_else(|error| panic!("{files:?}: {error}"));
     let mut gpu = block_on(Gpu::new(&device, &plan, kv, n_pages)).unwrap();

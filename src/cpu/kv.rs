@@ -4,10 +4,10 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{KvFormat, PAGE_TOKENS};
+use crate::graph::{KvFormat, KvWidths, PAGE_TOKENS};
 use crate::quant::widen;
 
-/// `(n_pages * PAGE_TOKENS, width)`.
+/// `(n_pages * PAGE_TOKENS, width)`, keys and values each of their own width.
 enum Cells {
     F16(Vec<f16>),
     F32(Vec<f32>),
@@ -15,7 +15,7 @@ enum Cells {
 
 /// The pages of one layer.
 struct Layer {
-    width: usize,
+    widths: KvWidths,
     keys: Cells,
     values: Cells,
 }
@@ -63,36 +63,35 @@ fn no_room() -> Error {
 
 impl Kv {
     /// Empty pages for layers of the given widths.
-    pub(super) fn new(widths: &[usize], format: KvFormat, n_pages: usize) -> Result<Self> {
-        let layers = widths.iter().map(|&width| {
+    pub(super) fn new(widths: &[KvWidths], format: KvFormat, n_pages: usize) -> Result<Self> {
+        let cells = |width: usize| {
             let len = n_pages.checked_mul(PAGE_TOKENS).and_then(|slots| slots.checked_mul(width));
-            let len = len.ok_or_else(no_room)?;
-            Ok(Layer { width, keys: Cells::new(format, len)?, values: Cells::new(format, len)? })
-        });
-        layers.collect::<Result<_>>().map(Self)
+            Cells::new(format, len.ok_or_else(no_room)?)
+        };
+        let layer = |&widths| Ok(Layer { widths, keys: cells(widths.keys)?, values: cells(widths.values)? });
+        widths.iter().map(layer).collect::<Result<_>>().map(Self)
     }
 
-    /// Stores one position of a sequence; `key` and `value` are `(width)`.
+    /// Stores one position of a sequence; `key` and `value` are as wide as the layer's.
     pub(super) fn write(&mut self, layer: usize, pages: &[u32], position: usize, key: &[f32], value: &[f32]) {
         let layer = &mut self.0[layer];
         let slot = pages[position / PAGE_TOKENS] as usize * PAGE_TOKENS + position % PAGE_TOKENS;
-        layer.keys.write(slot * layer.width, key);
-        layer.values.write(slot * layer.width, value);
+        layer.keys.write(slot * layer.widths.keys, key);
+        layer.values.write(slot * layer.widths.values, value);
     }
 
     /// The first `len` positions of a sequence as `(len, width)`, keys and values.
     pub(super) fn gather(&self, layer: usize, pages: &[u32], len: usize) -> (Vec<f32>, Vec<f32>) {
         let layer = &self.0[layer];
-        let mut keys = vec![0.0; len * layer.width];
-        let mut values = vec![0.0; len * layer.width];
-        let page_len = PAGE_TOKENS * layer.width;
-        let chunks = keys.chunks_mut(page_len).zip(values.chunks_mut(page_len));
-        for ((keys, values), page) in chunks.zip(pages) {
-            let start = *page as usize * page_len;
-            layer.keys.read(start, keys);
-            layer.values.read(start, values);
-        }
-        (keys, values)
+        let read = |cells: &Cells, width: usize| {
+            let mut rows = vec![0.0; len * width];
+            let page_len = PAGE_TOKENS * width;
+            for (rows, page) in rows.chunks_mut(page_len.max(1)).zip(pages) {
+                cells.read(*page as usize * page_len, rows);
+            }
+            rows
+        };
+        (read(&layer.keys, layer.widths.keys), read(&layer.values, layer.widths.values))
     }
 }
 
@@ -103,13 +102,14 @@ mod tests {
     #[test]
     fn positions_come_back_across_pages_in_any_order() {
         for (format, error) in [(KvFormat::F32, 0.0), (KvFormat::F16, 5e-4)] {
-            let mut kv = Kv::new(&[3, 2], format, 4).unwrap();
+            let mut kv =
+                Kv::new(&[KvWidths { keys: 3, values: 3 }, KvWidths { keys: 2, values: 1 }], format, 4).unwrap();
             let pages = [2, 0, 3];
             let len = 2 * PAGE_TOKENS + 5;
             let key = |position: usize| [0.0, 1.0, 2.0].map(|i| (position as f32 + i / 3.0) / 100.0);
             for position in 0..len {
                 kv.write(0, &pages, position, &key(position), &key(position + 100));
-                kv.write(1, &pages, position, &[1.0, 2.0], &[3.0, 4.0]);
+                kv.write(1, &pages, position, &[1.0, 2.0], &[3.0]);
             }
             let (keys, values) = kv.gather(0, &pages, len);
             for position in 0..len {
@@ -120,7 +120,7 @@ mod tests {
                     assert!((found - expected).abs() <= error * expected, "{found} {expected}");
                 }
             }
-            assert_eq!(kv.gather(1, &pages, 2).1, [3.0, 4.0, 3.0, 4.0]);
+            assert_eq!(kv.gather(1, &pages, 2), (vec![1.0, 2.0, 1.0, 2.0], vec![3.0, 3.0]));
         }
     }
 }

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    Backend, BackendInfo, Counters, Decode, Graph, KvFormat, Row, SamplerSettings, Step, Ticket, WeightId,
+    Backend, BackendInfo, Counters, Decode, Graph, KvFormat, PAGE_TOKENS, Row, SamplerSettings, Step, Ticket, WeightId,
 };
 use crate::model::{Plan, WeightSink};
 use crate::source::LocalFuture;
@@ -25,7 +25,7 @@ use kv::Kv;
 use run::Schedule;
 use weights::Weights;
 
-/// Largest number of rows of one step. A page that runs on this thread waits for as many, so it is not large; decoding
+/// Largest number of rows of one step, but where rows see later ones. A page that runs on this thread waits for as many, so it is not large; decoding
 /// a weight row costs about as much as multiplying it with two, so more would gain nothing.
 const MAX_ROWS: usize = 128;
 
@@ -38,6 +38,7 @@ pub struct Cpu {
     schedule: Schedule,
     weights: Weights,
     n_pages: usize,
+    max_rows: usize,
     state: RefCell<State>,
 }
 
@@ -66,6 +67,7 @@ impl Cpu {
         Ok(Self {
             schedule: Schedule::new(&plan.graph),
             weights: Weights::new(&plan.graph, &plan.formats)?,
+            max_rows: if plan.graph.bidirectional() { n_pages.saturating_mul(PAGE_TOKENS) } else { MAX_ROWS },
             graph: plan.graph.clone(),
             n_pages,
             state: RefCell::new(state),
@@ -74,7 +76,7 @@ impl Cpu {
 
     /// Runs a step as [`Backend::forward`] does and shows every value to `observe`: its name, its width, its numbers.
     pub fn trace(&self, step: &Step<'_>, observe: &mut dyn FnMut(&str, usize, &[f32])) -> Result<Vec<f32>> {
-        step.check(self.graph.vocab(), self.n_pages, MAX_ROWS)?;
+        step.check(self.graph.vocab(), self.n_pages, self.max_rows)?;
         let mut state = self.state.borrow_mut();
         run::run(&self.graph, &self.schedule, &self.weights, &mut state.kv, step, observe)
     }
@@ -134,7 +136,7 @@ impl Backend for Cpu {
     }
 
     fn max_rows(&self) -> usize {
-        MAX_ROWS
+        self.max_rows
     }
 
     fn n_pages(&self) -> usize {

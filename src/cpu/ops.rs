@@ -42,13 +42,16 @@ pub(super) fn matmul(weights: &Weights, weight: WeightId, x: &[f32], cols: usize
     y
 }
 
-/// `y = x / sqrt(mean(x^2) + eps) * weight` for every part of the weight's length.
-pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+/// `y = x / sqrt(mean(x^2) + eps) * weight` for the first elements of every part of `part` elements, as many as the
+/// weight has; for all of them without a weight.
+pub(super) fn rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, part: usize) -> Vec<f32> {
     let mut y = x.to_vec();
-    for part in y.chunks_exact_mut(weight.len()) {
-        let scale = 1.0 / (dot(part, part) / weight.len() as f32 + eps).sqrt();
-        for (y, weight) in part.iter_mut().zip(weight) {
-            *y = *y * scale * weight;
+    let len = weight.map_or(part, <[f32]>::len);
+    for part in y.chunks_exact_mut(part) {
+        let normed = &mut part[..len];
+        let scale = 1.0 / (dot(normed, normed) / len as f32 + eps).sqrt();
+        for (index, y) in normed.iter_mut().enumerate() {
+            *y = *y * scale * weight.map_or(1.0, |weight| weight[index]);
         }
     }
     y
@@ -65,8 +68,14 @@ pub(super) fn angles(rope: &Rope, rows: &[Row]) -> Vec<(f32, f32)> {
     rows.iter().flat_map(|row| rope.inv_freq.iter().map(move |frequency| angle(row.position, *frequency))).collect()
 }
 
-/// Rotates each of `heads` parts of every row by that row's `angles`.
-pub(super) fn rope(x: &[f32], pairs: RopePairs, angles: &[(f32, f32)], tokens: usize, heads: usize) -> Vec<f32> {
+/// Rotates each of `heads` parts of every row by that row's `angles`, from element `first` on.
+pub(super) fn rope(
+    x: &[f32],
+    pairs: RopePairs,
+    angles: &[(f32, f32)],
+    (tokens, heads): (usize, usize),
+    first: usize,
+) -> Vec<f32> {
     let mut y = x.to_vec();
     let n_pairs = angles.len() / tokens;
     let (head_dim, width) = (x.len() / tokens / heads, x.len() / tokens);
@@ -76,6 +85,7 @@ pub(super) fn rope(x: &[f32], pairs: RopePairs, angles: &[(f32, f32)], tokens: u
     };
     for (row, angles) in y.chunks_exact_mut(width).zip(angles.chunks_exact(n_pairs)) {
         for head in row.chunks_exact_mut(head_dim) {
+            let head = &mut head[first..];
             for (i, (cos, sin)) in angles.iter().enumerate() {
                 let (a, b) = (head[step * i], head[step * i + apart]);
                 head[step * i] = a * cos - b * sin;
@@ -139,14 +149,19 @@ mod tests {
         let row = [Row { token: 0, position: 3, sequence: 0 }];
         let (halves, adjacent) = (rope_of(RopePairs::Halves), rope_of(RopePairs::Adjacent));
         // Two heads of five elements; pairs (a, b), (c, d); the fifth stays.
-        let found =
-            rope(&[1.0, 3.0, 2.0, 4.0, 9.0, 1.0, 3.0, 2.0, 4.0, 9.0], RopePairs::Halves, &angles(&halves, &row), 1, 2);
+        let found = rope(
+            &[1.0, 3.0, 2.0, 4.0, 9.0, 1.0, 3.0, 2.0, 4.0, 9.0],
+            RopePairs::Halves,
+            &angles(&halves, &row),
+            (1, 2),
+            0,
+        );
         let other = rope(
             &[1.0, 2.0, 3.0, 4.0, 9.0, 1.0, 2.0, 3.0, 4.0, 9.0],
             RopePairs::Adjacent,
             &angles(&adjacent, &row),
-            1,
-            2,
+            (1, 2),
+            0,
         );
         for head in 0..2 {
             let (found, other) = (&found[head * 5..][..5], &other[head * 5..][..5]);
@@ -155,15 +170,20 @@ mod tests {
             assert!((other[0] - (cos - 2.0 * sin)).abs() < 1e-6 && (other[1] - (2.0 * cos + sin)).abs() < 1e-6);
             assert_eq!(other[4], 9.0);
         }
+        // The same pairs, one element further on.
+        let moved = rope(&[9.0, 1.0, 2.0, 3.0, 4.0], RopePairs::Adjacent, &angles(&adjacent, &row), (1, 1), 1);
+        assert_eq!((moved[0], &moved[1..]), (9.0, &other[..4]));
     }
 
     #[test]
     fn norm_of_parts() {
-        let y = rms_norm(&[3.0, 4.0, 0.0, 0.0], &[1.0, 2.0], 0.0);
+        let y = rms_norm(&[3.0, 4.0, 0.0, 0.0], Some(&[1.0, 2.0]), 0.0, 2);
         let scale = 1.0 / 12.5f32.sqrt();
         assert!((y[0] - 3.0 * scale).abs() < 1e-6 && (y[1] - 8.0 * scale).abs() < 1e-6);
         assert!(y[2].is_nan(), "0 / sqrt(0 + 0)");
-        assert_eq!(rms_norm(&[0.0, 0.0], &[1.0, 2.0], 1e-6), [0.0, 0.0]);
+        assert_eq!(rms_norm(&[0.0, 0.0], Some(&[1.0, 2.0]), 1e-6, 2), [0.0, 0.0]);
+        assert_eq!(rms_norm(&[3.0, 4.0, 7.0], Some(&[1.0, 2.0]), 0.0, 3), [y[0], y[1], 7.0], "beyond the weight");
+        assert_eq!(rms_norm(&[3.0, 4.0], None, 0.0, 2), [y[0], y[1] / 2.0]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::kv::Kv;
 use super::ops;
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Graph, Op, Step, ValueId};
+use crate::graph::{Graph, Op, Step, ValueId, WeightId};
 
 /// What is known of a graph before it runs.
 pub(super) struct Schedule {
@@ -35,6 +35,13 @@ impl Schedule {
     }
 }
 
+/// A vector of the model.
+fn vector(graph: &Graph, weights: &Weights, weight: WeightId) -> Vec<f32> {
+    let mut elements = vec![0.0; graph.weights[weight.0].cols];
+    weights.row(weight, 0, &mut elements);
+    elements
+}
+
 /// Runs a step that was checked. Returns the logits `(outputs, vocab)`; fails with `BadLogits` where one of them is no
 /// number.
 pub(super) fn run(
@@ -54,24 +61,20 @@ pub(super) fn run(
         let made = match &node.op {
             Op::Embed { table } => ops::embed(weights, *table, step.rows, node.width),
             Op::RmsNorm { x, weight, eps, groups } => {
-                let mut factors = vec![0.0; node.width / groups];
-                weights.row(*weight, 0, &mut factors);
-                ops::rms_norm(value(x), &factors, *eps)
+                let factors = weight.map(|weight| vector(graph, weights, weight));
+                ops::rms_norm(value(x), factors.as_deref(), *eps, node.width / groups)
             }
             Op::MatMul { x, weight } => ops::matmul(weights, *weight, value(x), graph.width(*x)),
-            Op::Rope { x, rope, heads } => {
+            Op::Rope { x, rope, heads, first } => {
                 let pairs = graph.ropes[rope.0].pairs;
-                ops::rope(value(x), pairs, &angles[rope.0], step.rows.len(), *heads)
+                ops::rope(value(x), pairs, &angles[rope.0], (step.rows.len(), *heads), *first)
             }
             Op::Attention { q, k, v, spec } => {
-                attention(kv, spec, step, &Inputs { q: value(q), k: value(k), v: value(v) })
+                let sinks = spec.sinks.map(|sinks| vector(graph, weights, sinks));
+                attention(kv, spec, step, &Inputs { q: value(q), k: value(k), v: value(v), sinks: sinks.as_deref() })
             }
             Op::Glu { gate, up, activation } => ops::glu(value(gate), value(up), *activation),
-            Op::AddBias { x, bias } => {
-                let mut addends = vec![0.0; node.width];
-                weights.row(*bias, 0, &mut addends);
-                ops::add_bias(value(x), &addends)
-            }
+            Op::AddBias { x, bias } => ops::add_bias(value(x), &vector(graph, weights, *bias)),
             Op::Scale { x, factor } => value(x).iter().map(|x| factor * x).collect(),
             Op::SoftCap { x, cap } => value(x).iter().map(|x| cap * (x / cap).tanh()).collect(),
             Op::Add { a, b } => ops::add(value(a), value(b)),

@@ -13,7 +13,7 @@ use crate::chat::Template;
 use crate::cpu::Cpu;
 use crate::error::{ErrorKind, Result};
 use crate::format::Checkpoint;
-use crate::gpu::{Device, DeviceOptions, Gpu};
+use crate::gpu::{Device, Gpu};
 use crate::graph::{Backend, KvFormat, PAGE_TOKENS};
 use crate::model::{self, Plan, WeightSink};
 use crate::tokenizer::Tokenizer;
@@ -95,7 +95,7 @@ impl Loading<'_> {
     }
 
     async fn gpu(&mut self) -> Result<Box<dyn Backend>> {
-        let device = Device::open(DeviceOptions::default()).await?;
+        let device = Device::of_thread().await?;
         self.report(Phase::Compile, 0, self.plan.weight_bytes())?;
         let gpu = Gpu::new(&device, self.plan, self.kv, self.n_pages).await?;
         self.fill(gpu).await

@@ -28,13 +28,13 @@ impl Traffic {
         };
         let read = |op: &Op| match op {
             Op::Embed { table } => bytes(*table, Some(1)),
-            Op::MatMul { weight, .. } | Op::RmsNorm { weight, .. } => bytes(*weight, None),
+            Op::MatMul { weight, .. } | Op::RmsNorm { weight: Some(weight), .. } => bytes(*weight, None),
             _ => 0,
         };
-        let width: usize = plan.graph.kv_widths.iter().sum();
+        let elements: usize = plan.graph.kv_widths.iter().map(|layer| layer.elements()).sum();
         Self {
             weight_bytes: plan.graph.nodes.iter().map(|node| read(&node.op)).sum(),
-            position_bytes: (width * 2 * kv_element_bytes) as u64,
+            position_bytes: (elements * kv_element_bytes) as u64,
         }
     }
 

@@ -1,10 +1,11 @@
 //! The device: adapter, limits, what shaders may use of it, and the only places that make buffers, bind groups and
 //! pipelines, so that every one of them is counted.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use super::pipelines::Made;
 use super::shader::Dialect;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Counters;
@@ -25,9 +26,12 @@ impl Default for DeviceOptions {
     }
 }
 
-/// An open device; clones share it.
+/// An open device; clones share it with its counters.
 #[derive(Clone)]
-pub struct Device(Rc<Inner>);
+pub struct Device {
+    shared: Rc<Inner>,
+    counters: Rc<Cell<Counters>>,
+}
 
 struct Inner {
     device: wgpu::Device,
@@ -35,7 +39,7 @@ struct Inner {
     name: String,
     dialect: Dialect,
     max_binding_bytes: u64,
-    counters: Cell<Counters>,
+    made: Made,
     /// The first fault that no call reported: a lost device or an error outside every scope.
     fault: Arc<Mutex<Option<(ErrorKind, String)>>>,
 }
@@ -107,40 +111,64 @@ impl Device {
             (false, true) => info.name,
             (false, false) => format!("{} ({})", info.name, info.driver),
         };
-        let counters = Cell::new(Counters::default());
-        Ok(Self(Rc::new(Inner { device, queue, name, dialect, max_binding_bytes, counters, fault })))
+        let made = Made::default();
+        let shared = Rc::new(Inner { device, queue, name, dialect, max_binding_bytes, made, fault });
+        Ok(Self { shared, counters: Rc::default() })
+    }
+
+    /// The device of this thread, opened when it is first asked for or when the last one failed; all models share its
+    /// pipelines.
+    pub async fn of_thread() -> Result<Self> {
+        thread_local!(static OPEN: RefCell<Option<Device>> = const { RefCell::new(None) });
+        let open = OPEN.with_borrow(Clone::clone).filter(|device| device.check().is_ok());
+        let device = match open {
+            Some(device) => device,
+            None => Self::open(DeviceOptions::default()).await?,
+        };
+        OPEN.set(Some(device.clone()));
+        Ok(device.counted_anew())
+    }
+
+    /// The same device with counters of its own, which start at 0.
+    pub fn counted_anew(&self) -> Self {
+        Self { shared: Rc::clone(&self.shared), counters: Rc::default() }
+    }
+
+    /// What was made for all models.
+    pub(super) fn made(&self) -> &Made {
+        &self.shared.made
     }
 
     pub(super) fn raw(&self) -> &wgpu::Device {
-        &self.0.device
+        &self.shared.device
     }
 
     pub(super) fn dialect(&self) -> Dialect {
-        self.0.dialect
+        self.shared.dialect
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.0.name
+        &self.shared.name
     }
 
     /// Largest piece of a buffer that a kernel can bind, in bytes.
     pub(super) fn max_binding_bytes(&self) -> u64 {
-        self.0.max_binding_bytes
+        self.shared.max_binding_bytes
     }
 
     pub(super) fn counters(&self) -> Counters {
-        self.0.counters.get()
+        self.counters.get()
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
-        let mut counters = self.0.counters.get();
+        let mut counters = self.counters.get();
         change(&mut counters);
-        self.0.counters.set(counters);
+        self.counters.set(counters);
     }
 
     /// Fails when the device was lost or reported an error since.
     pub(super) fn check(&self) -> Result<()> {
-        let fault = self.0.fault.lock().ok().and_then(|fault| fault.clone());
+        let fault = self.shared.fault.lock().ok().and_then(|fault| fault.clone());
         fault.map_or(Ok(()), |(kind, words)| Err(Error::new(kind, words).at("GPU")))
     }
 
@@ -251,7 +279,7 @@ impl Device {
             counters.writes += 1;
             counters.write_bytes += bytes.len() as u64;
         });
-        self.0.queue.write_buffer(buffer, offset, bytes);
+        self.shared.queue.write_buffer(buffer, offset, bytes);
     }
 
     pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
@@ -260,7 +288,7 @@ impl Device {
 
     pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
         self.count(|counters| counters.submits += 1);
-        self.0.queue.submit([encoder.finish()])
+        self.shared.queue.submit([encoder.finish()])
     }
 }
 

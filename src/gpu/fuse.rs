@@ -55,7 +55,7 @@ impl<'a> Analysis<'a> {
             for input in node.op.inputs() {
                 users[input.0].push(index);
             }
-            if let Op::Embed { table: weight } | Op::MatMul { weight, .. } | Op::RmsNorm { weight, .. } = node.op {
+            if let Op::Embed { table: weight } | Op::MatMul { weight, .. } = node.op {
                 weight_uses[weight.0] += 1;
             }
         }
@@ -146,31 +146,43 @@ pub(super) struct Chain {
     pub(super) base: ValueId,
     pub(super) norm: Option<Norm>,
     pub(super) rope: Option<RopeId>,
+    /// The first element of a head that is rotated.
+    pub(super) first: usize,
     nodes: Vec<usize>,
+}
+
+/// The norm that a node is.
+pub(super) fn norm_of(graph: &Graph, node: usize) -> Option<Norm> {
+    let Op::RmsNorm { weight, eps, groups, .. } = graph.nodes[node].op else { return None };
+    let cols = weight.map_or(graph.nodes[node].width / groups.max(1), |weight| graph.weights[weight.0].cols);
+    Some(Norm { weight, cols, eps })
 }
 
 /// Follows `Rope(RmsNorm(base))`, each optional, from its end; the norm is one of each of `heads` heads.
 pub(super) fn chain(graph: &Graph, end: ValueId, heads: usize) -> Chain {
-    let mut chain = Chain { base: end, norm: None, rope: None, nodes: vec![] };
-    if let Op::Rope { x, rope, .. } = graph.nodes[chain.base.0].op {
+    let mut chain = Chain { base: end, norm: None, rope: None, first: 0, nodes: vec![] };
+    if let Op::Rope { x, rope, first, .. } = graph.nodes[chain.base.0].op {
         chain.nodes.push(chain.base.0);
         chain.rope = Some(rope);
+        chain.first = first;
         chain.base = x;
     }
-    if let Op::RmsNorm { x, weight, eps, groups } = graph.nodes[chain.base.0].op
+    if let Op::RmsNorm { x, groups, .. } = graph.nodes[chain.base.0].op
         && groups == heads
     {
         chain.nodes.push(chain.base.0);
-        chain.norm = Some(Norm { weight, eps });
+        chain.norm = norm_of(graph, chain.base.0);
         chain.base = x;
     }
     chain
 }
 
-/// The values that an attention's queries, keys and values start from.
-pub(super) fn bases(graph: &Graph, op: &Op) -> Option<[ValueId; 3]> {
+/// The values that an attention's queries, keys and values start from; values that are keys are not named twice.
+pub(super) fn bases(graph: &Graph, op: &Op) -> Option<Vec<ValueId>> {
     let Op::Attention { q, k, v, spec } = op else { return None };
-    Some([chain(graph, *q, spec.heads).base, chain(graph, *k, spec.kv_heads).base, *v])
+    let mut bases = vec![chain(graph, *q, spec.heads).base, chain(graph, *k, spec.kv_heads).base];
+    bases.extend((!spec.latent).then_some(*v));
+    Some(bases)
 }
 
 fn bias_into_product(analysis: &mut Analysis<'_>) {
@@ -256,7 +268,10 @@ fn add_in_place(analysis: &mut Analysis<'_>) {
 
 fn norm_into_products(analysis: &mut Analysis<'_>) {
     for (index, node) in analysis.graph.nodes.iter().enumerate() {
-        let Op::RmsNorm { groups: 1, .. } = node.op else { continue };
+        let Op::RmsNorm { groups: 1, weight: Some(weight), .. } = node.op else { continue };
+        if analysis.graph.weights[weight.0].cols != node.width {
+            continue;
+        }
         let users = &analysis.users[index];
         let only_products = users.iter().all(|&user| matches!(analysis.graph.nodes[user].op, Op::MatMul { .. }));
         if only_products && !users.is_empty() && !analysis.done_by.contains_key(&index) {

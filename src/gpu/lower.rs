@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::buffers::assign;
-use super::fuse::{Analysis, bases, chain};
+use super::fuse::{Analysis, Chain, bases, chain, norm_of};
 use super::stage::{Class, Domain, ElementOp, Lowered, Matrix, Norm, Part, Place, Stage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Graph, Op, ValueId};
@@ -112,7 +112,7 @@ impl Emission<'_> {
             return *place;
         }
         let together = self.graph.nodes.iter().filter_map(|node| bases(self.graph, &node.op));
-        let together = together.into_iter().find(|bases| bases.contains(&value)).map_or(vec![value], Vec::from);
+        let together = together.into_iter().find(|bases| bases.contains(&value)).unwrap_or_else(|| vec![value]);
         let stride = together.iter().map(|base| self.graph.width(*base)).sum();
         self.buffers.push((stride, domain));
         let mut made = Place { buffer: self.buffers.len() - 1, offset: 0, stride };
@@ -130,8 +130,8 @@ impl Emission<'_> {
     /// What a product reads: its x, or what the x's norm reads when the product does the norm.
     fn product_input(&self, x: ValueId) -> Result<(Place, Option<Norm>, Domain)> {
         match self.graph.nodes[x.0].op {
-            Op::RmsNorm { x: source, weight, eps, .. } if self.analysis.done_by.contains_key(&x.0) => {
-                Ok((self.place(source)?, Some(Norm { weight, eps }), self.domain(source)?))
+            Op::RmsNorm { x: source, .. } if self.analysis.done_by.contains_key(&x.0) => {
+                Ok((self.place(source)?, norm_of(self.graph, x.0), self.domain(source)?))
             }
             _ => Ok((self.place(x)?, None, self.domain(x)?)),
         }
@@ -151,10 +151,11 @@ impl Emission<'_> {
                 let stage = Stage::Embed { matrix: self.matrix(index)?, y: self.make(value, Domain::Rows) };
                 self.stages.push(stage);
             }
-            Op::RmsNorm { x, weight, eps, groups } => {
+            Op::RmsNorm { x, groups, .. } => {
                 let (x, domain) = (self.place(x)?, self.domain(x)?);
                 let (y, width) = (self.make(value, domain), self.graph.width(value));
-                self.stages.push(Stage::Norm { x, y, norm: Norm { weight, eps }, groups, width, domain });
+                let norm = norm_of(self.graph, index).ok_or_else(|| unlowered(self.graph, index))?;
+                self.stages.push(Stage::Norm { x, y, norm, groups, width, domain });
             }
             Op::MatMul { .. } => self.product(value, index, None)?,
             Op::AddBias { x, bias } => match self.analysis.product(value) {
@@ -192,12 +193,15 @@ impl Emission<'_> {
             }
             Op::Attention { q, k, v, spec } => {
                 let (q_chain, k_chain) = (chain(self.graph, q, spec.heads), chain(self.graph, k, spec.kv_heads));
-                let (q, k, v) = (self.place(q_chain.base)?, self.place(k_chain.base)?, self.place(v)?);
-                if q_chain.rope != k_chain.rope || q.buffer != k.buffer || q.buffer != v.buffer {
+                let (q, k) = (self.place(q_chain.base)?, self.place(k_chain.base)?);
+                let v = if spec.latent { k } else { self.place(v)? };
+                let turned = |chain: &Chain| (chain.rope, chain.first);
+                if turned(&q_chain) != turned(&k_chain) || q.buffer != k.buffer || q.buffer != v.buffer {
                     return Err(unlowered(self.graph, index));
                 }
                 let y = self.make(value, Domain::Rows);
-                let (q_norm, k_norm, rope) = (q_chain.norm, k_chain.norm, q_chain.rope);
+                let (q_norm, k_norm) = (q_chain.norm, k_chain.norm);
+                let rope = q_chain.rope.map(|rope| (rope, q_chain.first));
                 self.stages.push(Stage::RopeStore { spec: spec.clone(), q, k, v, q_norm, k_norm, rope });
                 self.stages.push(Stage::Attend { spec, q, y });
             }

@@ -5,6 +5,7 @@ mod buffers;
 mod device;
 mod fuse;
 mod lower;
+mod pipelines;
 mod planes;
 mod program;
 mod readback;

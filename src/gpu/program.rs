@@ -1,15 +1,11 @@
 //! A lowered graph on a device: a flat list of dispatches with pipelines and bind groups made once, then replayed.
 
-use std::collections::BTreeMap;
-
 use super::device::{Device, whole};
+use super::pipelines::Pipelines;
 use super::planes::Matrices;
-use super::shader::kernel_source;
 use super::stage::{Class, Domain, Lowered, Place};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::KvFormat;
-use crate::kernel::{Buffer, Extent, Kernel, Launch};
-use crate::quant::FormatId;
+use crate::kernel::{Buffer, Extent, Launch};
 
 /// One dispatch, ready to be encoded.
 struct Dispatch {
@@ -18,58 +14,6 @@ struct Dispatch {
     group: wgpu::BindGroup,
     grid_x: u32,
     grid_y: Extent,
-}
-
-/// A kernel, the format of its weight, and its numbers.
-type PipelineKey = (&'static str, Option<FormatId>, Vec<(&'static str, u64)>);
-
-/// Pipelines by kernel, format and numbers, shared by the programs of a model.
-pub(super) struct Pipelines {
-    device: Device,
-    kv: KvFormat,
-    weights_layout: wgpu::BindGroupLayout,
-    /// Takes the place of the weights' group in kernels without a weight.
-    empty: (wgpu::BindGroupLayout, wgpu::BindGroup),
-    layouts: BTreeMap<&'static str, wgpu::BindGroupLayout>,
-    made: BTreeMap<PipelineKey, wgpu::ComputePipeline>,
-}
-
-impl Pipelines {
-    pub(super) fn new(device: &Device, kv: KvFormat) -> Self {
-        use crate::kernel::Use;
-        let empty_layout = device.layout(&[]);
-        let empty_group = device.bind("nothing", &empty_layout, &[]);
-        Self {
-            device: device.clone(),
-            kv,
-            weights_layout: device.layout(&[Use::Read; 3]),
-            empty: (empty_layout, empty_group),
-            layouts: BTreeMap::new(),
-            made: BTreeMap::new(),
-        }
-    }
-
-    /// The layout of bind group 0.
-    pub(super) fn weights_layout(&self) -> &wgpu::BindGroupLayout {
-        &self.weights_layout
-    }
-
-    fn get(
-        &mut self,
-        kernel: &'static Kernel,
-        format: Option<FormatId>,
-        constants: &[(&'static str, f64)],
-    ) -> wgpu::ComputePipeline {
-        let numbers = constants.iter().map(|(name, value)| (*name, value.to_bits())).collect();
-        let (device, layouts) = (&self.device, &mut self.layouts);
-        let layout = layouts.entry(kernel.name).or_insert_with(|| device.layout(kernel.bindings));
-        let made = self.made.entry((kernel.name, format, numbers)).or_insert_with(|| {
-            let source = kernel_source(kernel, format, self.kv, device.dialect());
-            let first = if kernel.weights { &self.weights_layout } else { &self.empty.0 };
-            device.pipeline(kernel.name, source, &[Some(first), Some(layout)], constants)
-        });
-        made.clone()
-    }
 }
 
 /// The buffers of a model that its programs share.
@@ -115,7 +59,7 @@ impl Program {
         launches: &[Launch],
         matrices: &Matrices,
         shared: &Shared,
-        pipelines: &mut Pipelines,
+        pipelines: &Pipelines,
         (max_rows, max_outputs): (usize, usize),
         state: wgpu::Buffer,
     ) -> Result<Self> {
@@ -157,7 +101,7 @@ impl Program {
         for (index, launch) in launches.iter().enumerate() {
             let shard = launch.weights.map(|(matrix, shard)| matrices.shard(matrix, shard)).transpose()?;
             let format = shard.map(|(format, _)| format);
-            let pipeline = pipelines.get(launch.kernel, format, &launch.constants);
+            let (pipeline, layout) = pipelines.get(device, launch.kernel, format, &launch.constants);
             let mut bindings = vec![wgpu::BufferBinding {
                 buffer: &params,
                 offset: PARAMS_STRIDE * index as u64,
@@ -166,20 +110,16 @@ impl Program {
             for buffer in &launch.buffers {
                 bindings.push(whole(find(*buffer)?));
             }
-            let layout = pipelines
-                .layouts
-                .get(launch.kernel.name)
-                .ok_or_else(|| Error::new(ErrorKind::Internal, "a kernel without a layout"))?;
             dispatches.push(Dispatch {
                 pipeline,
                 weights: shard.map(|(_, group)| group.clone()),
-                group: device.bind(launch.kernel.name, layout, &bindings),
+                group: device.bind(launch.kernel.name, &layout, &bindings),
                 grid_x: launch.grid_x,
                 grid_y: launch.grid_y,
             });
         }
         for dispatch in &mut dispatches {
-            dispatch.weights.get_or_insert_with(|| pipelines.empty.1.clone());
+            dispatch.weights.get_or_insert_with(|| pipelines.no_weights().clone());
         }
         let missing = || Error::new(ErrorKind::Internal, "a program without logits or sampler");
         let sample = dispatches.pop().ok_or_else(missing)?;

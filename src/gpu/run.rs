@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 
 use super::device::Device;
 use super::lower::{lower, matrices};
+use super::pipelines::Pipelines;
 use super::planes::Matrices;
-use super::program::{Pipelines, Program, Shared, Size};
+use super::program::{Program, Shared, Size};
 use super::readback::{IdRing, MAX_CHAIN, Pending};
 use super::rope;
 use super::stage::Class;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    Backend, BackendInfo, Counters, Decode, Graph, KvFormat, PAGE_TOKENS, RopeId, Row, SamplerSettings, Step, Ticket,
-    WeightId, WeightKind,
+    Backend, BackendInfo, Counters, Decode, Graph, KvFormat, KvWidths, PAGE_TOKENS, RopeId, Row, SamplerSettings, Step,
+    Ticket, WeightId, WeightKind,
 };
 use crate::kernel::{BAD_LOGITS, Context, MAX_HEAD_DIM, launches, reply_words, sample, word};
 use crate::model::{Plan, WeightSink};
@@ -39,8 +40,11 @@ pub struct Gpu {
     shared: Shared,
     norm_offsets: BTreeMap<WeightId, usize>,
     prefill: Program,
-    decode: Program,
+    /// Not there where rows see later ones, which decoding has none of.
+    decode: Option<Program>,
     n_pages: usize,
+    /// Rows of one step.
+    max_rows: usize,
     max_outputs: usize,
     kv: KvFormat,
     ids: RefCell<IdRing>,
@@ -61,8 +65,10 @@ impl Gpu {
         let graph = plan.graph.clone();
         check_heads(&graph)?;
         let vocab = graph.vocab().max(1);
-        let max_outputs = (LOGITS_BYTES / (vocab * 4)).clamp(1, PREFILL_ROWS);
-        let mut pipelines = Pipelines::new(device, kv);
+        let bidirectional = graph.bidirectional();
+        let max_rows = if bidirectional { n_pages * PAGE_TOKENS } else { PREFILL_ROWS };
+        let max_outputs = if bidirectional { max_rows } else { (LOGITS_BYTES / (vocab * 4)).clamp(1, max_rows) };
+        let pipelines = Pipelines::new(device, kv);
         let (matrix_list, of_node) = matrices(&graph, &plan.formats, without);
         let matrices = Matrices::new(device, matrix_list, pipelines.weights_layout()).await?;
 
@@ -70,7 +76,8 @@ impl Gpu {
         let (rope_offsets, rope_pairs) = rope_layout(&graph, n_pages * PAGE_TOKENS);
         let kv_sizes = kv_sizes(&graph, kv, n_pages, device.max_binding_bytes())?;
         let kv_bytes = kv_sizes.iter().sum();
-        let state_bytes = |rows: usize| ((rows * 4 + HEADER + n_pages + rows) * 4) as u64;
+        // Tables of pages have their sequence's length before them, and there are no more sequences than rows.
+        let state_bytes = |rows: usize| ((rows * 4 + HEADER + n_pages + 2 * rows) * 4) as u64;
         let shared = device
             .guarded(kv_bytes, || {
                 Ok(Shared {
@@ -91,7 +98,8 @@ impl Gpu {
 
         let shapes = matrices.shapes();
         let mut programs = vec![];
-        for (class, rows, outputs) in [(Class::Prefill, PREFILL_ROWS, max_outputs), (Class::Decode, 1, 1)] {
+        let classes = [(Class::Prefill, max_rows, max_outputs), (Class::Decode, 1, 1)];
+        for (class, rows, outputs) in classes.into_iter().take(if bidirectional { 1 } else { 2 }) {
             let lowered = lower(&graph, &plan.formats, &of_node, class, without)?;
             let context = Context {
                 graph: &graph,
@@ -110,14 +118,15 @@ impl Gpu {
             // Pipelines are made inside, so a shader that does not compile is found here.
             let validation = device.raw().push_error_scope(wgpu::ErrorFilter::Validation);
             let sizes = (rows, outputs);
-            let made =
-                Program::new(device, class, &lowered, &list, &matrices, &shared, &mut pipelines, sizes, state).await;
+            let made = Program::new(device, class, &lowered, &list, &matrices, &shared, &pipelines, sizes, state).await;
             if let Some(error) = validation.pop().await {
+                device.made().forget();
                 return Err(Error::new(ErrorKind::Internal, error.to_string()).at("GPU"));
             }
             programs.push(made?);
         }
-        let (Some(decode), Some(prefill)) = (programs.pop(), programs.pop()) else {
+        let mut programs = programs.into_iter();
+        let (Some(prefill), decode) = (programs.next(), programs.next()) else {
             return Err(Error::new(ErrorKind::Internal, "a model without programs"));
         };
         Ok(Self {
@@ -129,6 +138,7 @@ impl Gpu {
             prefill,
             decode,
             n_pages,
+            max_rows,
             max_outputs,
             kv,
             ids: RefCell::new(IdRing::new(device)),
@@ -138,7 +148,7 @@ impl Gpu {
 
     /// Uploads a step to the prefill program.
     fn write_step(&self, rows: &[Row], pages: &[Vec<u32>], outputs: &[u32]) -> Result<()> {
-        let most = PREFILL_ROWS;
+        let most = self.max_rows;
         let mut state = Vec::with_capacity(rows.len() + HEADER + 3 * most);
         state.extend(rows.iter().rev().map(|row| row.token));
         state.extend([word(rows.len()), word(outputs.len()), 0, 0, 0, 0, 0, 0]);
@@ -146,8 +156,8 @@ impl Gpu {
         let mut starts = Vec::with_capacity(pages.len());
         let mut next = page_tables;
         for table in pages {
-            starts.push(word(next));
-            next += table.len();
+            starts.push(word(next + 1));
+            next += 1 + table.len();
         }
         if (next as u64) * 4 > self.prefill.state.size() {
             return Err(Error::new(ErrorKind::LimitExceeded, "the page tables of a step are too long"));
@@ -160,7 +170,17 @@ impl Gpu {
         padded(&mut rows.iter().map(|row| row.position), &mut state);
         padded(&mut rows.iter().filter_map(|row| starts.get(row.sequence as usize).copied()), &mut state);
         padded(&mut outputs.iter().copied(), &mut state);
-        state.extend(pages.iter().flatten());
+        // Positions ascend within a sequence.
+        let mut lengths = vec![0; pages.len()];
+        for row in rows {
+            if let Some(length) = lengths.get_mut(row.sequence as usize) {
+                *length = row.position + 1;
+            }
+        }
+        for (table, length) in pages.iter().zip(lengths) {
+            state.push(length);
+            state.extend(table);
+        }
         let offset = (most - rows.len()) as u64 * 4;
         self.device.write(&self.prefill.state, offset, bytemuck::cast_slice(&state));
         Ok(())
@@ -168,11 +188,12 @@ impl Gpu {
 
     /// Uploads where a chain starts; without a token the last chosen one stays.
     fn write_decode_state(&self, token: Option<u32>, position: u32, index: u32, pages: &[u32]) {
-        let mut state = Vec::with_capacity(1 + HEADER + 3 + pages.len());
+        let mut state = Vec::with_capacity(1 + HEADER + 4 + pages.len());
         state.extend(token);
         state.extend([1, 1, index, 0, 0, 0, 0, 0]);
-        let page_table = 1 + HEADER + 3;
-        state.extend([position, word(page_table), 0]);
+        let page_table = 1 + HEADER + 4;
+        // The length that stands before the table is not looked at: a decoded row sees what is before it.
+        state.extend([position, word(page_table), 0, 0]);
         state.extend(pages);
         let offset = if token.is_some() { 0 } else { 4 };
         self.device.write(&self.shared.decode_state, offset, bytemuck::cast_slice(&state));
@@ -222,9 +243,10 @@ fn bad_logits() -> Error {
 fn check_heads(graph: &Graph) -> Result<()> {
     for node in &graph.nodes {
         if let crate::graph::Op::Attention { spec, .. } = &node.op
-            && (spec.head_dim > MAX_HEAD_DIM || !spec.head_dim.is_multiple_of(4))
+            && let Some(elements) =
+                [spec.head_dim, spec.value_dim].into_iter().find(|n| *n > MAX_HEAD_DIM || !n.is_multiple_of(4))
         {
-            let words = format!("heads of {} elements; up to {MAX_HEAD_DIM}, in steps of 4", spec.head_dim);
+            let words = format!("heads of {elements} elements; up to {MAX_HEAD_DIM}, in steps of 4");
             return Err(Error::new(ErrorKind::UnsupportedFormat, words).at(node.name.as_str()));
         }
     }
@@ -255,8 +277,8 @@ fn rope_layout(graph: &Graph, context: usize) -> (Vec<usize>, usize) {
 /// Bytes of each layer's pages. Fails when one layer's are more than the device binds.
 fn kv_sizes(graph: &Graph, kv: KvFormat, n_pages: usize, limit: u64) -> Result<Vec<u64>> {
     let element_bytes = if kv == KvFormat::F16 { 2 } else { 4 };
-    let page_bytes = |width: usize| 2 * PAGE_TOKENS * width * element_bytes;
-    let sizes: Vec<u64> = graph.kv_widths.iter().map(|&width| n_pages as u64 * page_bytes(width) as u64).collect();
+    let page_bytes = |layer: KvWidths| (PAGE_TOKENS * layer.elements() * element_bytes) as u64;
+    let sizes: Vec<u64> = graph.kv_widths.iter().map(|layer| n_pages as u64 * page_bytes(*layer)).collect();
     match sizes.iter().copied().max() {
         Some(largest) if largest > limit => {
             let words = format!(
@@ -295,7 +317,7 @@ impl Backend for Gpu {
     }
 
     fn max_rows(&self) -> usize {
-        PREFILL_ROWS
+        self.max_rows
     }
 
     fn n_pages(&self) -> usize {
@@ -310,7 +332,7 @@ impl Backend for Gpu {
         Box::pin(async move {
             self.device.check()?;
             let vocab = self.graph.vocab();
-            step.check(vocab, self.n_pages, PREFILL_ROWS)?;
+            step.check(vocab, self.n_pages, self.max_rows)?;
             if step.outputs.len() > step.rows.len() {
                 return Err(Error::new(ErrorKind::InvalidArgument, "more outputs than rows"));
             }
@@ -357,7 +379,7 @@ impl Backend for Gpu {
 
     fn prefill(&self, step: &Step<'_>) -> Result<Option<Ticket>> {
         self.device.check()?;
-        step.check(self.graph.vocab(), self.n_pages, PREFILL_ROWS)?;
+        step.check(self.graph.vocab(), self.n_pages, self.max_rows)?;
         if step.outputs.len() > 1 {
             let words = format!("{} outputs in one prefill", step.outputs.len());
             return Err(Error::new(ErrorKind::InvalidArgument, words));
@@ -379,6 +401,9 @@ impl Backend for Gpu {
 
     fn decode(&self, chain: &Decode<'_>) -> Result<Ticket> {
         self.device.check()?;
+        let Some(program) = &self.decode else {
+            return Err(Error::new(ErrorKind::InvalidArgument, "a model whose rows see later ones does not decode"));
+        };
         let end = u64::from(chain.position) + u64::from(chain.count);
         if chain.count == 0 || chain.count > MAX_CHAIN || end > (chain.pages.len() * PAGE_TOKENS) as u64 {
             let words =
@@ -396,7 +421,7 @@ impl Backend for Gpu {
         self.write_decode_state(chain.token, chain.position, chain.index, chain.pages);
         let mut encoder = self.device.encoder();
         for _ in 0..chain.count {
-            self.decode.encode(&self.device, &mut encoder, Size { rows: 1, outputs: 1 }, true);
+            program.encode(&self.device, &mut encoder, Size { rows: 1, outputs: 1 }, true);
         }
         self.submit_ids(encoder, chain.count)
     }

@@ -57,11 +57,13 @@ pub struct Matrix {
     pub parts: Vec<Part>,
 }
 
-/// A norm done by another kernel on the way: its weight and epsilon.
+/// An RMS norm, of its own or done by another kernel on the way.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Norm {
-    /// The factors.
-    pub weight: WeightId,
+    /// The factors, where there are any.
+    pub weight: Option<WeightId>,
+    /// The first elements of a part, which are normalised.
+    pub cols: usize,
     /// Added to the mean square.
     pub eps: f32,
 }
@@ -93,7 +95,8 @@ pub enum Stage {
         v: Place,
         q_norm: Option<Norm>,
         k_norm: Option<Norm>,
-        rope: Option<RopeId>,
+        /// With the first element of a head that is rotated.
+        rope: Option<(RopeId, usize)>,
     },
     /// Attention over the pages.
     Attend { spec: Attention, q: Place, y: Place },

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::source::LocalFuture;
 
 /// How keys and values are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KvFormat {
     /// 16-bit floats.
     #[default]

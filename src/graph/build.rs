@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Activation, Attention, Graph, Node, Op, Rope, RopeId, ValueId, Weight, WeightId, WeightKind};
+use super::{Activation, Attention, Graph, KvWidths, Node, Op, Rope, RopeId, ValueId, Weight, WeightId, WeightKind};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Writes the nodes of a graph one after another.
@@ -78,15 +78,14 @@ impl Builder {
         &mut self,
         name: impl Into<String>,
         x: ValueId,
-        weight: WeightId,
+        weight: impl Into<Option<WeightId>>,
         eps: f32,
         groups: usize,
     ) -> ValueId {
-        let (name, width) = (name.into(), self.graph.width(x));
-        let cols = self.graph.weights[weight.0].cols;
-        self.expect(cols.checked_mul(groups) == Some(width), &name, || {
-            format!("a norm of {groups} x {cols} over a width of {width}")
-        });
+        let (name, width, weight) = (name.into(), self.graph.width(x), weight.into());
+        let part = if groups > 0 && width % groups == 0 { width / groups } else { 0 };
+        let cols = weight.map_or(part, |weight| self.graph.weights[weight.0].cols);
+        self.expect(cols > 0 && cols <= part, &name, || format!("a norm of {groups} x {cols} over a width of {width}"));
         self.push(name, Op::RmsNorm { x, weight, eps, groups }, width)
     }
 
@@ -98,15 +97,27 @@ impl Builder {
         self.push(name, Op::MatMul { x, weight }, rows)
     }
 
-    /// See [`Op::Rope`].
+    /// See [`Op::Rope`]; rotates from the first element of a head on.
     pub fn rope(&mut self, name: impl Into<String>, x: ValueId, rope: RopeId, heads: usize) -> ValueId {
+        self.rope_from(name, x, rope, heads, 0)
+    }
+
+    /// See [`Op::Rope`].
+    pub fn rope_from(
+        &mut self,
+        name: impl Into<String>,
+        x: ValueId,
+        rope: RopeId,
+        heads: usize,
+        first: usize,
+    ) -> ValueId {
         let (name, width) = (name.into(), self.graph.width(x));
         let rotary_dims = self.graph.ropes[rope.0].inv_freq.len() * 2;
-        let fits = heads > 0 && width % heads == 0 && rotary_dims <= width / heads;
+        let fits = heads > 0 && width % heads == 0 && first.saturating_add(rotary_dims) <= width / heads;
         self.expect(fits, &name, || {
-            format!("{rotary_dims} rotary dimensions in {heads} heads over a width of {width}")
+            format!("{rotary_dims} rotary dimensions from {first} on in {heads} heads over a width of {width}")
         });
-        self.push(name, Op::Rope { x, rope, heads }, width)
+        self.push(name, Op::Rope { x, rope, heads, first }, width)
     }
 
     /// See [`Attention`].
@@ -119,16 +130,26 @@ impl Builder {
         spec: Attention,
     ) -> ValueId {
         let name = name.into();
-        let (wide, narrow) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let kept = KvWidths {
+            keys: spec.kv_heads.saturating_mul(spec.head_dim),
+            values: if spec.latent { 0 } else { spec.kv_heads.saturating_mul(spec.value_dim) },
+        };
+        let wide = spec.heads.saturating_mul(spec.head_dim);
         let widths = (self.graph.width(q), self.graph.width(k), self.graph.width(v));
-        self.expect(widths == (wide, narrow, narrow), &name, || {
-            format!("queries, keys and values of widths {widths:?} where ({wide}, {narrow}, {narrow}) are needed")
+        let needed = (wide, kept.keys, if spec.latent { kept.keys } else { kept.values });
+        self.expect(widths == needed, &name, || {
+            format!("queries, keys and values of widths {widths:?} where {needed:?} are needed")
         });
+        let inside = !spec.latent || (k == v && spec.value_dim <= spec.head_dim && spec.kv_heads == 1);
+        self.expect(inside, &name, || "values that are no part of the keys".into());
         let grouped = spec.kv_heads > 0 && spec.heads.is_multiple_of(spec.kv_heads);
         self.expect(grouped, &name, || format!("{} heads do not share {} key heads evenly", spec.heads, spec.kv_heads));
+        let sinks = spec.sinks.map_or(spec.heads, |sinks| self.graph.weights[sinks.0].cols);
+        self.expect(sinks == spec.heads, &name, || format!("{sinks} sinks for {} heads", spec.heads));
         let in_order = self.graph.kv_widths.len() == spec.layer;
         self.expect(in_order, &name, || format!("layer {} out of order", spec.layer));
-        self.graph.kv_widths.push(narrow);
+        self.graph.kv_widths.push(kept);
+        let wide = spec.heads.saturating_mul(spec.value_dim);
         self.push(name, Op::Attention { q, k, v, spec }, wide)
     }
 

@@ -2,10 +2,12 @@
 //!
 //! Every value is a matrix of float32 of shape `(tokens, width)`; `tokens` is known only when a step runs.
 
+mod attention;
 mod backend;
 mod build;
 mod step;
 
+pub use attention::{Attention, KvWidths, Temperature};
 pub use backend::{Backend, BackendInfo, Counters, Decode, KvFormat, Ticket};
 pub use build::Builder;
 pub use step::{PAGE_TOKENS, Row, SamplerSettings, Step};
@@ -66,27 +68,6 @@ pub struct Rope {
     pub scale: f32,
 }
 
-/// Causal attention with grouped queries. `q` is `(tokens, heads * head_dim)`, `k` and `v` are
-/// `(tokens, kv_heads * head_dim)`. Writes k and v to the layer's pages first, then lets each row attend to all
-/// positions of its sequence up to and including its own: `softmax(cap(scale * q k^T)) v`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Attention {
-    /// Index of the layer whose pages hold the keys and values.
-    pub layer: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; query head `h` reads key head `h / (heads / kv_heads)`.
-    pub kv_heads: usize,
-    /// Elements of one head.
-    pub head_dim: usize,
-    /// Factor on the scores.
-    pub scale: f32,
-    /// Sliding window: a row sees itself and `window - 1` positions before it (Longformer, arXiv 2004.05150).
-    pub window: Option<usize>,
-    /// `cap(s) = softcap * tanh(s / softcap)` on the scaled scores (Gemma 2, arXiv 2408.00118).
-    pub softcap: Option<f32>,
-}
-
 /// What a gate goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Activation {
@@ -102,14 +83,16 @@ pub enum Activation {
 pub enum Op {
     /// `y[t] = table[token[t]]`; `(tokens, cols)`.
     Embed { table: WeightId },
-    /// Each row is cut into `groups` equal parts of width `n`; `y = x / sqrt(mean(x^2) + eps) * weight`, with the
-    /// weight `(1, n)` for every part (Zhang & Sennrich, arXiv 1910.07467).
-    RmsNorm { x: ValueId, weight: WeightId, eps: f32, groups: usize },
+    /// Each row is cut into `groups` equal parts; `y = x / sqrt(mean(x^2) + eps) * weight`, with the weight `(1, n)` for
+    /// every part (Zhang & Sennrich, arXiv 1910.07467). What a part has beyond `n` elements stays as it is; without a
+    /// weight the whole part is normalised.
+    RmsNorm { x: ValueId, weight: Option<WeightId>, eps: f32, groups: usize },
     /// `y[t, r] = sum_c weight[r, c] * x[t, c]`; `(tokens, rows)`.
     MatMul { x: ValueId, weight: WeightId },
-    /// Rotates every head of `x` by its row's position; `heads` equal parts.
-    Rope { x: ValueId, rope: RopeId, heads: usize },
-    /// See [`Attention`]; `(tokens, heads * head_dim)`.
+    /// Rotates every head of `x` by its row's position; `heads` equal parts. The rotation's first element is element
+    /// `first` of a head.
+    Rope { x: ValueId, rope: RopeId, heads: usize, first: usize },
+    /// See [`Attention`]; `(tokens, heads * value_dim)`.
     Attention { q: ValueId, k: ValueId, v: ValueId, spec: Attention },
     /// `activation(gate) * up`, element by element (Shazeer, arXiv 2002.05202).
     Glu { gate: ValueId, up: ValueId, activation: Activation },
@@ -164,14 +147,19 @@ pub struct Graph {
     pub weights: Vec<Weight>,
     /// The rotary encodings in use.
     pub ropes: Vec<Rope>,
-    /// One entry for each layer that keeps keys and values: `kv_heads * head_dim`.
-    pub kv_widths: Vec<usize>,
+    /// One entry for each layer that keeps keys and values.
+    pub kv_widths: Vec<KvWidths>,
 }
 
 impl Graph {
     /// Columns of a value.
     pub fn width(&self, value: ValueId) -> usize {
         self.nodes.get(value.0).map_or(0, |node| node.width)
+    }
+
+    /// Whether rows see later ones, so that a sequence is computed in one step or not at all.
+    pub fn bidirectional(&self) -> bool {
+        self.nodes.iter().any(|node| matches!(&node.op, Op::Attention { spec, .. } if !spec.causal))
     }
 
     /// Columns of the logits.

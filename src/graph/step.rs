@@ -17,7 +17,7 @@ pub struct Row {
 }
 
 /// One run of the graph over some rows. The rows of a sequence come in the order of their positions; keys and values
-/// of earlier positions are in its pages already.
+/// of earlier positions are in its pages already. Where rows see later ones, a step has all rows of its sequences.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
     /// What is computed.

@@ -1,8 +1,8 @@
 //! Attention over pages, and what prepares queries, keys and values for it.
 
-use super::{Buffer, Context, Extent, Kernel, Launch, Use, lanes, word};
+use super::{Buffer, Context, Extent, Kernel, Launch, NO_WEIGHT, Use, lanes, word};
 use crate::gpu::stage::{Norm, Place};
-use crate::graph::{Attention, RopeId, RopePairs};
+use crate::graph::{Attention, RopeId, RopePairs, Temperature};
 
 pub(super) const ROPE_STORE: Kernel = Kernel {
     name: "rope_store",
@@ -16,32 +16,36 @@ pub(super) const ROPE_STORE: Kernel = Kernel {
 pub(super) const ATTENTION: Kernel = Kernel {
     name: "attention",
     source: include_str!("../../shaders/attention.wgsl"),
-    bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write, Use::Write],
+    bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
     weights: false,
     reduces: true,
     kv: true,
 };
 
 /// Largest head that the kernels stage in workgroup memory, in elements.
-pub(crate) const MAX_HEAD_DIM: usize = 512;
+pub(crate) const MAX_HEAD_DIM: usize = 1024;
 
 /// Norms and rotation of queries and keys, keys and values into their pages.
 pub(super) fn rope_store(
     spec: &Attention,
     [q, k, v]: [Place; 3],
     [q_norm, k_norm]: [Option<Norm>; 2],
-    rope: Option<RopeId>,
+    rope: Option<(RopeId, usize)>,
     context: &Context<'_>,
 ) -> Launch {
-    let norm_offset = |norm: Option<Norm>| norm.map_or(0, |norm| (context.norm_offset)(norm.weight));
+    let norm_offset = |norm: Option<Norm>| norm.map_or(0, |norm| context.norm_weight(norm));
+    let norm_cols = |norm: Option<Norm>| norm.map_or(0, |norm| word(norm.cols));
     let eps = |norm: Option<Norm>| norm.map_or(0.0f32, |norm| norm.eps).to_bits();
-    let encoding = rope.and_then(|id| context.rope(id));
-    let sizes = [spec.heads, spec.kv_heads, spec.head_dim, q.stride, q.offset, k.offset, v.offset];
+    let encoding = rope.and_then(|(id, _)| context.rope(id));
+    let value_dim = if spec.latent { 0 } else { spec.value_dim };
+    let sizes = [spec.heads, spec.kv_heads, spec.head_dim, value_dim, q.stride, q.offset, k.offset, v.offset];
     let mut params = sizes.map(word).to_vec();
-    params.extend([word(norm_offset(q_norm)), word(norm_offset(k_norm)), eps(q_norm), eps(k_norm)]);
+    params.extend([norm_offset(q_norm), norm_offset(k_norm), norm_cols(q_norm), norm_cols(k_norm)]);
+    params.extend([eps(q_norm), eps(k_norm)]);
     params.extend([
-        word(rope.map_or(0, |id| (context.rope_offset)(id))),
+        word(rope.map_or(0, |(id, _)| (context.rope_offset)(id))),
         word(encoding.map_or(0, |rope| rope.inv_freq.len())),
+        word(rope.map_or(0, |(_, first)| first)),
         context.max_rows(),
     ]);
     let switch = |on: bool| f64::from(u8::from(on));
@@ -62,17 +66,22 @@ pub(super) fn rope_store(
             Buffer::Activation(q.buffer),
             Buffer::Kv(spec.layer),
         ],
-        grid_x: word(spec.heads + 2 * spec.kv_heads),
+        grid_x: word(spec.heads + if spec.latent { 1 } else { 2 } * spec.kv_heads),
         grid_y: Extent::Rows(1),
     }
 }
 
 /// `softmax(scale * q K^T) V` for every query head of every row.
 pub(super) fn attention(spec: &Attention, q: Place, y: Place, context: &Context<'_>) -> Launch {
-    let sizes = [spec.heads, spec.kv_heads, spec.head_dim, q.stride, q.offset, y.stride];
+    let sizes = [spec.heads, spec.kv_heads, spec.head_dim, spec.value_dim, q.stride, q.offset, y.offset, y.stride];
     let mut params = sizes.map(word).to_vec();
-    params.extend([spec.scale.to_bits(), context.max_rows()]);
-    params.extend([word(spec.window.unwrap_or(0)), spec.softcap.unwrap_or(0.0).to_bits()]);
+    let off = Temperature { floor: 1.0, scale: 0.0 };
+    let temperature = spec.temperature.unwrap_or(off);
+    params.extend([spec.scale, spec.softcap.unwrap_or(0.0), temperature.floor, temperature.scale].map(f32::to_bits));
+    params.extend([word(spec.window.unwrap_or(0)), word(spec.chunk.unwrap_or(0))]);
+    params.push(spec.sinks.map_or(NO_WEIGHT, |sinks| word((context.norm_offset)(sinks))));
+    params.extend([spec.causal, spec.latent].map(u32::from));
+    params.push(context.max_rows());
     Launch {
         kernel: &ATTENTION,
         weights: None,
@@ -80,6 +89,7 @@ pub(super) fn attention(spec: &Attention, q: Place, y: Place, context: &Context<
         params,
         buffers: vec![
             Buffer::State,
+            Buffer::Norms,
             Buffer::Activation(q.buffer),
             Buffer::Kv(spec.layer),
             Buffer::Activation(y.buffer),

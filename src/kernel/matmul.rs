@@ -57,9 +57,8 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
     let Some((cols, shards)) = context.matrices.get(*matrix) else { return vec![] };
     let launch = |(index, shard): (usize, &super::ShardRows)| {
         let (grid_x, grid_y) = fold(shard.rows.div_ceil(MATVEC_ROWS));
-        let norm_offset = norm.map_or(0, |norm| (context.norm_offset)(norm.weight));
-        let mut params =
-            [shard.rows, *cols, x.offset, y.offset + made(shard.first, *glu), norm_offset].map(word).to_vec();
+        let mut params = [shard.rows, *cols, x.offset, y.offset + made(shard.first, *glu)].map(word).to_vec();
+        params.push(norm.map_or(0, |norm| context.norm_weight(norm)));
         params.push(norm.map_or(0.0f32, |norm| norm.eps).to_bits());
         params.push(bias_offset(*bias, shard, context));
         Launch {

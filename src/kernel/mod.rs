@@ -11,7 +11,7 @@ mod sample;
 pub(crate) use attention::MAX_HEAD_DIM;
 pub use sample::{BAD_LOGITS, reply_words, sample};
 
-use crate::gpu::stage::{Class, Domain, Stage};
+use crate::gpu::stage::{Class, Domain, Norm, Stage};
 use crate::graph::{Graph, Rope, RopeId, WeightId};
 
 /// How a kernel uses a binding of group 1.
@@ -138,10 +138,18 @@ impl Context<'_> {
         self.graph.ropes.get(id.0)
     }
 
+    /// Where a norm's factors start among the vectors, in elements; `NO_WEIGHT` where it has none.
+    fn norm_weight(&self, norm: Norm) -> u32 {
+        norm.weight.map_or(NO_WEIGHT, |weight| word((self.norm_offset)(weight)))
+    }
+
     fn max_rows(&self) -> u32 {
         word(self.max_rows)
     }
 }
+
+/// In place of the offset of a vector that is not there; a constant of the shaders too.
+const NO_WEIGHT: u32 = u32::MAX;
 
 /// Sizes inside the limits of a device fit 32 bits; what does not is caught there, by the size of its buffer.
 pub(crate) fn word(size: usize) -> u32 {

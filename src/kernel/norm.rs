@@ -22,15 +22,14 @@ pub(super) fn rms_norm(
     domain: Domain,
     context: &Context<'_>,
 ) -> Launch {
-    let cols = width / groups.max(1);
-    let places = [x.offset, x.stride, y.offset, y.stride, (context.norm_offset)(norm.weight)];
-    let mut params = vec![word(cols), word(groups)];
-    params.extend(places.map(word));
-    params.extend([norm.eps.to_bits(), context.max_rows()]);
+    let part = width / groups.max(1);
+    let places = [norm.cols, part, x.offset, x.stride, y.offset, y.stride];
+    let mut params = places.map(word).to_vec();
+    params.extend([context.norm_weight(norm), norm.eps.to_bits(), context.max_rows()]);
     Launch {
         kernel: &RMS_NORM,
         weights: None,
-        constants: vec![("WG", lanes(cols / 4, 128)), ("OUTPUTS", f64::from(u8::from(domain == Domain::Outputs)))],
+        constants: vec![("WG", lanes(part / 4, 128)), ("OUTPUTS", f64::from(u8::from(domain == Domain::Outputs)))],
         params,
         buffers: vec![Buffer::State, Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
         grid_x: word(groups),

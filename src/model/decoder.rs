@@ -82,13 +82,9 @@ pub(super) fn mix(h: &Hyper, g: &mut Builder, layer: usize, heads: Heads) -> Val
         ),
     };
     let spec = Attention {
-        layer,
-        heads: h.n_heads,
-        kv_heads: h.n_kv_heads,
-        head_dim: h.head_dim,
-        scale: h.attention_scale,
         window: how.window,
         softcap: h.attention_softcap,
+        ..Attention::new(layer, (h.n_heads, h.n_kv_heads), h.head_dim, h.attention_scale)
     };
     let mixed = g.attention(format!("blk.{layer}.attn"), q, k, heads.v, spec);
     linear(h, g, &format!("blk.{layer}.attn_output"), mixed, h.dim)
