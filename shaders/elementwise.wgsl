@@ -23,7 +23,7 @@ fn bounded_tanh(v: vec4<f32>) -> vec4<f32> {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = id.y;
-    if (id.x >= params.cols / 4u || row >= state[params.max_rows + select(0u, 1u, OUTPUTS)]) { return; }
+    if (id.x >= (params.cols + 3u) / 4u || row >= state[params.max_rows + select(0u, 1u, OUTPUTS)]) { return; }
     let va = a[(params.a_offset + row * params.a_stride) / 4u + id.x];
     let vb = b[(params.b_offset + row * params.b_stride) / 4u + id.x];
     var result = va;

@@ -29,7 +29,7 @@ var<workgroup> tile_w: array<array<vec4<f32>, TILE_W / 4u>, TILE_C>;   // (colum
 fn x8(t: u32, t_count: u32, group: u32) -> Weights8 {
     if (t >= t_count || group >= params.cols / 8u) { return Weights8(vec4(0.0), vec4(0.0)); }
     let at = (params.x_offset + t * params.x_stride) / 4u + group * 2u;
-    return Weights8(x[at], x[at + 1u]);
+    return columns8(Weights8(x[at], x[at + 1u]), group + 1u == params.cols / 8u);
 }
 
 fn w8(r: u32, group: u32) -> Weights8 {

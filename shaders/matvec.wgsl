@@ -32,8 +32,10 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_wo
     var sums = vec4(0.0);
     var squares = 0.0;
     for (var group = lane.index; group < groups; group += WG) {
-        var x0 = x[params.x_offset / 4u + group * 2u];
-        var x1 = x[params.x_offset / 4u + group * 2u + 1u];
+        let at = params.x_offset / 4u + group * 2u;
+        let x8 = columns8(Weights8(x[at], x[at + 1u]), group + 1u == groups);
+        var x0 = x8.lo;
+        var x1 = x8.hi;
         if (NORM) {
             squares += dot(x0, x0) + dot(x1, x1);
             x0 *= norms[params.norm_offset / 4u + group * 2u];
@@ -53,7 +55,8 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_wo
     sums = reduce_sum(sums, lane);
     if (NORM) {
         squares = reduce_sum(vec4(squares, 0.0, 0.0, 0.0), lane).x;
-        sums *= 1.0 / sqrt(squares / f32(params.cols) + params.eps);
+        let cols = params.cols - select(0u, 8u - TAIL, TAIL != 0u);
+        sums *= 1.0 / sqrt(squares / f32(cols) + params.eps);
     }
     if (GLU != 0u) {
         if (lane.index < 2u && row0 + lane.index * 2u < params.rows) {

@@ -8,6 +8,7 @@
 struct Params {
     blocks_per_row: u32, rows: u32, first_row: u32, row_step: u32,
     block_bytes: u32, first_at: u32, first_bytes: u32, nibble_span: u32,
+    row_bytes: u32,                                                    // of a row of `raw`; the rest of its blocks is zero
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -19,6 +20,12 @@ fn raw_word(at: u32) -> u32 {                                          // 4 byte
     let shift = (at & 3u) * 8u;
     if (shift == 0u) { return raw[at / 4u]; }
     return (raw[at / 4u] >> shift) | (raw[at / 4u + 1u] << (32u - shift));
+}
+
+fn before(end: u32, at: u32) -> u32 {                                  // ones for the bytes of a word that lie before `end`
+    let bytes = max(end, at) - at;
+    if (bytes >= 4u) { return 0xffffffffu; }
+    return (1u << (bytes * 8u)) - 1u;
 }
 
 fn regrouped(at: u32, word: u32) -> u32 {                              // word `word` of the nibbles from `at` on
@@ -45,12 +52,14 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     if (source >= params.rows * params.blocks_per_row) { return; }
     let row = params.first_row + source / params.blocks_per_row * params.row_step;
     let block = row * params.blocks_per_row + source % params.blocks_per_row;
-    let at = source * params.block_bytes;
+    let in_row = source % params.blocks_per_row * params.block_bytes;
+    let at = source / params.blocks_per_row * params.row_bytes + in_row;
     let first = at + params.first_at;
+    let row_end = at - in_row + params.row_bytes;
     let words = params.first_bytes / 4u;
     for (var i = 0u; i < words; i++) {
         if (params.nibble_span == 0u) {
-            plane0[block * words + i] = raw_word(first + i * 4u);
+            plane0[block * words + i] = raw_word(first + i * 4u) & before(row_end, first + i * 4u);
         } else {
             plane0[block * words + i] = regrouped(first, i);
         }

@@ -22,19 +22,20 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let part = workgroup.x * params.part;
     let start = (params.x_offset + row * params.x_stride + part) / 4u;
     let to = (params.y_offset + row * params.y_stride + part) / 4u;
+    let quads = (params.cols + 3u) / 4u;
     var squares = 0.0;
-    for (var i = lane.index; i < params.cols / 4u; i += WG) {
-        squares += dot(x[start + i], x[start + i]);
+    for (var i = lane.index; i < quads; i += WG) {
+        // What lies behind the last column is another value's.
+        let v = select(vec4(0.0), x[start + i], vec4(i * 4u) + vec4(0u, 1u, 2u, 3u) < vec4(params.cols));
+        squares += dot(v, v);
     }
     squares = reduce_sum(vec4(squares, 0.0, 0.0, 0.0), lane).x;
     let scale = 1.0 / sqrt(squares / f32(params.cols) + params.eps);
     let weighted = params.norm_offset != NO_WEIGHT;
-    for (var i = lane.index; i < params.part / 4u; i += WG) {
-        var value = x[start + i];
-        if (i < params.cols / 4u) {
-            value *= scale;
-            if (weighted) { value *= norms[params.norm_offset / 4u + i]; }
-        }
-        y[to + i] = value;
+    for (var i = lane.index; i < (params.part + 3u) / 4u; i += WG) {
+        let value = x[start + i];
+        var normed = value * scale;
+        if (weighted) { normed *= norms[params.norm_offset / 4u + i]; }
+        y[to + i] = select(value, normed, vec4(i * 4u) + vec4(0u, 1u, 2u, 3u) < vec4(params.cols));
     }
 }

@@ -7,7 +7,7 @@ use headwater::cpu::Cpu;
 use headwater::gpu::{Device, DeviceOptions, FUSIONS, Gpu};
 use headwater::graph::{Backend, Counters, Decode, KvFormat, PAGE_TOKENS, Row, SamplerSettings, Step};
 use headwater::model::{Plan, WeightSink, plan, read_weights};
-use headwater::quant::FORMATS;
+use headwater::quant::{FORMATS, FormatId};
 use pollster::block_on;
 use synthetic::{Shape, synthetic};
 
@@ -120,13 +120,11 @@ fn shapes() -> Vec<Shape> {
     for (format, _) in FORMATS {
         shapes.push(Shape::of(*format));
     }
-    let q8_0 = headwater::quant::FormatId::Q8_0;
-    let q4_0 = headwater::quant::FormatId::Q4_0;
     shapes.extend([
         // Rotations of neighbours, no norms of queries and keys, an odd number of blocks in a row, one key head.
         Shape {
             architecture: "llama",
-            format: q4_0,
+            format: FormatId::Q4_0,
             dim: 96,
             ffn_dim: 160,
             n_kv_heads: 1,
@@ -135,8 +133,28 @@ fn shapes() -> Vec<Shape> {
         },
         // Rows that are no multiple of any tile, a vocabulary of one more than a workgroup.
         Shape { dim: 72, head_dim: 8, ffn_dim: 88, vocab: 257, n_heads: 3, n_kv_heads: 3, ..Shape::default() },
+        // Rows that are no whole groups of eight, in the stream, inside the feed-forward block and in the vocabulary.
+        Shape { format: FormatId::F16, dim: 70, ffn_dim: 173, vocab: 161, tied: true, ..Shape::default() },
+        Shape {
+            format: FormatId::Bf16,
+            dim: 65,
+            ffn_dim: 172,
+            n_heads: 3,
+            n_kv_heads: 3,
+            vocab: 163,
+            ..Shape::default()
+        },
+        Shape { dim: 79, ffn_dim: 81, ..Shape::default() },
         // Heads as wide as the model, wider than a workgroup.
-        Shape { format: q8_0, dim: 256, head_dim: 256, n_heads: 2, n_kv_heads: 1, ffn_dim: 320, ..Shape::default() },
+        Shape {
+            format: FormatId::Q8_0,
+            dim: 256,
+            head_dim: 256,
+            n_heads: 2,
+            n_kv_heads: 1,
+            ffn_dim: 320,
+            ..Shape::default()
+        },
     ]);
     shapes
 }

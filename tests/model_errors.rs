@@ -159,20 +159,6 @@ fn damages() -> Vec<Damage> {
             place: "model.layers.1.input_layernorm.bias",
             words: "this bias is not supported",
         },
-        Damage {
-            files: HUB,
-            damage: Box::new(|checkpoint| {
-                // 172 rows and columns inside the feed-forward block are no multiple of eight.
-                checkpoint.metadata.values.insert("intermediate_size".into(), integer(172));
-                for tensor in checkpoint.tensors.iter_mut().filter(|tensor| tensor.name.contains(".mlp.")) {
-                    tensor.shape.iter_mut().filter(|len| **len == 160).for_each(|len| *len = 172);
-                    tensor.size_bytes = tensor.size_bytes / 160 * 172;
-                }
-            }),
-            kind: UnsupportedFormat,
-            place: "model.layers.0.mlp.down_proj.weight",
-            words: "rows of 172 weights are no multiple of 8",
-        },
     ]
 }
 

@@ -503,6 +503,10 @@ fn added_tokens_strip_and_stand_alone_as_in_the_reference() {
     assert_eq!(untrusted("a   AB<l>"), [0, 14, 0, 1, 3, 4, 5]);
 }
 
+/// The vocabularies of GGUF files with merges, and those with scores.
+const VOCABULARIES: &[&str] = &["llama3", "qwen2", "smollm2", "deepseek-v3", "gpt-oss-g", "llama4-g"];
+const SCORED: &[&str] = &["llama2-spm", "mistral-nemo", "phi3-g", "gemma3"];
+
 /// A vocabulary as a GGUF file has it, and what llama.cpp makes of some texts with it.
 fn vocabulary(name: &str) -> (Metadata, Json) {
     let file: Json = serde_json::from_str(&text::unzip(&format!("vocabularies/{name}.json.gz"))).unwrap();
@@ -512,6 +516,9 @@ fn vocabulary(name: &str) -> (Metadata, Json) {
         Json::Number(number) => Value::Integer(number.as_i64().unwrap().into()),
         Json::Array(items) if items[0].is_string() => {
             Value::Texts(items.iter().map(|item| item.as_str().unwrap().to_owned()).collect())
+        }
+        Json::Array(items) if items[0].is_f64() => {
+            Value::Numbers(items.iter().map(|item| item.as_f64().unwrap() as f32).collect())
         }
         Json::Array(items) => Value::Integers(items.iter().map(|item| item.as_i64().unwrap()).collect()),
         other => panic!("{other}"),
@@ -528,7 +535,7 @@ fn vocabulary(name: &str) -> (Metadata, Json) {
 fn vocabularies_of_gguf_files_give_the_ids_of_llama_cpp() {
     let mut wrong = Vec::new();
     let mut n = 0;
-    for name in ["llama3", "qwen2", "smollm2", "deepseek-v3", "gpt-oss-g", "llama4-g"] {
+    for name in VOCABULARIES.iter().chain(SCORED) {
         let (metadata, records) = vocabulary(name);
         let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
         let bos = metadata.integer("tokenizer.ggml.bos_token_id").unwrap();
@@ -538,7 +545,7 @@ fn vocabularies_of_gguf_files_give_the_ids_of_llama_cpp() {
             let parsed = ids(&record["ids_special"]);
             let mut plain = record.get("ids_plain").map_or_else(|| parsed.clone(), ids);
             // In vocabularies such as these llama.cpp takes the control token `<|end|>` for one that users may write.
-            if matches!(name, "gpt-oss-g" | "llama4-g") && text.contains("<|end|>") {
+            if matches!(*name, "gpt-oss-g" | "llama4-g") && text.contains("<|end|>") {
                 plain = tokenizer.encode_marked(&MarkedText::untrusted(text), false).unwrap();
                 assert!(!plain.contains(&tokenizer.id("<|end|>").unwrap()));
             }
@@ -556,12 +563,39 @@ fn vocabularies_of_gguf_files_give_the_ids_of_llama_cpp() {
                     wrong.push(format!("{name}: {text:?} {what}: {got:?} instead of {expected:?}"));
                 }
             }
-            if tokenizer.decode(&parsed, false).unwrap() != text || stream(&tokenizer, &parsed, false) != text {
+            // A vocabulary with scores puts a space behind every added token, the tokens of Phi-3 take those they find,
+            // and the letter that stands for a space cannot be told from one.
+            let added = text.contains('▁') || tokenizer.guarded_tokens().any(|(token, _)| text.contains(token));
+            let decoded = tokenizer.decode(&parsed, false).unwrap();
+            if decoded != stream(&tokenizer, &parsed, false) || decoded != text && !(SCORED.contains(name) && added) {
                 wrong.push(format!("{name}: {text:?} does not come back"));
             }
         }
     }
-    report("texts", n, 2500, &wrong);
+    report("texts", n, 4200, &wrong);
+}
+
+#[test]
+fn damaged_vocabularies_with_scores_get_typed_errors() {
+    let scores = "tokenizer.ggml.scores";
+    let cases: Vec<(&str, &str, Option<Value>, ErrorKind)> = vec![
+        ("no scores", scores, None, ErrorKind::MalformedGguf),
+        ("fewer scores", scores, Some(Value::Numbers(vec![0.0, 1.0])), ErrorKind::MalformedGguf),
+        ("scores that are none", scores, Some(Value::Numbers(vec![f32::NAN; 640])), ErrorKind::MalformedGguf),
+        ("scores as texts", scores, Some(Value::Texts(vec!["1".into()])), ErrorKind::MalformedGguf),
+        ("begin token", "tokenizer.ggml.bos_token_id", Some(Value::Integer(9999)), ErrorKind::MalformedTokenizer),
+    ];
+    let mut wrong = Vec::new();
+    for (name, key, value, kind) in &cases {
+        let (mut metadata, _) = vocabulary("llama2-spm");
+        metadata.values.remove(*key);
+        metadata.values.extend(value.clone().map(|value| ((*key).to_owned(), value)));
+        let found = Tokenizer::from_metadata(&metadata).err().map(|error| error.kind());
+        if found != Some(*kind) {
+            wrong.push(format!("{name}: {found:?} instead of {kind:?}"));
+        }
+    }
+    report("damaged vocabularies", cases.len(), 5, &wrong);
 }
 
 #[test]
@@ -591,7 +625,6 @@ fn damaged_vocabularies_of_gguf_files_get_typed_errors() {
             Some(Value::Text("nobody's".into())),
             ErrorKind::UnsupportedFormat,
         ),
-        ("SentencePiece", "tokenizer.ggml.model", Some(Value::Text("llama".into())), ErrorKind::UnsupportedFormat),
         ("unknown kind", "tokenizer.ggml.model", Some(Value::Text("rwkv".into())), ErrorKind::UnsupportedFormat),
         ("no tokenizer", "tokenizer.ggml.model", None, ErrorKind::NotFound),
         ("no tokens", "tokenizer.ggml.tokens", None, ErrorKind::MalformedGguf),
@@ -645,5 +678,5 @@ fn damaged_vocabularies_of_gguf_files_get_typed_errors() {
     metadata.values.insert("tokenizer.ggml.pre".into(), Value::Text("nobody's".into()));
     let words = Tokenizer::from_metadata(&metadata).err().unwrap().to_string();
     assert!(words.contains("nobody's") && words.contains("qwen2") && words.contains("smollm"), "{words}");
-    report("damaged vocabularies", cases.len(), 16, &wrong);
+    report("damaged vocabularies", cases.len(), 15, &wrong);
 }

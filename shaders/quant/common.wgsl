@@ -1,7 +1,19 @@
 // What several formats share. Every format file gives weights8 over its planes, which src/quant/<format>.rs lays out.
-// `at`: the index of a group of eight weights in the matrix; `row * (params.cols / 8) + group`.
+// `at`: the index of a group of eight weights in the matrix; `row * (params.cols / 8) + group`. `params.cols` is a
+// multiple of eight: rows that are none are filled up with zeros.
 
 struct Weights8 { lo: vec4<f32>, hi: vec4<f32> }
+
+override TAIL: u32 = 0u;                                               // columns that the last group has, 0: all eight
+
+fn columns8(x: Weights8, is_last: bool) -> Weights8 {                  // of eight activations those that are there
+    if (TAIL == 0u || !is_last) { return x; }
+    let column = vec4(0u, 1u, 2u, 3u);
+    return Weights8(
+        select(vec4(0.0), x.lo, column < vec4(TAIL)),
+        select(vec4(0.0), x.hi, column + vec4(4u) < vec4(TAIL)),
+    );
+}
 
 fn half_of(word: u32, index: u32) -> f32 {                             // the half float `index % 2` of a word
     return unpack2x16float(word >> ((index & 1u) * 16u)).x;

@@ -113,7 +113,8 @@ impl Emission<'_> {
         }
         let together = self.graph.nodes.iter().filter_map(|node| bases(self.graph, &node.op));
         let together = together.into_iter().find(|bases| bases.contains(&value)).unwrap_or_else(|| vec![value]);
-        let stride = together.iter().map(|base| self.graph.width(*base)).sum();
+        // Whole groups of eight, so that kernels read rows by vectors; nobody looks at what lies behind the last column.
+        let stride = together.iter().map(|base| self.graph.width(*base)).sum::<usize>().next_multiple_of(8);
         self.buffers.push((stride, domain));
         let mut made = Place { buffer: self.buffers.len() - 1, offset: 0, stride };
         let mut next = made;
@@ -187,8 +188,8 @@ impl Emission<'_> {
                 if self.class == Class::Decode {
                     self.places.insert(value, from);
                 } else {
-                    let (y, width) = (self.make(value, Domain::Outputs), self.graph.width(value));
-                    self.stages.push(Stage::OutputRows { x: from, y, width });
+                    let y = self.make(value, Domain::Outputs);
+                    self.stages.push(Stage::OutputRows { x: from, y });
                 }
             }
             Op::Attention { q, k, v, spec } => {

@@ -7,7 +7,7 @@ use super::shader::repack_source;
 use super::stage::Matrix;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::WeightId;
-use crate::kernel::{ShardRows, Use, word};
+use crate::kernel::{ShardRows, Use, padded, word};
 use crate::quant::{Format, FormatId};
 
 /// Rows of a shard are a multiple of this, so that no two shards share a word of any plane.
@@ -48,9 +48,8 @@ impl Matrices {
         for matrix in matrices {
             let label = format!("matrix {}", planes.len());
             let format = matrix.format.format();
-            let blocks = matrix.cols / format.block_weights;
-            let row_bytes = format.plane_bytes().map(|bytes| (blocks * bytes) as u64);
-            widest_row = widest_row.max(blocks * format.block_bytes);
+            let row_bytes = plane_row_bytes(format, matrix.cols).map(|bytes| bytes as u64);
+            widest_row = widest_row.max(matrix.format.row_bytes(matrix.cols).unwrap_or(0));
             let table = tables.entry(matrix.format).or_insert_with(|| table(device, format));
             let mut shards = vec![];
             for rows in shard_rows(matrix.rows, row_bytes[0], limit)? {
@@ -78,7 +77,7 @@ impl Matrices {
             homes,
             repacker,
             repack_layout,
-            repack_params: device.buffer("repack params", 32, U::UNIFORM | U::COPY_DST),
+            repack_params: device.buffer("repack params", 48, U::UNIFORM | U::COPY_DST),
             staging: device.storage("upload", staging_bytes),
             staging_bytes,
         })
@@ -134,9 +133,23 @@ impl Matrices {
             [_, 0] => (4, 0..4),
             _ => (format.block_bytes, format.planes.first.clone()),
         };
-        let blocks_per_row = piece.len() / rows / block_bytes;
-        let span = format.planes.nibble_span;
-        let params = [blocks_per_row, rows, first_row, row_step, block_bytes, first.start, first.len(), span].map(word);
+        let blocks_per_row = plane_row_bytes(format, matrix.cols)[0] / first.len();
+        let (span, row_bytes) = (format.planes.nibble_span, piece.len() / rows);
+        let params = [
+            blocks_per_row,
+            rows,
+            first_row,
+            row_step,
+            block_bytes,
+            first.start,
+            first.len(),
+            span,
+            row_bytes,
+            0,
+            0,
+            0,
+        ]
+        .map(word);
         self.device.write(&self.repack_params, 0, bytemuck::cast_slice(&params));
         let whole_words = piece.len() / 4 * 4;
         self.device.write(&self.staging, 0, &piece[..whole_words]);
@@ -157,6 +170,11 @@ impl Matrices {
         }
         self.device.submit(encoder);
     }
+}
+
+/// Bytes that a row takes in each plane. Only rows of single floats need not be whole groups of columns.
+fn plane_row_bytes(format: &Format, cols: usize) -> [usize; 2] {
+    format.plane_bytes().map(|bytes| padded(cols) / format.block_weights * bytes)
 }
 
 /// The numbers that all blocks of a format share, where it has such.

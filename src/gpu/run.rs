@@ -218,12 +218,12 @@ impl Gpu {
             self.device.submit(encoder);
             return Ok(vec![]);
         }
-        let vocab = self.graph.vocab();
-        let size_bytes = (outputs.len() * vocab * 4) as u64;
+        let stride = self.prefill.logits_place.stride;
+        let size_bytes = (outputs.len() * stride * 4) as u64;
         let readback = {
             use wgpu::BufferUsages as U;
             let mut kept = self.logits_readback.borrow_mut();
-            let most_bytes = (self.max_outputs * vocab * 4) as u64;
+            let most_bytes = (self.max_outputs * stride * 4) as u64;
             let make = || self.device.buffer("logits", most_bytes, U::MAP_READ | U::COPY_DST);
             kept.get_or_insert_with(make).clone()
         };
@@ -231,7 +231,12 @@ impl Gpu {
         encoder.copy_buffer_to_buffer(&self.prefill.logits, from, &readback, 0, size_bytes);
         let submission = self.device.submit(encoder);
         let words = Pending::new(&readback, size_bytes, submission).words(&self.device).await?;
-        Ok(bytemuck::cast_vec(words))
+        let mut logits: Vec<f32> = bytemuck::cast_vec(words);
+        let vocab = self.graph.vocab();
+        if stride != vocab {
+            logits = logits.chunks_exact(stride).flat_map(|row| &row[..vocab]).copied().collect();
+        }
+        Ok(logits)
     }
 }
 

@@ -103,7 +103,7 @@ pub enum Stage {
     /// What nothing took in; `b` is `a` where there is one operand.
     Elementwise { op: ElementOp, a: Place, b: Place, y: Place, width: usize, domain: Domain },
     /// The wanted rows of x.
-    OutputRows { x: Place, y: Place, width: usize },
+    OutputRows { x: Place, y: Place },
 }
 
 /// What works element by element.

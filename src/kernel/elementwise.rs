@@ -52,20 +52,20 @@ pub(super) fn elementwise(
             Buffer::Norms,
             Buffer::Activation(y.buffer),
         ],
-        grid_x: word((width / 4).div_ceil(64)),
+        grid_x: word(width.div_ceil(4).div_ceil(64)),
         grid_y: extent(domain, 1),
     }
 }
 
 /// The rows whose logits are wanted, one after another.
-pub(super) fn output_rows(x: Place, y: Place, width: usize, context: &Context<'_>) -> Launch {
+pub(super) fn output_rows(x: Place, y: Place, context: &Context<'_>) -> Launch {
     Launch {
         kernel: &OUTPUT_ROWS,
         weights: None,
         constants: vec![],
-        params: vec![word(width), word(x.offset), word(x.stride), context.max_rows()],
+        params: vec![word(y.stride / 4), word(x.offset), word(x.stride), context.max_rows()],
         buffers: vec![Buffer::State, Buffer::Activation(x.buffer), Buffer::Activation(y.buffer)],
-        grid_x: word((width / 4).div_ceil(64)),
+        grid_x: word((y.stride / 4).div_ceil(64)),
         grid_y: Extent::Outputs(1),
     }
 }

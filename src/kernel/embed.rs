@@ -1,6 +1,6 @@
 //! Rows of a table by token.
 
-use super::{Buffer, Context, Extent, Kernel, Launch, Use, word};
+use super::{Buffer, Context, Extent, Kernel, Launch, Use, padded, word};
 use crate::gpu::stage::Place;
 
 pub(super) const EMBED: Kernel = Kernel {
@@ -19,9 +19,9 @@ pub(super) fn embed(matrix: usize, y: Place, context: &Context<'_>) -> Vec<Launc
         kernel: &EMBED,
         weights: Some((matrix, index)),
         constants: vec![],
-        params: vec![word(*cols), word(shard.first), word(shard.rows), context.max_rows()],
+        params: vec![word(padded(*cols)), word(shard.first), word(shard.rows), context.max_rows()],
         buffers: vec![Buffer::State, Buffer::Activation(y.buffer)],
-        grid_x: word((cols / 8).div_ceil(64)),
+        grid_x: word((padded(*cols) / 8).div_ceil(64)),
         grid_y: Extent::Rows(1),
     };
     shards.iter().enumerate().map(launch).collect()

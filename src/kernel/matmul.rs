@@ -1,6 +1,6 @@
 //! Matrix products: by a vector when decoding, by a tile of rows when prefilling.
 
-use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, fold, lanes, word};
+use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, fold, lanes, padded, word};
 use crate::gpu::stage::{Domain, Stage};
 use crate::graph::{Activation, WeightId};
 
@@ -32,6 +32,11 @@ fn switch(on: bool) -> f64 {
     f64::from(u8::from(on))
 }
 
+/// Columns of the last group of eight, 0 where it has all.
+fn tail(cols: usize) -> f64 {
+    f64::from(word(cols % 8))
+}
+
 /// The shaders' number of an activation; 0 for none.
 pub(super) fn glu_number(glu: Option<Activation>) -> f64 {
     match glu {
@@ -57,7 +62,7 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
     let Some((cols, shards)) = context.matrices.get(*matrix) else { return vec![] };
     let launch = |(index, shard): (usize, &super::ShardRows)| {
         let (grid_x, grid_y) = fold(shard.rows.div_ceil(MATVEC_ROWS));
-        let mut params = [shard.rows, *cols, x.offset, y.offset + made(shard.first, *glu)].map(word).to_vec();
+        let mut params = [shard.rows, padded(*cols), x.offset, y.offset + made(shard.first, *glu)].map(word).to_vec();
         params.push(norm.map_or(0, |norm| context.norm_weight(norm)));
         params.push(norm.map_or(0.0f32, |norm| norm.eps).to_bits());
         params.push(bias_offset(*bias, shard, context));
@@ -66,6 +71,7 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
             weights: Some((*matrix, index)),
             constants: vec![
                 ("WG", lanes(cols / 8, 64)),
+                ("TAIL", tail(*cols)),
                 ("NORM", switch(norm.is_some())),
                 ("RESIDUAL", switch(*residual)),
                 ("GLU", glu_number(*glu)),
@@ -86,13 +92,14 @@ pub(super) fn matmul(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
     let Some((cols, shards)) = context.matrices.get(*matrix) else { return vec![] };
     let launch = |(index, shard): (usize, &super::ShardRows)| {
         let places = [x.offset, x.stride, y.offset + made(shard.first, *glu), y.stride];
-        let mut params = vec![word(shard.rows), word(*cols)];
+        let mut params = vec![word(shard.rows), word(padded(*cols))];
         params.extend(places.map(word));
         params.extend([context.max_rows(), bias_offset(*bias, shard, context)]);
         Launch {
             kernel: &MATMUL,
             weights: Some((*matrix, index)),
             constants: vec![
+                ("TAIL", tail(*cols)),
                 ("RESIDUAL", switch(*residual)),
                 ("GLU", glu_number(*glu)),
                 ("BIAS", switch(bias.is_some())),

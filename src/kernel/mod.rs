@@ -156,6 +156,11 @@ pub(crate) fn word(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
 }
 
+/// Columns that the weights of a matrix have on a device: shaders read eight at once.
+pub(crate) fn padded(cols: usize) -> usize {
+    cols.next_multiple_of(8)
+}
+
 /// The y extent for a domain, `rows` rows a workgroup.
 fn extent(domain: Domain, rows: u32) -> Extent {
     match domain {
@@ -194,6 +199,6 @@ pub fn launches(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
         Stage::Elementwise { op, a, b, y, width, domain } => {
             vec![elementwise::elementwise(*op, [*a, *b, *y], *width, *domain, context)]
         }
-        Stage::OutputRows { x, y, width } => vec![elementwise::output_rows(*x, *y, *width, context)],
+        Stage::OutputRows { x, y } => vec![elementwise::output_rows(*x, *y, context)],
     }
 }

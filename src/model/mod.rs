@@ -146,9 +146,6 @@ pub fn plan(checkpoint: &Checkpoint) -> Result<Plan> {
     Ok(Plan { architecture: name, hyper, graph, formats, locations })
 }
 
-/// Columns that a GPU shader decodes at once, so rows are whole groups of them.
-const COLS_GROUP: usize = 8;
-
 /// The tensor of a declared weight, its shape checked.
 fn find<'a>(
     tensors: &BTreeMap<&str, &'a TensorInfo>,
@@ -157,7 +154,6 @@ fn find<'a>(
     in_file: impl Fn(&str) -> Option<String>,
 ) -> Result<&'a TensorInfo> {
     let malformed = |name: &str, problem: String| Error::new(ErrorKind::MalformedModel, problem).at(name);
-    let unsupported = |name: &str, problem: String| Error::new(ErrorKind::UnsupportedFormat, problem).at(name);
     let name = in_file(&slice.tensor)
         .ok_or_else(|| Error::new(ErrorKind::Internal, "no table line names this weight").at(weight.name.as_str()))?;
     let expected = match weight.kind {
@@ -169,9 +165,6 @@ fn find<'a>(
         .ok_or_else(|| malformed(&name, format!("the tensor is missing; its shape would be {expected:?}")))?;
     if tensor.shape != expected {
         return Err(malformed(&name, format!("shape {:?} where {expected:?} is needed", tensor.shape)));
-    }
-    if weight.kind == WeightKind::Matrix && !weight.cols.is_multiple_of(COLS_GROUP) {
-        return Err(unsupported(&name, format!("rows of {} weights are no multiple of {COLS_GROUP}", weight.cols)));
     }
     Ok(tensor)
 }

@@ -84,7 +84,7 @@ fn parse(text: &str) -> Result<Pipeline> {
         None => (Vec::new(), Vec::new()),
     };
     let added = with_normal_forms(added_tokens(file.added_tokens, &model)?, &normalizers)?;
-    Ok(Pipeline { added, normalizers, steps, model, decoder, prefix, suffix })
+    Ok(Pipeline { added, normalizers, steps, model: model.into(), decoder, prefix, suffix })
 }
 
 /// Added tokens with the ids that the crate would give them; a file that says otherwise contradicts itself.

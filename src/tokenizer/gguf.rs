@@ -3,13 +3,20 @@
 //! Follows the file: no Unicode normalization, even where the same model's `tokenizer.json` has one, because that is
 //! how the models in this format are run everywhere else.
 
+use tokenizers::decoders::byte_fallback::ByteFallback;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::decoders::sequence::Sequence;
+use tokenizers::decoders::strip::Strip;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::normalizers::{Prepend, Replace};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{DecoderWrapper, NormalizerWrapper};
 
 use super::added::{Added, AddedTokens};
 use super::file::{check_merges, split_merge};
 use super::patterns;
-use super::pipeline::{Pipeline, Step, from_crate};
+use super::pipeline::{Pipeline, Step, TokenModel, from_crate};
+use super::spm::Spm;
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::Metadata;
 
@@ -18,6 +25,15 @@ const PRE: &str = "tokenizer.ggml.pre";
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
+const SCORES: &str = "tokenizer.ggml.scores";
+const UNKNOWN_ID: &str = "tokenizer.ggml.unknown_token_id";
+const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+
+/// What SentencePiece writes for a space.
+const SPACE: &str = "▁";
+/// Parts of the names of models whose added tokens strip the space behind them, and those of them that do not.
+const PHI3_NAMES: &[&str] = &["phi-3", "phi3"];
+const PHI3_PLAIN: &[&str] = &["<unk>", "<s>", "<|endoftext|>"];
 
 /// Values of `tokenizer.ggml.token_type`.
 const UNKNOWN: i64 = 2;
@@ -28,11 +44,10 @@ const USER_DEFINED: i64 = 4;
 pub(super) fn read(metadata: &Metadata) -> Result<Pipeline> {
     match metadata.text(MODEL)? {
         Some("gpt2") => byte_level(metadata),
-        Some("llama") => Err(unsupported(
-            "the vocabulary is SentencePiece (\"llama\"), which is not supported in GGUF files yet; \
-             the same model as a safetensors folder works",
-        )),
-        Some(other) => Err(unsupported(format!("the vocabulary is of the kind {other:?}; supported: \"gpt2\""))),
+        Some("llama") => sentence_piece(metadata),
+        Some(other) => {
+            Err(unsupported(format!("the vocabulary is of the kind {other:?}; supported: \"gpt2\", \"llama\"")))
+        }
         None => Err(Error::new(ErrorKind::NotFound, "the model has no tokenizer").at(MODEL)),
     }
 }
@@ -55,6 +70,77 @@ fn byte_level(metadata: &Metadata) -> Result<Pipeline> {
         row.patterns.iter().map(|pattern| Step::isolate(pattern)).collect::<std::result::Result<Vec<_>, _>>()?;
     steps.push(Step::bytes());
 
+    let Tokens { vocab, added } = tokens(metadata)?;
+    let merges = metadata
+        .texts(MERGES)?
+        .ok_or_else(|| broken(MERGES, "is missing"))?
+        .iter()
+        .enumerate()
+        .map(|(rank, merge)| {
+            split_merge(merge).ok_or_else(|| broken(MERGES, format!("entry {rank} is not two tokens: {merge:?}")))
+        })
+        .collect::<Result<Merges>>()?;
+    check_merges(&vocab, &merges, "").at(|| MERGES.to_owned())?;
+    let model =
+        BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(row.ignore_merges).build().map_err(from_crate)?;
+
+    Ok(Pipeline {
+        added: AddedTokens::new(added)?,
+        normalizers: Vec::new(),
+        steps,
+        model: model.into(),
+        decoder: Some(ByteLevel::new(false, true, true).into()),
+        prefix: around(metadata, BEGIN, row.add_bos, None)?,
+        suffix: around(metadata, END, false, None)?,
+    })
+}
+
+/// SentencePiece with scores (Llama 2, Mistral, Phi-3, Gemma): spaces are written as a letter, and a text begins with
+/// one unless the file says otherwise, whatever its first character is.
+fn sentence_piece(metadata: &Metadata) -> Result<Pipeline> {
+    let Tokens { vocab, mut added } = tokens(metadata)?;
+    let scores = metadata.numbers(SCORES)?.ok_or_else(|| broken(SCORES, "is missing"))?;
+    if scores.len() != vocab.len() {
+        return Err(broken(SCORES, format!("{} entries, where {TOKENS} has {}", scores.len(), vocab.len())));
+    }
+    if let Some(at) = scores.iter().position(|score| score.is_nan()) {
+        return Err(broken(SCORES, format!("entry {at} is no number")));
+    }
+    let unknown = metadata.integer(UNKNOWN_ID)?.and_then(|id| u32::try_from(id).ok());
+    // The file does not tell that Phi-3's chat tokens take the white space behind them; llama.cpp goes by its name.
+    let name = metadata.text("general.name")?.unwrap_or_default().to_lowercase();
+    if PHI3_NAMES.iter().any(|part| name.contains(part)) {
+        for token in added.iter_mut().filter(|token| !PHI3_PLAIN.contains(&token.content.as_str())) {
+            token.rstrip = true;
+        }
+    }
+    let prefixed = metadata.boolean(SPACE_PREFIX)?.unwrap_or(true);
+    let mut normalizers: Vec<NormalizerWrapper> = vec![];
+    let mut decoders: Vec<DecoderWrapper> =
+        vec![Replace::new(SPACE, " ").map_err(from_crate)?.into(), ByteFallback::new().into(), Fuse::new().into()];
+    if prefixed {
+        normalizers.push(Prepend::new(SPACE.to_owned()).into());
+        decoders.push(Strip::new(' ', 1, 0).into());
+    }
+    normalizers.push(Replace::new(" ", SPACE).map_err(from_crate)?.into());
+    Ok(Pipeline {
+        added: AddedTokens::new(added)?,
+        normalizers,
+        steps: Vec::new(),
+        model: TokenModel::Scores(Spm::new(vocab, scores, unknown)),
+        decoder: Some(Sequence::new(decoders).into()),
+        prefix: around(metadata, BEGIN, true, Some(1))?,
+        suffix: around(metadata, END, false, Some(2))?,
+    })
+}
+
+/// The vocabulary, ids from 0 on without a gap, and those tokens that are found in a text before anything else.
+struct Tokens {
+    vocab: Vocab,
+    added: Vec<Added>,
+}
+
+fn tokens(metadata: &Metadata) -> Result<Tokens> {
     let tokens = metadata.texts(TOKENS)?.ok_or_else(|| broken(TOKENS, "is missing"))?;
     let types = metadata.integers(TYPES)?;
     if types.is_some_and(|types| types.len() != tokens.len()) {
@@ -83,36 +169,22 @@ fn byte_level(metadata: &Metadata) -> Result<Pipeline> {
             return Err(broken(TOKENS, format!("{token:?} is there twice, as {first} and {id}")));
         }
     }
-    let merges = metadata
-        .texts(MERGES)?
-        .ok_or_else(|| broken(MERGES, "is missing"))?
-        .iter()
-        .enumerate()
-        .map(|(rank, merge)| {
-            split_merge(merge).ok_or_else(|| broken(MERGES, format!("entry {rank} is not two tokens: {merge:?}")))
-        })
-        .collect::<Result<Merges>>()?;
-    check_merges(&vocab, &merges, "").at(|| MERGES.to_owned())?;
-    let model =
-        BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(row.ignore_merges).build().map_err(from_crate)?;
+    Ok(Tokens { vocab, added })
+}
 
-    let around = |flag: &str, key: &str, default: bool| -> Result<Vec<u32>> {
-        if !metadata.boolean(flag)?.unwrap_or(default) {
-            return Ok(Vec::new());
-        }
-        match metadata.integer(key)?.map(u32::try_from) {
-            Some(Ok(id)) => Ok(vec![id]),
-            Some(Err(_)) => Err(broken(key, "is not a token's id")),
-            None => Err(broken(key, format!("is missing, but {flag} asks for it"))),
-        }
-    };
-    Ok(Pipeline {
-        added: AddedTokens::new(added)?,
-        normalizers: Vec::new(),
-        steps,
-        model: model.into(),
-        decoder: Some(ByteLevel::new(false, true, true).into()),
-        prefix: around("tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id", row.add_bos)?,
-        suffix: around("tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id", false)?,
-    })
+/// The keys of an id that may be put around a text: whether it is, and which.
+type Around = (&'static str, &'static str);
+const BEGIN: Around = ("tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id");
+const END: Around = ("tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id");
+
+/// The id that goes around a text, if one does: whether, where the file does not say, is `add`; which is `id`.
+fn around(metadata: &Metadata, (flag, key): Around, add: bool, id: Option<u32>) -> Result<Vec<u32>> {
+    if !metadata.boolean(flag)?.unwrap_or(add) {
+        return Ok(Vec::new());
+    }
+    match (metadata.integer(key)?.map(u32::try_from), id) {
+        (Some(Ok(id)), _) | (None, Some(id)) => Ok(vec![id]),
+        (Some(Err(_)), _) => Err(broken(key, "is not a token's id")),
+        (None, None) => Err(broken(key, format!("is missing, but {flag} asks for it"))),
+    }
 }

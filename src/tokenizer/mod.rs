@@ -22,6 +22,7 @@ mod marked;
 mod patterns;
 mod pipeline;
 mod split;
+mod spm;
 pub(crate) mod stop;
 mod stream;
 

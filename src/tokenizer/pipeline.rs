@@ -11,6 +11,7 @@ use tokenizers::{
 use super::added::{Added, AddedTokens, Trust};
 use super::malformed;
 use super::split::Splitter;
+use super::spm::Spm;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A normalizer may make a text longer (decomposition: at most 18 times), but not endlessly.
@@ -95,12 +96,57 @@ impl Step {
     }
 }
 
+/// What makes tokens of a piece of text.
+pub(super) enum TokenModel {
+    /// One of the crate's.
+    Library(ModelWrapper),
+    /// A vocabulary with scores.
+    Scores(Spm),
+}
+
+impl<M: Into<ModelWrapper>> From<M> for TokenModel {
+    fn from(model: M) -> TokenModel {
+        TokenModel::Library(model.into())
+    }
+}
+
+impl TokenModel {
+    fn tokenize(&self, piece: &str) -> tokenizers::Result<Vec<Token>> {
+        match self {
+            TokenModel::Library(model) => model.tokenize(piece),
+            TokenModel::Scores(spm) => Ok(spm.tokenize(piece)?),
+        }
+    }
+
+    fn id_to_token(&self, id: u32) -> Option<String> {
+        match self {
+            TokenModel::Library(model) => model.id_to_token(id),
+            TokenModel::Scores(spm) => spm.id_to_token(id),
+        }
+    }
+
+    fn token_to_id(&self, token: &str) -> Option<u32> {
+        match self {
+            TokenModel::Library(model) => model.token_to_id(token),
+            TokenModel::Scores(spm) => spm.token_to_id(token),
+        }
+    }
+
+    /// The ids of all tokens, in any order.
+    fn ids(&self) -> Vec<u32> {
+        match self {
+            TokenModel::Library(model) => model.get_vocab().into_values().collect(),
+            TokenModel::Scores(spm) => (0..).take(spm.len()).collect(),
+        }
+    }
+}
+
 /// A tokenizer, taken apart.
 pub(super) struct Pipeline {
     pub(super) added: AddedTokens,
     pub(super) normalizers: Vec<NormalizerWrapper>,
     pub(super) steps: Vec<Step>,
-    pub(super) model: ModelWrapper,
+    pub(super) model: TokenModel,
     pub(super) decoder: Option<DecoderWrapper>,
     /// Ids put before a text.
     pub(super) prefix: Vec<u32>,
@@ -216,7 +262,7 @@ impl Pipeline {
 
     /// The highest id + 1. Fails past `limit`, on two tokens with one id, and on ids around a text that no token has.
     pub(super) fn check_ids(&self, limit: u32) -> Result<usize> {
-        let mut ids: Vec<u32> = self.model.get_vocab().into_values().collect();
+        let mut ids = self.model.ids();
         ids.sort_unstable();
         if let Some(pair) = ids.array_windows::<2>().find(|[a, b]| a == b) {
             return Err(malformed(format!("two tokens of the vocabulary have the id {}", pair[0])));

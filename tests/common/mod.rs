@@ -238,6 +238,23 @@ pub const CASES: &[Case] = &[
         reference: 0.0,
     },
     Case {
+        name: "llama2-spm (in shards)",
+        files: &[
+            "tests/data/models/llama2-spm/config.json",
+            "tests/data/models/llama2-spm/model.safetensors.index.json",
+            "tests/data/models/llama2-spm/model-00001-of-00002.safetensors",
+            "tests/data/models/llama2-spm/model-00002-of-00002.safetensors",
+        ],
+        goldens: "tests/data/models/llama2-spm/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "llama2-spm-Q8_0.gguf",
+        files: &["tests/data/gguf/llama2-spm-Q8_0.gguf"],
+        goldens: "tests/data/gguf/llama2-spm-Q8_0",
+        reference: 0.0,
+    },
+    Case {
         name: "phi3-g-Q8_0.gguf",
         files: &["tests/data/gguf/phi3-g-Q8_0.gguf"],
         goldens: "tests/data/gguf/phi3-g-Q8_0",
