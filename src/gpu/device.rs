@@ -2,6 +2,7 @@
 //! pipelines, so that every one of them is counted.
 
 use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
@@ -119,13 +120,15 @@ impl Device {
     /// The device of this thread, opened when it is first asked for or when the last one failed; all models share its
     /// pipelines.
     pub async fn of_thread() -> Result<Self> {
-        thread_local!(static OPEN: RefCell<Option<Device>> = const { RefCell::new(None) });
-        let open = OPEN.with_borrow(Clone::clone).filter(|device| device.check().is_ok());
+        // Not dropped with its thread: by then what dropping a device needs is gone.
+        thread_local!(static OPEN: RefCell<Option<ManuallyDrop<Device>>> = const { RefCell::new(None) });
+        let open = OPEN.with_borrow(|open| open.as_deref().cloned()).filter(|device| device.check().is_ok());
         let device = match open {
             Some(device) => device,
             None => Self::open(DeviceOptions::default()).await?,
         };
-        OPEN.set(Some(device.clone()));
+        let before = OPEN.replace(Some(ManuallyDrop::new(device.clone())));
+        drop(before.map(ManuallyDrop::into_inner));
         Ok(device.counted_anew())
     }
 
