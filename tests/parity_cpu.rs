@@ -4,12 +4,12 @@
 mod common;
 
 use common::{
-    CASES, Goldens, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits, check_replies, nmse, open,
-    pages_for,
+    BY_CONTEXT, CASES, Goldens, LONGROPE, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits,
+    check_replies, nmse, open, pages_for,
 };
 use headwater::cpu::Cpu;
 use headwater::graph::{Backend, KvFormat, PAGE_TOKENS, Row, Step};
-use headwater::model::{plan, read_weights};
+use headwater::model::{PlanOptions, plan, plan_with, read_weights};
 
 /// What the references' own rounding leaves, squared and relative: they differ from each other by 2e-5 in logits of a
 /// deviation of 2.5.
@@ -19,8 +19,12 @@ const NMSE: f64 = 1e-11;
 const HALF_NMSE: f64 = 1e-5;
 
 fn load(files: &[&str], kv: KvFormat, n_pages: usize) -> Cpu {
+    load_with(files, &PlanOptions::default(), kv, n_pages)
+}
+
+fn load_with(files: &[&str], options: &PlanOptions, kv: KvFormat, n_pages: usize) -> Cpu {
     let checkpoint = open(files);
-    let plan = plan(&checkpoint).unwrap_or_else(|error| panic!("{files:?}: {error}"));
+    let plan = plan_with(&checkpoint, options).unwrap_or_else(|error| panic!("{files:?}: {error}"));
     let mut cpu = Cpu::new(&plan, kv, n_pages).unwrap();
     pollster::block_on(read_weights(&checkpoint, &plan, &mut cpu, &mut |_, _| Ok(()))).unwrap();
     cpu
@@ -35,6 +39,21 @@ fn logits_and_continuations_equal_the_goldens() {
         check_logits(&cpu, case.name, &goldens, case.nmse(NMSE), &mut report);
         check_greedy(&cpu, case.name, &goldens, case.margin(0.01), &mut report);
         check_chunks(&cpu, case.name, &goldens, 0.0, &mut report);
+    }
+    report.finish();
+}
+
+#[test]
+fn the_context_chooses_among_rotations() {
+    let mut report = Report::default();
+    for (context, prompts) in BY_CONTEXT {
+        let goldens = Goldens::read(LONGROPE.goldens).only(prompts);
+        let options = PlanOptions { context: Some(*context), ..PlanOptions::default() };
+        let cpu = load_with(LONGROPE.files, &options, KvFormat::F32, pages_for(&goldens));
+        let name = format!("{}, context {context}", LONGROPE.name);
+        check_logits(&cpu, &name, &goldens, NMSE, &mut report);
+        check_greedy(&cpu, &name, &goldens, 0.01, &mut report);
+        check_chunks(&cpu, &name, &goldens, 0.0, &mut report);
     }
     report.finish();
 }
@@ -85,7 +104,7 @@ fn hidden_states_equal_the_goldens() {
 
 #[test]
 fn both_layouts_of_a_configuration_give_the_same_model() {
-    for case in CASES {
+    for case in CASES.iter().chain([&LONGROPE]) {
         let Some(config) = case.files.first().filter(|file| file.ends_with("/config.json")) else { continue };
         let newer = config.replace("config.json", "config.v5.json=config.json");
         let mut files = case.files.to_vec();

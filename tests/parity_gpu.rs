@@ -3,11 +3,12 @@
 mod common;
 
 use common::{
-    CASES, Goldens, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits, check_replies, open, pages_for,
+    BY_CONTEXT, CASES, Goldens, LONGROPE, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits,
+    check_replies, open, pages_for,
 };
 use headwater::gpu::{Device, Gpu};
 use headwater::graph::{KvFormat, PAGE_TOKENS};
-use headwater::model::{plan, read_weights};
+use headwater::model::{PlanOptions, plan_with, read_weights};
 use pollster::block_on;
 
 /// Float32 throughout, other orders of additions. A wrong epsilon in a norm costs 3e-8.
@@ -17,9 +18,13 @@ const NMSE: f64 = 1e-10;
 const HALF_NMSE: f64 = 1e-5;
 
 fn load(files: &[&str], kv: KvFormat, n_pages: usize) -> Gpu {
+    load_with(files, &PlanOptions::default(), kv, n_pages)
+}
+
+fn load_with(files: &[&str], options: &PlanOptions, kv: KvFormat, n_pages: usize) -> Gpu {
     let device = block_on(Device::of_thread()).expect("an adapter; software Vulkan will do");
     let checkpoint = open(files);
-    let plan = plan(&checkpoint).unwrap_or_else(|error| panic!("{files:?}: {error}"));
+    let plan = plan_with(&checkpoint, options).unwrap_or_else(|error| panic!("{files:?}: {error}"));
     let mut gpu = block_on(Gpu::new(&device, &plan, kv, n_pages)).unwrap();
     block_on(read_weights(&checkpoint, &plan, &mut gpu, &mut |_, _| Ok(()))).unwrap();
     gpu
@@ -34,6 +39,21 @@ fn logits_and_continuations_equal_the_goldens() {
         check_logits(&gpu, case.name, &goldens, case.nmse(NMSE), &mut report);
         check_greedy(&gpu, case.name, &goldens, case.margin(0.01), &mut report);
         check_chunks(&gpu, case.name, &goldens, NMSE, &mut report);
+    }
+    report.finish();
+}
+
+#[test]
+fn the_context_chooses_among_rotations() {
+    let mut report = Report::default();
+    for (context, prompts) in BY_CONTEXT {
+        let goldens = Goldens::read(LONGROPE.goldens).only(prompts);
+        let options = PlanOptions { context: Some(*context), ..PlanOptions::default() };
+        let gpu = load_with(LONGROPE.files, &options, KvFormat::F32, pages_for(&goldens));
+        let name = format!("{}, context {context}", LONGROPE.name);
+        check_logits(&gpu, &name, &goldens, NMSE, &mut report);
+        check_greedy(&gpu, &name, &goldens, 0.01, &mut report);
+        check_chunks(&gpu, &name, &goldens, NMSE, &mut report);
     }
     report.finish();
 }

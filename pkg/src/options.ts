@@ -13,6 +13,8 @@ export interface LoadOptions {
   context?: number;
   /** How keys and values are stored; `"f16"` by default. */
   kvFormat?: "f16" | "f32";
+  /** Read the files as this architecture, in the place of the one that they name and that is not known. */
+  architecture?: string;
   /** Float32 arithmetic and storage throughout, for comparing with reference software. */
   exact?: boolean;
   /** In a dedicated worker (`true`, the default), on this thread (`false`), or in a worker that you made. */

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use serde::Serialize;
 
 use super::defaults;
-use super::options::DEFAULT_CONTEXT;
+use super::options::LoadOptions;
 use crate::chat::Template;
 use crate::error::Result;
 use crate::format::Checkpoint;
@@ -63,7 +63,7 @@ pub struct Info {
     pub layers: usize,
     /// Columns of the logits.
     pub vocab_size: usize,
-    /// Tokens that prompt and reply may have together; when only inspected, what a load makes ready by default.
+    /// Tokens that prompt and reply may have together; when only inspected, what a load makes ready.
     pub context: usize,
     /// Positions that the model was made for.
     pub trained_context: usize,
@@ -86,8 +86,8 @@ pub struct Info {
 }
 
 /// Reads headers only: what the model is, its tokenizer and template checked, no weight byte read.
-pub fn inspect(checkpoint: &Checkpoint) -> Result<Info> {
-    let plan = model::plan(checkpoint)?;
+pub fn inspect(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Info> {
+    let plan = model::plan_with(checkpoint, &options.plan())?;
     let tokenizer = Tokenizer::from_metadata(&checkpoint.metadata)?;
     let template = Template::from_metadata(&checkpoint.metadata, &tokenizer)?;
     describe(checkpoint, &plan, &tokenizer, template.as_ref(), defaults::sampling(&checkpoint.metadata)?)
@@ -119,7 +119,7 @@ pub(super) fn describe(
         parameters,
         layers: plan.hyper.n_layers,
         vocab_size: plan.graph.vocab(),
-        context: plan.hyper.context.min(DEFAULT_CONTEXT),
+        context: plan.context,
         trained_context: plan.hyper.context,
         formats,
         files,

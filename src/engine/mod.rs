@@ -22,9 +22,10 @@ mod stats;
 mod stop;
 mod turn;
 
+pub use crate::model::DEFAULT_CONTEXT;
 pub use bench::{BenchReport, BenchRequest, CountersPerToken, Rate};
 pub use info::{FileInfo, Info, Runtime, TemplateInfo, inspect};
-pub use options::{BackendChoice, DEFAULT_CONTEXT, Environment, LoadOptions, Phase, Progress};
+pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 pub use reply::{FinishReason, GenerationResult, Piece, Timings, Usage};
 pub use request::{GenerateRequest, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};
 pub use stats::{CounterStats, Stats};

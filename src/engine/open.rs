@@ -28,8 +28,8 @@ pub(super) async fn load(
     environment: Environment,
     progress: &mut dyn FnMut(Progress) -> Result<()>,
 ) -> Result<Loaded> {
-    let plan = model::plan(checkpoint)?;
-    let (kv, context) = (options.kv()?, options.context_of(plan.hyper.context)?);
+    let plan = model::plan_with(checkpoint, &options.plan())?;
+    let (kv, context) = (options.kv()?, plan.context);
     let tokenizer = Tokenizer::from_metadata(&checkpoint.metadata)?;
     let template = Template::from_metadata(&checkpoint.metadata, &tokenizer)?;
     let sampling = defaults::sampling(&checkpoint.metadata)?;

@@ -5,11 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::json::{self, invalid, not_yet};
 use crate::error::Result;
 use crate::graph::KvFormat;
+use crate::model::PlanOptions;
 use crate::source::LocalFuture;
-
-/// The context that is made ready where the caller asks for none and the model would allow more, in tokens: keys and
-/// values of a long one can outweigh the model.
-pub const DEFAULT_CONTEXT: usize = 4096;
 
 /// What the engine needs of the world around it.
 pub struct Environment {
@@ -41,12 +38,15 @@ pub enum BackendChoice {
 pub struct LoadOptions {
     /// What runs the model.
     pub backend: BackendChoice,
-    /// Tokens that prompt and reply may have together; the model's own length, at most [`DEFAULT_CONTEXT`], when absent.
+    /// Tokens that prompt and reply may have together; the model's own length, at most
+    /// [`DEFAULT_CONTEXT`](super::DEFAULT_CONTEXT), when absent.
     pub context: Option<usize>,
     /// 32-bit floats throughout, keys and values included, for comparing with references.
     pub exact: bool,
     /// `"f16"` or `"f32"`; f16 when absent, f32 with `exact`.
     pub kv_format: Option<String>,
+    /// The architecture that the files are read as, in the place of the one that they name.
+    pub architecture: Option<String>,
 }
 
 /// Options that the package's interface names and that come with later issues.
@@ -74,13 +74,9 @@ impl LoadOptions {
         Ok(format)
     }
 
-    /// Tokens of context, for a model that was made for `trained`.
-    pub(super) fn context_of(&self, trained: usize) -> Result<usize> {
-        match self.context {
-            None => Ok(trained.min(DEFAULT_CONTEXT)),
-            Some(context) if (2..=trained).contains(&context) => Ok(context),
-            Some(context) => Err(invalid(format!("{context} is outside 2 ..= {trained}")).at("context")),
-        }
+    /// What of them concerns the plan.
+    pub(super) fn plan(&self) -> PlanOptions {
+        PlanOptions { context: self.context, architecture: self.architecture.clone() }
     }
 }
 
@@ -124,8 +120,7 @@ mod tests {
             LoadOptions::from_json(r#"{"backend": "webgpu", "context": 64, "kvFormat": "f32"}"#).expect("valid");
         assert_eq!((options.backend, options.context, options.exact), (BackendChoice::Gpu, Some(64), false));
         assert_eq!(options.kv().expect("valid"), KvFormat::F32);
-        assert_eq!(options.context_of(512).expect("inside"), 64);
-        assert_eq!(LoadOptions::default().context_of(100_000).expect("the default"), super::DEFAULT_CONTEXT);
+        assert_eq!(options.plan().context, Some(64));
     }
 
     #[test]
@@ -145,7 +140,5 @@ mod tests {
             let error = LoadOptions::from_json(text).expect("well formed").kv().expect_err(text);
             assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, "kvFormat"));
         }
-        let short = LoadOptions { context: Some(1), ..LoadOptions::default() };
-        assert!(short.context_of(512).expect_err("too short").to_string().contains("1 is outside 2 ..= 512"));
     }
 }

@@ -1,5 +1,6 @@
 //! Metadata of a model: one set of typed getters over the key-value pairs of GGUF and over the JSON files of the hub.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -138,12 +139,13 @@ impl Metadata {
         }
     }
 
-    /// An array of floats.
-    pub fn numbers(&self, key: &str) -> Result<Option<&[f32]>> {
+    /// An array of floats; integers count.
+    pub fn numbers(&self, key: &str) -> Result<Option<Cow<'_, [f32]>>> {
         match self.values.get(key) {
             None => Ok(None),
-            Some(Value::Numbers(numbers)) => Ok(Some(numbers)),
-            Some(other) if other.is_empty_array() => Ok(Some(&[])),
+            Some(Value::Numbers(numbers)) => Ok(Some(numbers.into())),
+            Some(Value::Integers(integers)) => Ok(Some(integers.iter().map(|integer| *integer as f32).collect())),
+            Some(other) if other.is_empty_array() => Ok(Some(Cow::default())),
             Some(other) => Err(self.wrong(key, "an array of floats", other)),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::longrope::LongRope;
 use super::{names, rotary};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Checkpoint, Dialect, Metadata};
@@ -31,6 +32,8 @@ pub struct Hyper {
     pub norm_eps: f32,
     /// The rotary position encodings of queries and keys that layers choose from.
     pub ropes: Vec<Rope>,
+    /// The encodings that the first one is chosen from by the context, where there are such.
+    pub long_rope: Option<LongRope>,
     /// How each layer attends.
     pub layers: Vec<Layer>,
     /// Factor on attention scores.
@@ -182,6 +185,11 @@ impl Hyper {
             return Err(unsupported(key, format!("values of {value_dim} elements beside keys of {head_dim}")));
         }
         let n_layers = N_LAYERS.need(metadata)?;
+        let long_rope = LongRope::read(metadata, head_dim, pairs)?;
+        let rope = match &long_rope {
+            Some(long_rope) => long_rope.short.clone(),
+            None => rotary::encoding(metadata, head_dim, pairs)?,
+        };
         let mut hyper = Hyper {
             dim,
             n_layers,
@@ -191,7 +199,8 @@ impl Hyper {
             ffn_dim: FFN_DIM.need(metadata)?,
             vocab: vocab(checkpoint)?,
             norm_eps: NORM_EPS.need(metadata)? as f32,
-            ropes: vec![rotary::encoding(metadata, head_dim, pairs)?],
+            ropes: vec![rope],
+            long_rope,
             layers: vec![Layer { rope: Some(RopeId(0)), window: None }; n_layers],
             attention_scale: 1.0 / (head_dim as f32).sqrt(),
             attention_softcap: None,
@@ -216,6 +225,13 @@ impl Hyper {
             }
         }
         Ok(hyper)
+    }
+
+    /// Chooses the encoding of a context where there are several for different ones.
+    pub(super) fn choose_rope(&mut self, context: usize) {
+        if let (Some(chosen), Some(long_rope)) = (self.ropes.first_mut(), &self.long_rope) {
+            *chosen = long_rope.of(context).clone();
+        }
     }
 
     /// Says that these projections of every layer have biases, which are then missed where they are not.
@@ -262,7 +278,6 @@ const HUB_ONLY: &[Only] = &[
     Only::Text("rope_parameters.sliding_attention.rope_type", "default"),
     Only::Text("hidden_act", "silu"),
     Only::Text("quantization_config.quant_method", "none"),
-    Only::Number("partial_rotary_factor", 1.0),
     Only::EachText("layer_types", "full_attention"),
 ];
 

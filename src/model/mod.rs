@@ -14,13 +14,16 @@
 )]
 
 mod decoder;
+mod family;
 mod gemma2;
 mod gemma3;
 mod hyper;
 mod llama;
+mod longrope;
 mod mistral;
 mod names;
 mod olmo2;
+mod options;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -29,6 +32,8 @@ mod smollm3;
 mod weights;
 
 pub use hyper::{Hyper, Layer};
+pub use longrope::LongRope;
+pub use options::{DEFAULT_CONTEXT, PlanOptions};
 pub use weights::{WeightSink, read_weights};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +99,8 @@ pub struct Plan {
     pub architecture: &'static str,
     /// Its hyperparameters.
     pub hyper: Hyper,
+    /// Tokens that prompt and reply may have together.
+    pub context: usize,
     /// Its computation.
     pub graph: Graph,
     /// How each weight arrives at a [`WeightSink`], by `WeightId`: matrices as stored, vectors always as f32.
@@ -103,6 +110,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Names of the tensors that are read, as the files have them; some of them several times.
+    fn tensors(&self) -> impl Iterator<Item = &str> {
+        self.locations.iter().map(Location::tensor)
+    }
+
     /// Bytes that [`read_weights`] reads.
     pub fn weight_bytes(&self) -> u64 {
         self.locations.iter().map(Location::size_bytes).fold(0, u64::saturating_add)
@@ -111,17 +123,28 @@ impl Plan {
 
 /// Reads the hyperparameters, builds the graph and checks every declared tensor. Reads no weight byte.
 ///
-/// Fails with `UnsupportedFormat` for an architecture or setting that is not computed here, with `MalformedModel`
-/// (naming the key or the tensor) where the numbers or the tensors do not fit the architecture.
+/// Fails with `UnsupportedFormat` for an architecture or setting that is not computed here (naming the nearest one that
+/// is), with `MalformedModel` (naming the key or the tensor) where the numbers or the tensors do not fit the architecture.
 pub fn plan(checkpoint: &Checkpoint) -> Result<Plan> {
-    let (name, dialect) = (checkpoint.metadata.architecture.as_str(), checkpoint.metadata.dialect);
-    let named = || ARCHITECTURES.iter().filter_map(|architecture| Some((architecture.name(dialect)?, architecture)));
-    let (name, architecture) = named().find(|(known, _)| *known == name).ok_or_else(|| {
-        let supported: Vec<&str> = named().map(|(known, _)| known).collect();
-        let problem = format!("the architecture {name:?} is not supported; supported are {}", supported.join(", "));
-        Error::new(ErrorKind::UnsupportedFormat, problem)
-    })?;
-    let hyper = (architecture.hyper)(checkpoint)?;
+    plan_with(checkpoint, &PlanOptions::default())
+}
+
+/// As [`plan`], with what the caller chose. Fails with `InvalidArgument` for a choice that cannot be met.
+pub fn plan_with(checkpoint: &Checkpoint, options: &PlanOptions) -> Result<Plan> {
+    family::plan(checkpoint, options)
+}
+
+/// The plan of a checkpoint as one architecture, which the files call `name`.
+fn build(
+    checkpoint: &Checkpoint,
+    name: &'static str,
+    architecture: &Architecture,
+    options: &PlanOptions,
+) -> Result<Plan> {
+    let dialect = checkpoint.metadata.dialect;
+    let mut hyper = (architecture.hyper)(checkpoint)?;
+    let context = options.context_of(hyper.context)?;
+    hyper.choose_rope(context);
     let mut builder = Builder::new();
     (architecture.graph)(&hyper, &mut builder);
     let graph = builder.finish()?;
@@ -143,7 +166,7 @@ pub fn plan(checkpoint: &Checkpoint) -> Result<Plan> {
         });
     }
     refuse_other_biases(&tensors, &used)?;
-    Ok(Plan { architecture: name, hyper, graph, formats, locations })
+    Ok(Plan { architecture: name, hyper, context, graph, formats, locations })
 }
 
 /// The tensor of a declared weight, its shape checked.

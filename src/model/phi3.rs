@@ -1,4 +1,4 @@
-//! `phi3`: llama's computation with a window, from fused tensors (arXiv 2404.14219).
+//! `phi3`: llama's computation with a window, from fused tensors (arXiv 2404.14219); Phi-4-mini is of this class.
 
 use super::hyper::{Key, unsupported};
 use super::names::Name;
@@ -22,13 +22,17 @@ const FUSED: &[Fused] = &[
 
 /// GGUF writes 0 where there is none.
 const WINDOW: Key<u64> = Key::new("attention.sliding_window", "sliding_window", 0, 1 << 24);
-/// Factors of a scaling that is not computed.
-const LONG_FACTORS: &str = "rope_factors_long.weight";
+/// Belongs to the scaling by two lists of factors, which reads it.
+const ROPE_SCALE: &str = "rope.scaling.attn_factor";
+const ROPE_FACTOR: Key<f64> = Key::new(ROPE_SCALE, "", 1e-3, 1e3);
 
 fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
-    let mut h = Hyper::read(checkpoint, RopePairs::Halves, &["attention.sliding_window"])?;
-    if checkpoint.tensor(LONG_FACTORS).is_some() {
-        return Err(unsupported(LONG_FACTORS, "rope scaling of the type \"longrope\" is not supported"));
+    let mut h = Hyper::read(checkpoint, RopePairs::Halves, &["attention.sliding_window", ROPE_SCALE])?;
+    if h.long_rope.is_none()
+        && let Some(other) = ROPE_FACTOR.get(&checkpoint.metadata)?.filter(|factor| *factor != 1.0)
+    {
+        let key = ROPE_FACTOR.name(&checkpoint.metadata);
+        return Err(unsupported(key, format!("{other} is not supported without lists of factors")));
     }
     let window = WINDOW.get(&checkpoint.metadata)?.filter(|window| *window > 0);
     h.layers.iter_mut().for_each(|layer| layer.window = window);

@@ -14,6 +14,8 @@ use crate::graph::{Rope, RopePairs};
 
 const BASE: Key<f64> = Key::new("rope.freq_base", "rope_theta", 1.0, 1e12);
 const ROTARY_DIMS: Key<u64> = Key::new("rope.dimension_count", "", 2, 1024);
+/// The hub tells which part of a head is rotated.
+const ROTARY_PART: Key<f64> = Key::new("", "partial_rotary_factor", 0.0, 1.0);
 const FACTOR: Key<f64> = Key::new("rope.scaling.factor", "rope_scaling.factor", 1.0, 1e6);
 const LOW: Key<f64> = Key::new("", "rope_scaling.low_freq_factor", 1e-3, 1e6);
 const HIGH: Key<f64> = Key::new("", "rope_scaling.high_freq_factor", 1e-3, 1e6);
@@ -27,29 +29,46 @@ const MSCALE_ALL_DIM: Key<f64> = Key::new("", "rope_scaling.mscale_all_dim", 0.0
 
 /// Where the kind of scaling is told.
 const GGUF_SCALING: &str = "rope.scaling.type";
-const HUB_SCALING: &str = "rope_scaling.rope_type";
+pub(super) const HUB_SCALING: &str = "rope_scaling.rope_type";
 
 /// Factors by which llama.cpp's converter has Llama 3's frequencies divided.
 const GGUF_FACTORS: &str = "rope_freqs.weight";
 
-/// `base ^ (-2i / dims)` for each pair `i`.
-pub(super) fn plain(base: f64, rotary_dims: usize) -> impl ExactSizeIterator<Item = f32> {
+/// `base ^ (2i / dims)` for each pair `i`.
+pub(super) fn powers(base: f64, rotary_dims: usize) -> impl ExactSizeIterator<Item = f32> {
     (0..rotary_dims / 2).map(move |pair| {
         let exponent = f64::from(pair.saturating_mul(2) as f32 / rotary_dims as f32);
-        1.0 / (base.powf(exponent) as f32)
+        base.powf(exponent) as f32
     })
+}
+
+/// `base ^ (-2i / dims)` for each pair `i`.
+pub(super) fn plain(base: f64, rotary_dims: usize) -> impl ExactSizeIterator<Item = f32> {
+    powers(base, rotary_dims).map(|power| 1.0 / power)
+}
+
+/// The base of the powers; 10000 is what both dialects mean when they say nothing.
+pub(super) fn base(metadata: &Metadata) -> Result<f64> {
+    Ok(BASE.get(metadata)?.unwrap_or(10_000.0))
+}
+
+/// How many elements of a head of `head_dim` are rotated.
+pub(super) fn dims(metadata: &Metadata, head_dim: usize) -> Result<usize> {
+    let (key, dims) = match ROTARY_PART.get(metadata)? {
+        // Rounded down, as transformers does it.
+        Some(part) => (ROTARY_PART.name(metadata), (head_dim as f64 * part) as usize),
+        None => (ROTARY_DIMS.name(metadata), ROTARY_DIMS.get(metadata)?.unwrap_or(head_dim)),
+    };
+    if dims < 2 || dims % 2 != 0 || dims > head_dim {
+        return Err(malformed(key, format!("{dims} rotary dimensions in heads of {head_dim}")));
+    }
+    Ok(dims)
 }
 
 /// The encoding that the model's keys describe.
 pub(super) fn encoding(metadata: &Metadata, head_dim: usize, pairs: RopePairs) -> Result<Rope> {
     let one = |inv_freq| Rope { inv_freq, pairs, scale: 1.0 };
-    let rotary_dims = ROTARY_DIMS.get(metadata)?.unwrap_or(head_dim);
-    if rotary_dims % 2 != 0 || rotary_dims > head_dim {
-        let key = ROTARY_DIMS.name(metadata);
-        return Err(malformed(key, format!("{rotary_dims} rotary dimensions in heads of {head_dim}")));
-    }
-    // 10000 is what both dialects mean when they say nothing.
-    let base = BASE.get(metadata)?.unwrap_or(10_000.0);
+    let (base, rotary_dims) = (base(metadata)?, dims(metadata, head_dim)?);
     let plain = plain(base, rotary_dims);
     let key = match metadata.dialect {
         Dialect::Gguf => format!("{}.{GGUF_SCALING}", metadata.architecture),

@@ -98,6 +98,11 @@ impl Location {
         })
     }
 
+    /// The name of the tensor.
+    pub(super) fn tensor(&self) -> &str {
+        &self.name
+    }
+
     /// Bytes of the weight.
     pub(super) fn size_bytes(&self) -> u64 {
         (self.rows as u64).saturating_mul(self.row_bytes as u64)
@@ -219,6 +224,7 @@ mod tests {
             vocab: 8,
             norm_eps: 0.0,
             ropes: vec![],
+            long_rope: None,
             layers: vec![],
             attention_scale: 1.0,
             attention_softcap: None,
@@ -232,7 +238,7 @@ mod tests {
         };
         let graph = Graph { weights, ..Graph::default() };
         let formats = vec![FormatId::F32, FormatId::F32];
-        let plan = Plan { architecture: "test", hyper, graph, formats, locations };
+        let plan = Plan { architecture: "test", context: hyper.context, hyper, graph, formats, locations };
         let metadata = Metadata {
             dialect: Dialect::Gguf,
             architecture: "test".into(),

@@ -127,7 +127,7 @@ fn sentence_piece(metadata: &Metadata) -> Result<Pipeline> {
         added: AddedTokens::new(added)?,
         normalizers,
         steps: Vec::new(),
-        model: TokenModel::Scores(Spm::new(vocab, scores, unknown)),
+        model: TokenModel::Scores(Spm::new(vocab, &scores, unknown)),
         decoder: Some(Sequence::new(decoders).into()),
         prefix: around(metadata, BEGIN, true, Some(1))?,
         suffix: around(metadata, END, false, Some(2))?,

@@ -56,6 +56,13 @@ impl Goldens {
         Self { prompts, tensors: tensors.collect() }
     }
 
+    /// Of several prompts only these.
+    pub fn only(mut self, names: &[&str]) -> Self {
+        self.prompts.retain(|prompt| names.contains(&prompt.name.as_str()));
+        assert_eq!(self.prompts.len(), names.len(), "{names:?}");
+        self
+    }
+
     /// The tensor `<prompt>.<what>`, where the goldens have it.
     pub fn tensor(&self, prompt: &str, what: &str) -> Option<&[f32]> {
         self.tensors.get(&format!("{prompt}.{what}")).map(Vec::as_slice)

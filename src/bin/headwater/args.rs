@@ -54,6 +54,9 @@ pub(crate) struct Common {
     /// Tokens that prompt and reply may have together
     #[arg(long)]
     pub(crate) context: Option<usize>,
+    /// Read the files as this architecture, whatever they call themselves
+    #[arg(long)]
+    pub(crate) architecture: Option<String>,
     /// One JSON object on standard output, errors included
     #[arg(long)]
     pub(crate) json: bool,

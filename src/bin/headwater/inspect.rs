@@ -8,7 +8,7 @@ use crate::model;
 use crate::output::{print_json, print_line};
 
 pub(crate) async fn run(args: &InspectArgs) -> Result<()> {
-    let info = engine::inspect(&model::open(&args.common).await?)?;
+    let info = engine::inspect(&model::open(&args.common).await?, &model::options(&args.common))?;
     if args.common.json {
         return print_json(&info);
     }

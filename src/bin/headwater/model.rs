@@ -15,9 +15,9 @@ pub(crate) async fn open(common: &Common) -> Result<Checkpoint> {
     Checkpoint::open(source::open(&common.model)?).await
 }
 
-/// Loads the model.
-pub(crate) async fn load(common: &Common) -> Result<Engine> {
-    let options = LoadOptions {
+/// What the flags say about loading.
+pub(crate) fn options(common: &Common) -> LoadOptions {
+    LoadOptions {
         backend: match common.backend {
             Backend::Gpu => BackendChoice::Gpu,
             Backend::Cpu => BackendChoice::Cpu,
@@ -25,8 +25,13 @@ pub(crate) async fn load(common: &Common) -> Result<Engine> {
         context: common.context,
         exact: common.exact,
         kv_format: None,
-    };
-    Engine::load(open(common).await?, &options, environment(), &mut |_| Ok(())).await
+        architecture: common.architecture.clone(),
+    }
+}
+
+/// Loads the model.
+pub(crate) async fn load(common: &Common) -> Result<Engine> {
+    Engine::load(open(common).await?, &options(common), environment(), &mut |_| Ok(())).await
 }
 
 fn environment() -> Environment {
