@@ -7,7 +7,7 @@ use common::{Sequence, open};
 use headwater::cpu::Cpu;
 use headwater::error::{ErrorKind, Result};
 use headwater::format::Checkpoint;
-use headwater::graph::{Backend, Decode, KvFormat, Row, SamplerSettings, Step, Ticket, WeightId};
+use headwater::graph::{Backend, Decode, KvFormat, Row, SamplerSettings, StateSlots, Step, Ticket, WeightId};
 use headwater::model::{Plan, WeightSink, plan, read_weights};
 
 const HUB: &[&str] = &["tests/data/models/llama3/config.json", "tests/data/models/llama3/model.safetensors"];
@@ -47,7 +47,7 @@ fn logits_that_are_not_numbers_are_bad_logits() {
     let cpu = poison.cpu;
 
     let rows = rows(&[1, 2, 3]);
-    let step = Step { rows: &rows, pages: &[vec![0]], outputs: &[2] };
+    let step = Step { rows: &rows, pages: &[vec![0]], states: &[], outputs: &[2] };
     assert_eq!(pollster::block_on(cpu.forward(&step)).unwrap_err().kind(), ErrorKind::BadLogits);
     // A chain tells it when its ids are collected, as a GPU does.
     cpu.start_reply(&SamplerSettings::default(), &[1, 2, 3]).unwrap();
@@ -76,7 +76,7 @@ fn steps_that_make_no_sense_are_invalid_arguments() {
     ];
     let mut failures = vec![];
     for (rows, pages, outputs, words) in &cases {
-        let step = Step { rows, pages, outputs };
+        let step = Step { rows, pages, states: &[], outputs };
         for error in [pollster::block_on(cpu.forward(&step)).err(), cpu.prefill(&step).err()] {
             let found = error.map(|error| (error.kind(), error.to_string()));
             match &found {
@@ -99,14 +99,14 @@ fn replies_that_make_no_sense_are_refused() {
     assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, "prompt"));
 
     cpu.start_reply(&SamplerSettings::default(), &[]).unwrap();
-    let chain = Decode { token: None, position: 0, count: 1, pages: &[0], index: 0 };
+    let chain = Decode { token: None, position: 0, count: 1, pages: &[0], states: StateSlots::default(), index: 0 };
     assert_eq!(kind(cpu.decode(&chain)), ErrorKind::InvalidArgument, "no id to go on from");
     assert_eq!(kind(cpu.decode(&Decode { token: Some(640), ..chain })), ErrorKind::InvalidArgument);
     assert_eq!(kind(cpu.decode(&Decode { token: Some(1), pages: &[], ..chain })), ErrorKind::InvalidArgument);
     let past = Decode { token: Some(1), position: 31, count: 2, ..chain };
     assert_eq!(kind(cpu.decode(&past)), ErrorKind::InvalidArgument, "past the pages");
 
-    let two_outputs = Step { rows: &rows(&[1, 2]), pages: &[vec![0]], outputs: &[0, 1] };
+    let two_outputs = Step { rows: &rows(&[1, 2]), pages: &[vec![0]], states: &[], outputs: &[0, 1] };
     assert_eq!(cpu.prefill(&two_outputs).unwrap_err().kind(), ErrorKind::InvalidArgument);
 
     // Two tickets may be open; they are collected in order; a new reply closes what is left.
@@ -123,7 +123,7 @@ fn replies_that_make_no_sense_are_refused() {
 fn a_backend_without_its_weights_says_so() {
     let plan = plan(&open(HUB)).unwrap();
     let cpu = Cpu::new(&plan, KvFormat::F16, 1).unwrap();
-    let step = Step { rows: &rows(&[1]), pages: &[vec![0]], outputs: &[0] };
+    let step = Step { rows: &rows(&[1]), pages: &[vec![0]], states: &[], outputs: &[0] };
     let error = pollster::block_on(cpu.forward(&step)).unwrap_err();
     assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::Internal, "token_embd.weight"));
 }
@@ -179,7 +179,7 @@ fn penalties_see_the_prompt_and_every_id_of_the_reply() {
     let settings = SamplerSettings { repetition_penalty: 100.0, ..SamplerSettings::default() };
     cpu.start_reply(&settings, &[first]).unwrap();
     let rows = rows(&[632, 408, 149]);
-    let step = Step { rows: &rows, pages: &[vec![0]], outputs: &[2] };
+    let step = Step { rows: &rows, pages: &[vec![0]], states: &[], outputs: &[2] };
     let ticket = cpu.prefill(&step).unwrap().unwrap();
     assert_ne!(pollster::block_on(cpu.collect(ticket)).unwrap(), [first]);
 }

@@ -5,7 +5,7 @@ mod synthetic;
 
 use headwater::cpu::Cpu;
 use headwater::gpu::{Device, DeviceOptions, FUSIONS, Gpu};
-use headwater::graph::{Backend, Counters, Decode, KvFormat, PAGE_TOKENS, Row, SamplerSettings, Step};
+use headwater::graph::{Backend, Counters, Decode, KvFormat, PAGE_TOKENS, Row, SamplerSettings, StateSlots, Step};
 use headwater::model::{Plan, WeightSink, plan, read_weights};
 use headwater::quant::{FORMATS, FormatId};
 use pollster::block_on;
@@ -72,7 +72,13 @@ fn logits(backend: &dyn Backend, tokens: &[u32], chunk: usize) -> Vec<f32> {
             (first..).zip(part).map(|(position, &token)| Row { token, position, sequence: 0 }).collect();
         let outputs: Vec<u32> = (0..part.len() as u32).collect();
         logits.extend(
-            block_on(backend.forward(&Step { rows: &rows, pages: &pages, outputs: &outputs })).expect("logits"),
+            block_on(backend.forward(&Step {
+                rows: &rows,
+                pages: &pages,
+                states: &[StateSlots::default()],
+                outputs: &outputs,
+            }))
+            .expect("logits"),
         );
     }
     logits
@@ -94,7 +100,7 @@ fn greedy(backend: &dyn Backend, sampler: &SamplerSettings, prompt: &[u32], chai
         let last = index == rows.len().div_ceil(backend.max_rows()) - 1;
         let output = [part.len() as u32 - 1];
         let outputs = if last { &output[..] } else { &[] };
-        let step = Step { rows: part, pages: std::slice::from_ref(&table), outputs };
+        let step = Step { rows: part, pages: std::slice::from_ref(&table), states: &[StateSlots::default()], outputs };
         if let Some(ticket) = backend.prefill(&step).expect("prefill") {
             ids.extend(block_on(backend.collect(ticket)).expect("an id"));
         }
@@ -105,7 +111,8 @@ fn greedy(backend: &dyn Backend, sampler: &SamplerSettings, prompt: &[u32], chai
         if made < count && open.len() < 2 {
             let count = chain.min(count - made);
             let position = prompt.len() as u32 + made - 1;
-            let decode = Decode { token: None, position, count, pages: &table, index: made };
+            let decode =
+                Decode { token: None, position, count, pages: &table, states: StateSlots::default(), index: made };
             open.push_back(backend.decode(&decode).expect("decode"));
             made += count;
         } else if let Some(ticket) = open.pop_front() {
@@ -278,7 +285,13 @@ fn several_sequences_in_one_step_equal_each_alone() {
     };
     let rows: Vec<Row> = rows_of(&a, 0).into_iter().chain(rows_of(&b, 1)).collect();
     let outputs = [74, 39, 40];
-    let found = block_on(gpu.forward(&Step { rows: &rows, pages: &pages, outputs: &outputs })).expect("logits");
+    let found = block_on(gpu.forward(&Step {
+        rows: &rows,
+        pages: &pages,
+        states: &[StateSlots::default()],
+        outputs: &outputs,
+    }))
+    .expect("logits");
     let vocab = shape.vocab;
     let expected = [&alone_b[34 * vocab..], &alone_a[39 * vocab..], &alone_b[..vocab]].concat();
     assert!(nmse(&found, &expected) <= NMSE);
@@ -296,7 +309,8 @@ fn a_decoded_token_costs_what_it_should() {
     let mut ids = 0;
     for index in 0..4 {
         let position = 11 + chain + index * chain;
-        let decode = Decode { token: None, position, count: chain, pages: &table, index };
+        let decode =
+            Decode { token: None, position, count: chain, pages: &table, states: StateSlots::default(), index };
         let ticket = gpu.decode(&decode).expect("decode");
         ids += block_on(gpu.collect(ticket)).expect("ids").len() as u64;
     }
@@ -314,6 +328,39 @@ fn a_decoded_token_costs_what_it_should() {
 }
 
 #[test]
+fn a_decoded_token_of_a_hybrid_costs_what_it_should() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gguf/lfm2-Q4_0.gguf");
+    let source = headwater::source::MemorySource::new("lfm2", std::fs::read(path).expect("a file"));
+    let checkpoint = block_on(headwater::format::Checkpoint::open(vec![std::rc::Rc::new(source)])).expect("a model");
+    let plan = plan(&checkpoint).expect("a valid model");
+    let prompt = tokens(10, 600);
+    let settings = SamplerSettings::default();
+    let mut cpu = Cpu::new(&plan, KvFormat::F32, N_PAGES).expect("room");
+    block_on(read_weights(&checkpoint, &plan, &mut cpu, &mut |_, _| Ok(()))).expect("weights");
+    let expected = greedy(&cpu, &settings, &prompt, 1, 30);
+    let device = device(DeviceOptions::default());
+    for without in [vec![]].into_iter().chain(FUSIONS.iter().map(|fusion| vec![fusion.name])) {
+        let mut gpu = block_on(Gpu::without(&device, &plan, KvFormat::F32, N_PAGES, &without)).expect("a model");
+        block_on(read_weights(&checkpoint, &plan, &mut gpu, &mut |_, _| Ok(()))).expect("weights");
+        assert_eq!(greedy(&gpu, &settings, &prompt, 8, 30), expected, "without {without:?}");
+        if !without.is_empty() {
+            continue;
+        }
+        let before = gpu.counters();
+        let (pages, states) = (pages(N_PAGES), StateSlots { from: 0, to: 1 });
+        let decode = Decode { token: None, position: 39, count: 8, pages: &pages, states, index: 30 };
+        assert_eq!(block_on(gpu.collect(gpu.decode(&decode).expect("decode"))).expect("ids").len(), 8);
+        let after = gpu.counters();
+        let spent = |count: fn(&Counters) -> u64| count(&after) - count(&before);
+        let counts = (spent(|c| c.passes), spent(|c| c.submits), spent(|c| c.writes), spent(|c| c.read_bytes));
+        assert_eq!(counts, (8, 1, 1, 4 * 8), "keeping the state before the chain costs nothing");
+        assert_eq!(spent(|c| c.buffers) + spent(|c| c.bind_groups) + spent(|c| c.pipelines), 0);
+        // Five in each of three layers that convolve, six in the one that attends, and embedding, head, choice.
+        assert_eq!(spent(|c| c.dispatches), 8 * (3 * 5 + 6 + 3));
+    }
+}
+
+#[test]
 fn weights_that_are_not_numbers_are_told_and_do_no_harm() {
     let shape = Shape::default();
     let spoiled = synthetic::checkpoint(&shape, &mut |name, _, dims| {
@@ -328,15 +375,18 @@ fn weights_that_are_not_numbers_are_told_and_do_no_harm() {
     let rows = [Row { token: 1, position: 0, sequence: 0 }];
     for _ in 0..2 {
         gpu.start_reply(&SamplerSettings::default(), &[1]).expect("a reply");
-        let step = Step { rows: &rows, pages: &table, outputs: &[0] };
+        let step = Step { rows: &rows, pages: &table, states: &[StateSlots::default()], outputs: &[0] };
         let ticket = gpu.prefill(&step).expect("prefill").expect("a ticket");
         let error = block_on(gpu.collect(ticket)).expect_err("no id comes of that");
         assert_eq!(error.kind(), headwater::error::ErrorKind::BadLogits);
     }
     let error =
-        block_on(gpu.forward(&Step { rows: &rows, pages: &table, outputs: &[0] })).expect_err("no logits either");
+        block_on(gpu.forward(&Step { rows: &rows, pages: &table, states: &[StateSlots::default()], outputs: &[0] }))
+            .expect_err("no logits either");
     assert_eq!(error.kind(), headwater::error::ErrorKind::BadLogits);
     let bad_id = [Row { token: shape.vocab as u32, position: 0, sequence: 0 }];
-    let error = gpu.prefill(&Step { rows: &bad_id, pages: &table, outputs: &[] }).expect_err("an id out of range");
+    let error = gpu
+        .prefill(&Step { rows: &bad_id, pages: &table, states: &[StateSlots::default()], outputs: &[] })
+        .expect_err("an id out of range");
     assert_eq!(error.kind(), headwater::error::ErrorKind::InvalidArgument);
 }

@@ -5,10 +5,10 @@ mod common;
 
 use common::{
     BY_CONTEXT, CASES, Goldens, LONGROPE, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits,
-    check_replies, nmse, open, pages_for,
+    check_replies, check_states, nmse, open, pages_for,
 };
 use headwater::cpu::Cpu;
-use headwater::graph::{Backend, KvFormat, PAGE_TOKENS, Row, Step};
+use headwater::graph::{Backend, KvFormat, PAGE_TOKENS, Row, StateSlots, Step};
 use headwater::model::{PlanOptions, plan, plan_with, read_weights};
 
 /// What the references' own rounding leaves, squared and relative: they differ from each other by 2e-5 in logits of a
@@ -39,6 +39,7 @@ fn logits_and_continuations_equal_the_goldens() {
         check_logits(&cpu, case.name, &goldens, case.nmse(NMSE), &mut report);
         check_greedy(&cpu, case.name, &goldens, case.margin(0.01), &mut report);
         check_chunks(&cpu, case.name, &goldens, 0.0, &mut report);
+        check_states(&cpu, case.name, &goldens, &mut report);
     }
     report.finish();
 }
@@ -89,12 +90,15 @@ fn hidden_states_equal_the_goldens() {
         states.push("output_norm".into());
         let mut hidden = vec![];
         let mut seen = 0;
-        cpu.trace(&Step { rows: &rows, pages: &pages, outputs: &outputs }, &mut |name, _, value| {
-            if states.iter().any(|state| state == name) {
-                hidden.extend_from_slice(value);
-                seen += 1;
-            }
-        })
+        cpu.trace(
+            &Step { rows: &rows, pages: &pages, states: &[StateSlots::default()], outputs: &outputs },
+            &mut |name, _, value| {
+                if states.iter().any(|state| state == name) {
+                    hidden.extend_from_slice(value);
+                    seen += 1;
+                }
+            },
+        )
         .unwrap();
         assert_eq!(seen, states.len(), "{}: states seen", case.name);
         report.at_most(format!("{}, hidden states, NMSE", case.name), nmse(&hidden, golden), NMSE);

@@ -4,7 +4,7 @@ mod common;
 
 use common::{
     BY_CONTEXT, CASES, Goldens, LONGROPE, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits,
-    check_replies, open, pages_for,
+    check_replies, check_states, open, pages_for,
 };
 use headwater::gpu::{Device, Gpu};
 use headwater::graph::{KvFormat, PAGE_TOKENS};
@@ -39,6 +39,7 @@ fn logits_and_continuations_equal_the_goldens() {
         check_logits(&gpu, case.name, &goldens, case.nmse(NMSE), &mut report);
         check_greedy(&gpu, case.name, &goldens, case.margin(0.01), &mut report);
         check_chunks(&gpu, case.name, &goldens, NMSE, &mut report);
+        check_states(&gpu, case.name, &goldens, &mut report);
     }
     report.finish();
 }

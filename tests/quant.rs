@@ -108,7 +108,9 @@ fn logits(backend: &dyn Backend) -> Vec<f32> {
         let rows: Vec<Row> =
             (0..PAGE_TOKENS as u32).map(|position| Row { token: first + position, position, sequence: 0 }).collect();
         let outputs: Vec<u32> = (0..PAGE_TOKENS as u32).collect();
-        logits.extend(block_on(backend.forward(&Step { rows: &rows, pages: &pages, outputs: &outputs })).unwrap());
+        logits.extend(
+            block_on(backend.forward(&Step { rows: &rows, pages: &pages, states: &[], outputs: &outputs })).unwrap(),
+        );
     }
     logits
 }

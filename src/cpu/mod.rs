@@ -8,6 +8,7 @@ mod kv;
 mod ops;
 mod run;
 mod sampler;
+mod state;
 mod weights;
 
 pub use sampler::{History, choose, uniform};
@@ -17,12 +18,14 @@ use std::collections::VecDeque;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    Backend, BackendInfo, Counters, Decode, Graph, KvFormat, PAGE_TOKENS, Row, SamplerSettings, Step, Ticket, WeightId,
+    Backend, BackendInfo, Counters, Decode, Graph, KvFormat, PAGE_TOKENS, Row, SamplerSettings, SlotBook, StateSlots,
+    Step, Ticket, WeightId,
 };
 use crate::model::{Plan, WeightSink};
 use crate::source::LocalFuture;
 use kv::Kv;
-use run::Schedule;
+use run::{Memory, Schedule};
+use state::States;
 use weights::Weights;
 
 /// Largest number of rows of one step, but where rows see later ones. A page that runs on this thread waits for as many, so it is not large; decoding
@@ -43,7 +46,8 @@ pub struct Cpu {
 }
 
 struct State {
-    kv: Kv,
+    memory: Memory,
+    slots: SlotBook,
     settings: SamplerSettings,
     history: History,
     last: Option<u32>,
@@ -57,7 +61,11 @@ impl Cpu {
     /// Fails with `LimitExceeded` where the memory does not suffice.
     pub fn new(plan: &Plan, kv: KvFormat, n_pages: usize) -> Result<Self> {
         let state = State {
-            kv: Kv::new(&plan.graph.kv_widths, kv, n_pages)?,
+            memory: Memory {
+                kv: Kv::new(&plan.graph.kv_widths, kv, n_pages)?,
+                states: States::new(&plan.graph.state_widths, plan.graph.n_states())?,
+            },
+            slots: SlotBook::new(plan.graph.n_states()),
             settings: SamplerSettings::default(),
             history: History::new(plan.graph.vocab(), &[])?,
             last: None,
@@ -78,7 +86,8 @@ impl Cpu {
     pub fn trace(&self, step: &Step<'_>, observe: &mut dyn FnMut(&str, usize, &[f32])) -> Result<Vec<f32>> {
         step.check(self.graph.vocab(), self.n_pages, self.max_rows)?;
         let mut state = self.state.borrow_mut();
-        run::run(&self.graph, &self.schedule, &self.weights, &mut state.kv, step, observe)
+        state.slots.step(step)?;
+        run::run(&self.graph, &self.schedule, &self.weights, &mut state.memory, step, observe)
     }
 
     /// Runs a step with one output and chooses from its logits.
@@ -109,6 +118,7 @@ impl Cpu {
     fn chain(&self, chain: &Decode<'_>) -> Result<Vec<u32>> {
         let pages = [chain.pages.to_vec()];
         let mut ids = Vec::new();
+        let mut states = [chain.states];
         for i in 0..chain.count {
             let token = match (i, chain.token) {
                 (0, Some(token)) => Some(token),
@@ -117,8 +127,9 @@ impl Cpu {
             let token = token.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "no id was chosen before"))?;
             // A position past u32 is past every page, so the step's check refuses it.
             let rows = [Row { token, position: chain.position.saturating_add(i), sequence: 0 }];
-            let step = Step { rows: &rows, pages: &pages, outputs: &[0] };
+            let step = Step { rows: &rows, pages: &pages, states: &states, outputs: &[0] };
             ids.push(self.next_id(&step, chain.index.wrapping_add(i))?);
+            states = [StateSlots { from: chain.states.to, to: chain.states.to }];
         }
         Ok(ids)
     }
@@ -141,6 +152,10 @@ impl Backend for Cpu {
 
     fn n_pages(&self) -> usize {
         self.n_pages
+    }
+
+    fn n_states(&self) -> usize {
+        self.graph.n_states()
     }
 
     /// One: whoever waits for a chain of this backend waits on its thread.

@@ -98,12 +98,14 @@ pub(super) fn rope(
 
 /// `activation(gate) * up`.
 pub(super) fn glu(gate: &[f32], up: &[f32], activation: Activation) -> Vec<f32> {
-    let silu = |x: f32| x / (1.0 + (-x).exp());
-    let gelu_tanh = |x: f32| 0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh());
-    let pairs = gate.iter().zip(up);
+    gate.iter().zip(up).map(|(gate, up)| activate(activation, *gate) * up).collect()
+}
+
+/// See [`Activation`].
+pub(super) fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
-        Activation::Silu => pairs.map(|(gate, up)| silu(*gate) * up).collect(),
-        Activation::GeluTanh => pairs.map(|(gate, up)| gelu_tanh(*gate) * up).collect(),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => 0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh()),
     }
 }
 

@@ -3,15 +3,16 @@
 use super::attention::{Inputs, attention};
 use super::kv::Kv;
 use super::ops;
+use super::state::{ConvInputs, States, short_conv};
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Graph, Op, Step, ValueId, WeightId};
+use crate::graph::{Graph, Op, Step, ValueId};
 
 /// What is known of a graph before it runs.
 pub(super) struct Schedule {
     /// For each node the values that nobody reads after it.
     done: Vec<Vec<ValueId>>,
-    /// Nodes up to the last that fills pages; the rest is of no use without outputs.
+    /// Nodes up to the last that fills pages or changes state; the rest is of no use without outputs.
     filling: usize,
 }
 
@@ -23,7 +24,7 @@ impl Schedule {
             for input in node.op.inputs() {
                 last_use[input.0] = index;
             }
-            if matches!(node.op, Op::Attention { .. }) {
+            if node.op.remembers() {
                 filling = index + 1;
             }
         }
@@ -35,11 +36,10 @@ impl Schedule {
     }
 }
 
-/// A vector of the model.
-fn vector(graph: &Graph, weights: &Weights, weight: WeightId) -> Vec<f32> {
-    let mut elements = vec![0.0; graph.weights[weight.0].cols];
-    weights.row(weight, 0, &mut elements);
-    elements
+/// What a step finds of the steps before it, and adds to.
+pub(super) struct Memory {
+    pub kv: Kv,
+    pub states: States,
 }
 
 /// Runs a step that was checked. Returns the logits `(outputs, vocab)`; fails with `BadLogits` where one of them is no
@@ -48,7 +48,7 @@ pub(super) fn run(
     graph: &Graph,
     schedule: &Schedule,
     weights: &Weights,
-    kv: &mut Kv,
+    memory: &mut Memory,
     step: &Step<'_>,
     observe: &mut dyn FnMut(&str, usize, &[f32]),
 ) -> Result<Vec<f32>> {
@@ -61,7 +61,7 @@ pub(super) fn run(
         let made = match &node.op {
             Op::Embed { table } => ops::embed(weights, *table, step.rows, node.width),
             Op::RmsNorm { x, weight, eps, groups } => {
-                let factors = weight.map(|weight| vector(graph, weights, weight));
+                let factors = weight.map(|weight| weights.vector(weight));
                 ops::rms_norm(value(x), factors.as_deref(), *eps, node.width / groups)
             }
             Op::MatMul { x, weight } => ops::matmul(weights, *weight, value(x), graph.width(*x)),
@@ -70,11 +70,17 @@ pub(super) fn run(
                 ops::rope(value(x), pairs, &angles[rope.0], (step.rows.len(), *heads), *first)
             }
             Op::Attention { q, k, v, spec } => {
-                let sinks = spec.sinks.map(|sinks| vector(graph, weights, sinks));
-                attention(kv, spec, step, &Inputs { q: value(q), k: value(k), v: value(v), sinks: sinks.as_deref() })
+                let sinks = spec.sinks.map(|sinks| weights.vector(sinks));
+                let inputs = Inputs { q: value(q), k: value(k), v: value(v), sinks: sinks.as_deref() };
+                attention(&mut memory.kv, spec, step, &inputs)
+            }
+            Op::ShortConv { x, gates, spec } => {
+                let gates = gates.as_ref().map(|gates| (value(&gates.before), value(&gates.after)));
+                let inputs = ConvInputs { x: value(x), gates, width: node.width };
+                short_conv(&mut memory.states, weights, spec, step, &inputs)
             }
             Op::Glu { gate, up, activation } => ops::glu(value(gate), value(up), *activation),
-            Op::AddBias { x, bias } => ops::add_bias(value(x), &vector(graph, weights, *bias)),
+            Op::AddBias { x, bias } => ops::add_bias(value(x), &weights.vector(*bias)),
             Op::Scale { x, factor } => value(x).iter().map(|x| factor * x).collect(),
             Op::SoftCap { x, cap } => value(x).iter().map(|x| cap * (x / cap).tanh()).collect(),
             Op::Add { a, b } => ops::add(value(a), value(b)),

@@ -64,6 +64,14 @@ impl Weights {
         self.0[weight.0].size_bytes / self.0[weight.0].row_bytes
     }
 
+    /// All elements of a vector or a small table.
+    pub(super) fn vector(&self, weight: WeightId) -> Vec<f32> {
+        let stored = &self.0[weight.0];
+        let mut out = vec![0.0; stored.cols * self.n_rows(weight)];
+        (stored.format.format().decode)(&stored.bytes, &mut out);
+        out
+    }
+
     /// Decodes one row into `out (cols)`.
     pub(super) fn row(&self, weight: WeightId, row: usize, out: &mut [f32]) {
         let stored = &self.0[weight.0];

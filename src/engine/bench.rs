@@ -124,7 +124,7 @@ pub struct BenchReport {
     pub decode: Rate,
     /// Ids that were submitted at once, at most.
     pub chain: u32,
-    /// Bytes of weights, keys and values that one generated id needs at least.
+    /// Bytes of weights, keys, values and states that one generated id needs at least.
     pub bytes_per_token: u64,
     /// Counts of one id of the prompt.
     pub prefill_counters: CountersPerToken,
@@ -156,7 +156,11 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
     decode(loaded, session, request.decode.min(backend.decode_chain().max(1) as usize).min(loaded.context - ids.len()))
         .await?;
 
-    session.finish(backend, depth).await?;
+    // A model with state goes on from the end of a step, so the depth is one.
+    match ids.get(..depth) {
+        Some(first) if depth > 0 => prefill(loaded, session, first).await?,
+        _ => session.finish(backend, 0).await?,
+    }
     let (before, began) = (backend.counters(), now());
     prefill(loaded, session, &ids).await?;
     let (prefill_secs, after) = (now() - began, backend.counters());
@@ -175,7 +179,9 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
         prefill: Rate::new(request.prefill, prefill_secs),
         decode: Rate::new(request.decode, decode_secs),
         chain: backend.decode_chain(),
-        bytes_per_token: loaded.traffic.weight_bytes + loaded.traffic.position_bytes * mean_positions,
+        bytes_per_token: loaded.traffic.weight_bytes
+            + loaded.traffic.position_bytes * mean_positions
+            + loaded.traffic.state_bytes * 2,
         prefill_counters,
         decode_counters: CountersPerToken::between(&before, &after, request.decode),
         notes,

@@ -13,7 +13,9 @@ use super::stats::{Totals, Traffic};
 use super::turn::Turns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Dialect, Metadata};
-use crate::graph::{Backend, BackendInfo, Counters, Decode, PAGE_TOKENS, SamplerSettings, Step, Ticket};
+use crate::graph::{
+    Backend, BackendInfo, Counters, Decode, PAGE_TOKENS, STATE_SLOTS, SamplerSettings, StateSlots, Step, Ticket,
+};
 use crate::source::LocalFuture;
 use crate::tokenizer::Tokenizer;
 
@@ -43,6 +45,10 @@ pub(super) struct Fake {
     script: Vec<u32>,
     /// The index whose collection fails with `BadLogits`, once.
     pub(super) bad: Cell<Option<u32>>,
+    /// The tokens that the state in each slot has seen; none for a model without state.
+    slots: RefCell<Vec<Vec<u32>>>,
+    /// Of the reply under way.
+    prompt: RefCell<Vec<u32>>,
     state: RefCell<State>,
 }
 
@@ -54,6 +60,26 @@ impl Fake {
     /// A backend that always replies with `script`.
     pub(super) fn new(script: impl IntoIterator<Item = u32>) -> Rc<Fake> {
         Rc::new(Fake { script: script.into_iter().collect(), ..Fake::default() })
+    }
+
+    /// The same as a model with state. It fails the test when an id is chosen after anything else than the prompt and
+    /// the ids before it.
+    pub(super) fn with_state(script: impl IntoIterator<Item = u32>) -> Rc<Fake> {
+        let slots = RefCell::new(vec![vec![]; STATE_SLOTS]);
+        Rc::new(Fake { script: script.into_iter().collect(), slots, ..Fake::default() })
+    }
+
+    /// Lets a state see tokens from a position on, the last of them before id `index`, if any, is chosen.
+    fn see(&self, slots: StateSlots, first: u32, tokens: &[u32], index: Option<u32>) {
+        let mut states = self.slots.borrow_mut();
+        let Some(state) = states.get(slots.from as usize) else { return };
+        let mut seen = state.get(..first as usize).filter(|_| first == 0 || state.len() == first as usize);
+        let mut seen = seen.take().expect("a state at that position").to_vec();
+        seen.extend(tokens);
+        let before = self.script.iter().take(index.unwrap_or(0) as usize);
+        let whole: Vec<u32> = self.prompt.borrow().iter().chain(before).copied().collect();
+        assert!(if index.is_some() { seen == whole } else { whole.starts_with(&seen) }, "{seen:?} of {whole:?}");
+        states[slots.to as usize] = seen;
     }
 
     fn open(&self, index: u32, count: u32) -> Ticket {
@@ -91,6 +117,10 @@ impl Backend for Rc<Fake> {
         N_PAGES
     }
 
+    fn n_states(&self) -> usize {
+        self.slots.borrow().len()
+    }
+
     fn decode_chain(&self) -> u32 {
         CHAIN
     }
@@ -99,7 +129,8 @@ impl Backend for Rc<Fake> {
         Box::pin(async { Err(Error::new(ErrorKind::Internal, "the fake has no logits")) })
     }
 
-    fn start_reply(&self, _: &SamplerSettings, _: &[u32]) -> Result<()> {
+    fn start_reply(&self, _: &SamplerSettings, prompt: &[u32]) -> Result<()> {
+        *self.prompt.borrow_mut() = prompt.to_vec();
         assert_eq!(self.open_tickets(), 0, "a reply starts with nothing under way");
         Ok(())
     }
@@ -108,13 +139,23 @@ impl Backend for Rc<Fake> {
         let choose = !step.outputs.is_empty();
         let first = step.rows[0].position;
         self.state.borrow_mut().calls.push(Call::Prefill(first, step.rows.len(), choose));
+        let tokens: Vec<u32> = step.rows.iter().map(|row| row.token).collect();
+        self.see(step.states[0], first, &tokens, choose.then_some(0));
         assert!(step.pages[0].len() * PAGE_TOKENS >= first as usize + step.rows.len());
         Ok(choose.then(|| self.open(0, 1)))
     }
 
     fn decode(&self, chain: &Decode<'_>) -> Result<Ticket> {
         self.state.borrow_mut().calls.push(Call::Decode(chain.position, chain.count, chain.index));
-        assert!(chain.token.is_none() && chain.pages.len() * PAGE_TOKENS >= (chain.position + chain.count) as usize);
+        let mut slots = chain.states;
+        for index in chain.index..chain.index + chain.count {
+            let chosen = index.checked_sub(1).and_then(|before| self.script.get(before as usize)).copied();
+            let token = chain.token.filter(|_| index == chain.index).or(chosen).unwrap_or(0);
+            self.see(slots, chain.position + index - chain.index, &[token], Some(index));
+            slots.from = slots.to;
+        }
+        assert!(chain.token.is_none() || self.n_states() > 0);
+        assert!(chain.pages.len() * PAGE_TOKENS >= (chain.position + chain.count) as usize);
         Ok(self.open(chain.index, chain.count))
     }
 
@@ -171,7 +212,7 @@ pub(super) fn loaded(fake: &Rc<Fake>) -> Loaded {
             yield_now: Box::new(|| Box::pin(async {})),
         },
         inline: false,
-        turns: Turns::new(Session::new(N_PAGES).expect("pages")),
+        turns: Turns::new(Session::new(N_PAGES, fake.n_states()).expect("pages")),
         totals: Totals::default(),
         disposed: Cell::new(false),
     }

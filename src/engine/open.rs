@@ -56,7 +56,7 @@ pub(super) async fn load(
         kv_format: kv_name.to_owned(),
     });
     Ok(Loaded {
-        turns: Turns::new(Session::new(backend.n_pages())?),
+        turns: Turns::new(Session::new(backend.n_pages(), backend.n_states())?),
         backend,
         tokenizer,
         template,

@@ -365,4 +365,63 @@ mod tests {
         assert_eq!(reply(&loaded, &[1, 2, 3], 6.0).tokens, [100, 101, 102, 103, 104, 105]);
         assert_eq!(fake.open_tickets(), 0);
     }
+
+    #[test]
+    fn a_model_with_state_goes_on_from_the_chain_before_the_end() {
+        // The prompt but its last token, then that token, then chains of four: states after 2, 3, 7, 11, ... tokens.
+        for (length, kept) in [(1, 3), (3, 3), (4, 7), (7, 7), (8, 11), (20, 23), (21, 23)] {
+            let script = (100..100 + length - 1).chain([STOP_ID]).chain(200..300);
+            let fake = Fake::with_state(script.clone());
+            let loaded = loaded(&fake);
+            let first = reply(&loaded, &[1, 2, 3], 90.0);
+            assert_eq!((first.tokens.len(), first.finish_reason), (length as usize, FinishReason::Stop));
+            let turn: Vec<u32> = [1, 2, 3].into_iter().chain(script.take(length as usize)).chain([7, 8, 9]).collect();
+            let next = reply(&loaded, &turn, 3.0);
+            assert_eq!(next.usage.cached_tokens, kept, "after a reply of {length}");
+        }
+    }
+
+    #[test]
+    fn a_model_with_state_keeps_the_prompt_but_its_last_token() {
+        let fake = Fake::with_state(100..200);
+        let loaded = loaded(&fake);
+        let prompt: Vec<u32> = (0..2 * MAX_ROWS as u32 + 3).collect();
+        let cached = |prompt: &[u32], max_tokens| reply(&loaded, prompt, max_tokens).usage.cached_tokens;
+        assert_eq!(cached(&prompt, 30.0), 0);
+        assert_eq!(cached(&prompt, 30.0), prompt.len() - 1);
+        assert_eq!(cached(&prompt, 1.0), prompt.len() - 1);
+        let edited: Vec<u32> = prompt.iter().copied().take(12).chain([99, 98]).collect();
+        assert_eq!(cached(&edited, 5.0), 0, "what comes before the mark is not kept");
+        let longer: Vec<u32> = edited.iter().copied().chain([55]).collect();
+        assert_eq!(cached(&longer, 5.0), edited.len());
+    }
+
+    #[test]
+    fn a_model_with_state_is_as_good_as_new_after_aborts_and_faults() {
+        let fake = Fake::with_state(100..200);
+        let loaded = loaded(&fake);
+        let prompt: Vec<u32> = (0..3 * MAX_ROWS as u32).collect();
+        for questions in 0..9 {
+            let asked = Cell::new(0);
+            let aborted = || asked.replace(asked.get() + 1) >= questions;
+            let error = run(&loaded, &job(&prompt, 60.0), &aborted).expect_err("an abort");
+            assert_eq!((error.kind(), fake.open_tickets()), (ErrorKind::Aborted, 0));
+        }
+        let turn: Vec<u32> = prompt.iter().copied().chain([100, 101, 102, 7]).collect();
+        assert!(reply(&loaded, &turn, 9.0).usage.cached_tokens >= prompt.len() - 1);
+
+        fake.bad.set(Some(6));
+        assert_eq!(run(&loaded, &job(&turn, 20.0), &|| false).expect_err("bad").kind(), ErrorKind::BadLogits);
+        assert_eq!(reply(&loaded, &turn, 20.0).usage.cached_tokens, 0);
+        for polls in 1..6 {
+            let (job, never) = (job(&prompt, 60.0), || false);
+            let mut sink = |_: &super::Piece| {};
+            let work = loaded.turns.take(async |session| job.run(&loaded, session, &never, &mut sink).await);
+            let mut work = pin!(work);
+            for _ in 0..polls {
+                assert!(work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+        }
+        assert_eq!(reply(&loaded, &prompt, 6.0).tokens, [100, 101, 102, 103, 104, 105]);
+    }
 }

@@ -2,17 +2,21 @@
 //!
 //! The backend works in the order of the submits, so a position that is written again later needs no waiting. Tokens
 //! join the sequence only when it is certain that their keys and values were written.
+//!
+//! A model with recurrence goes on only from a state that was kept ([`States`]). So the last token of a prompt, whose
+//! logits are needed whenever the prompt comes again, is a step of its own there, and the state before it is marked.
 
 use std::collections::VecDeque;
 
-use crate::cache::{Pool, Sequence};
+use crate::cache::{Pool, Sequence, States};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Backend, Decode, Row, Step, Ticket};
+use crate::graph::{Backend, Decode, Row, StateSlots, Step, Ticket};
 
 /// One sequence with its pages and its open tickets.
 pub(super) struct Session {
     pool: Pool,
     sequence: Sequence,
+    states: States,
     /// Submitted and not collected, oldest first, with the number of ids each will give.
     open: VecDeque<(Ticket, u32)>,
     /// The latest collected id; the step that writes its keys and values comes after the one that chose it.
@@ -22,11 +26,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// An empty sequence over `n_pages` pages.
-    pub(super) fn new(n_pages: usize) -> Result<Self> {
+    /// An empty sequence over `n_pages` pages and `n_states` slots for states.
+    pub(super) fn new(n_pages: usize, n_states: usize) -> Result<Self> {
         Ok(Self {
             pool: Pool::new(n_pages)?,
             sequence: Sequence::default(),
+            states: States::new(n_states),
             open: VecDeque::new(),
             latest: None,
             position: 0,
@@ -34,11 +39,12 @@ impl Session {
     }
 
     /// Makes room for a prompt. Gives the number of its first tokens that need no work: those that the sequence holds
-    /// already, but never all, because the last one's logits are needed; 0 unless `reuse`.
+    /// already (up to a state that was kept, where the model has such), but never all, because the last one's logits
+    /// are needed; 0 unless `reuse`.
     pub(super) async fn begin(&mut self, backend: &dyn Backend, prompt: &[u32], reuse: bool) -> Result<usize> {
         self.settle(backend).await?;
         let held = if reuse { self.sequence.common_prefix(prompt) } else { 0 };
-        let held = held.min(prompt.len().saturating_sub(1));
+        let held = self.states.resume(held.min(prompt.len().saturating_sub(1)));
         self.sequence.truncate(&mut self.pool, held)?;
         self.sequence.reserve(&mut self.pool, prompt.len())?;
         self.latest = None;
@@ -54,6 +60,11 @@ impl Session {
         tokens.iter().zip(self.position..).map(row).collect()
     }
 
+    /// The slots of the next `tokens` tokens of a prompt.
+    fn slots(&mut self, tokens: usize) -> StateSlots {
+        self.states.advance(self.position.saturating_add(tokens), false)
+    }
+
     fn written(&mut self, tokens: &[u32]) {
         self.sequence.append(tokens);
         self.position += tokens.len();
@@ -61,10 +72,15 @@ impl Session {
 
     /// Submits the next tokens of the prompt; with `choose` the id after them is chosen and can be collected.
     pub(super) fn prefill(&mut self, backend: &dyn Backend, tokens: &[u32], choose: bool) -> Result<()> {
+        if choose && self.states.any() {
+            return self.prefill_and_mark(backend, tokens);
+        }
         let rows = self.rows(tokens)?;
         let last = u32::try_from(rows.len().saturating_sub(1)).map_err(|_| too_long())?;
         let outputs: &[u32] = if choose { &[last] } else { &[] };
-        let ticket = backend.prefill(&Step { rows: &rows, pages: self.sequence.page_table(), outputs })?;
+        let states = [self.slots(tokens.len())];
+        let ticket =
+            backend.prefill(&Step { rows: &rows, pages: self.sequence.page_table(), states: &states, outputs })?;
         if ticket.is_some() != choose {
             return Err(Error::new(ErrorKind::Internal, "the backend gave no ticket for an output, or one for none"));
         }
@@ -73,11 +89,24 @@ impl Session {
         Ok(())
     }
 
+    /// Submits the last tokens of a prompt of a model with state: all but one, whose state is marked, then that one.
+    fn prefill_and_mark(&mut self, backend: &dyn Backend, tokens: &[u32]) -> Result<()> {
+        let Some((last, before)) = tokens.split_last() else { return Ok(()) };
+        if !before.is_empty() {
+            self.prefill(backend, before, false)?;
+        }
+        self.states.mark();
+        self.submit(backend, Some(*last), 1, 0)?;
+        self.sequence.append(&[*last]);
+        Ok(())
+    }
+
     /// Runs the next tokens and gives the logits of all of them, `(tokens, vocab)`.
     pub(super) async fn forward(&mut self, backend: &dyn Backend, tokens: &[u32]) -> Result<Vec<f32>> {
         let rows = self.rows(tokens)?;
         let outputs: Vec<u32> = (0..u32::try_from(rows.len()).map_err(|_| too_long())?).collect();
-        let step = Step { rows: &rows, pages: self.sequence.page_table(), outputs: &outputs };
+        let states = [self.slots(tokens.len())];
+        let step = Step { rows: &rows, pages: self.sequence.page_table(), states: &states, outputs: &outputs };
         let logits = backend.forward(&step).await?;
         self.written(tokens);
         Ok(logits)
@@ -86,10 +115,16 @@ impl Session {
     /// Submits a chain of `count` ids, the first of them being number `index` of the reply. It goes on from the id
     /// that the step before it chooses, collected or not.
     pub(super) fn decode(&mut self, backend: &dyn Backend, count: u32, index: u32) -> Result<()> {
+        self.submit(backend, None, count, index)
+    }
+
+    fn submit(&mut self, backend: &dyn Backend, token: Option<u32>, count: u32, index: u32) -> Result<()> {
         let end = self.position.saturating_add(count as usize);
         self.sequence.reserve(&mut self.pool, end)?;
         let position = u32::try_from(self.position).map_err(|_| too_long())?;
-        let ticket = backend.decode(&Decode { token: None, position, count, pages: self.sequence.pages(), index })?;
+        let states = self.states.advance(end, true);
+        let pages = self.sequence.pages();
+        let ticket = backend.decode(&Decode { token, position, count, pages, states, index })?;
         self.open.push_back((ticket, count));
         self.position = end;
         Ok(())
@@ -122,6 +157,7 @@ impl Session {
     /// Collects what is still open and keeps the first `len` tokens.
     pub(super) async fn finish(&mut self, backend: &dyn Backend, len: usize) -> Result<()> {
         self.settle(backend).await?;
+        self.states.truncate(len);
         self.sequence.truncate(&mut self.pool, len)
     }
 
@@ -131,6 +167,7 @@ impl Session {
             // The reply ends with the error that came first; the ones that follow from it say nothing new.
             backend.collect(ticket).await.ok();
         }
+        self.states.truncate(0);
         self.sequence.truncate(&mut self.pool, 0)
     }
 

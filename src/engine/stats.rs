@@ -15,6 +15,10 @@ pub(super) struct Traffic {
     pub(super) weight_bytes: u64,
     /// Keys and values of one position.
     pub(super) position_bytes: u64,
+    /// The state of one sequence, which every step reads and writes.
+    pub(super) state_bytes: u64,
+    /// How many of them there is room for.
+    states: u64,
 }
 
 impl Traffic {
@@ -29,18 +33,21 @@ impl Traffic {
         let read = |op: &Op| match op {
             Op::Embed { table } => bytes(*table, Some(1)),
             Op::MatMul { weight, .. } | Op::RmsNorm { weight: Some(weight), .. } => bytes(*weight, None),
+            Op::ShortConv { spec, .. } => bytes(spec.weight, None),
             _ => 0,
         };
         let elements: usize = plan.graph.kv_widths.iter().map(|layer| layer.elements()).sum();
         Self {
             weight_bytes: plan.graph.nodes.iter().map(|node| read(&node.op)).sum(),
             position_bytes: (elements * kv_element_bytes) as u64,
+            state_bytes: (plan.graph.state_widths.iter().sum::<usize>() * size_of::<f32>()) as u64,
+            states: plan.graph.n_states() as u64,
         }
     }
 
-    /// Keys and values of `pages` pages.
+    /// Keys and values of `pages` pages, and all states.
     pub(super) fn kv_bytes(&self, pages: usize) -> u64 {
-        self.position_bytes * (pages * PAGE_TOKENS) as u64
+        self.position_bytes * (pages * PAGE_TOKENS) as u64 + self.state_bytes * self.states
     }
 }
 
@@ -90,7 +97,7 @@ pub struct Stats {
     pub completion_tokens: u64,
     /// Bytes of weights.
     pub weight_bytes: u64,
-    /// Bytes of keys and values.
+    /// Bytes of keys and values, and of the states of models with recurrence.
     pub kv_bytes: u64,
     /// The backend's counts.
     pub counters: CounterStats,

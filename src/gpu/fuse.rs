@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::stage::{Class, Norm};
-use crate::graph::{Graph, Op, RopeId, ValueId, WeightId, WeightKind};
+use crate::graph::{Gates, Graph, Op, RopeId, ValueId, WeightId, WeightKind};
 use crate::quant::FormatId;
 
 /// What the entries of the table find out about a graph.
@@ -37,7 +37,7 @@ pub struct Fusion {
 /// Every fusion, in the order in which they look: what is added in place depends on who reads late.
 pub const FUSIONS: &[Fusion] = &[
     Fusion { name: "bias into its product", classes: &[Class::Decode, Class::Prefill], mark: bias_into_product },
-    Fusion { name: "q|k|v as one matrix", classes: &[Class::Decode, Class::Prefill], mark: join_qkv },
+    Fusion { name: "what one node reads as one matrix", classes: &[Class::Decode, Class::Prefill], mark: join_bases },
     Fusion {
         name: "gate|up with activation(gate) * up",
         classes: &[Class::Decode, Class::Prefill],
@@ -177,12 +177,18 @@ pub(super) fn chain(graph: &Graph, end: ValueId, heads: usize) -> Chain {
     chain
 }
 
-/// The values that an attention's queries, keys and values start from; values that are keys are not named twice.
+/// The values that a node's kernel reads in one buffer: what queries, keys and values of an attention start from (values
+/// that are keys are not named twice), what is convolved and its gates.
 pub(super) fn bases(graph: &Graph, op: &Op) -> Option<Vec<ValueId>> {
-    let Op::Attention { q, k, v, spec } = op else { return None };
-    let mut bases = vec![chain(graph, *q, spec.heads).base, chain(graph, *k, spec.kv_heads).base];
-    bases.extend((!spec.latent).then_some(*v));
-    Some(bases)
+    match op {
+        Op::Attention { q, k, v, spec } => {
+            let mut bases = vec![chain(graph, *q, spec.heads).base, chain(graph, *k, spec.kv_heads).base];
+            bases.extend((!spec.latent).then_some(*v));
+            Some(bases)
+        }
+        Op::ShortConv { x, gates: Some(Gates { before, after }), .. } => Some(vec![*before, *after, *x]),
+        _ => None,
+    }
 }
 
 fn bias_into_product(analysis: &mut Analysis<'_>) {
@@ -194,7 +200,7 @@ fn bias_into_product(analysis: &mut Analysis<'_>) {
     }
 }
 
-fn join_qkv(analysis: &mut Analysis<'_>) {
+fn join_bases(analysis: &mut Analysis<'_>) {
     for node in &analysis.graph.nodes {
         let Some(bases) = bases(analysis.graph, &node.op) else { continue };
         let mut run: Vec<usize> = vec![];

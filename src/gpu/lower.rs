@@ -7,7 +7,7 @@ use super::buffers::assign;
 use super::fuse::{Analysis, Chain, bases, chain, norm_of};
 use super::stage::{Class, Domain, ElementOp, Lowered, Matrix, Norm, Part, Place, Stage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Graph, Op, ValueId};
+use crate::graph::{Gates, Graph, Op, ValueId};
 use crate::quant::FormatId;
 
 /// Which matrices a graph needs. The same for both classes, since they share the weights on the device.
@@ -105,8 +105,8 @@ impl Emission<'_> {
         Ok(self.buffers[self.place(value)?.buffer].1)
     }
 
-    /// A place for a value: a buffer of its own, but for what an attention starts from. Queries, keys and values of one
-    /// attention share a buffer.
+    /// A place for a value: a buffer of its own, but for what one kernel reads in one buffer: queries, keys and values of
+    /// an attention, what a convolution is of and its gates.
     fn make(&mut self, value: ValueId, domain: Domain) -> Place {
         if let Some(place) = self.places.get(&value) {
             return *place;
@@ -205,6 +205,18 @@ impl Emission<'_> {
                 let rope = q_chain.rope.map(|rope| (rope, q_chain.first));
                 self.stages.push(Stage::RopeStore { spec: spec.clone(), q, k, v, q_norm, k_norm, rope });
                 self.stages.push(Stage::Attend { spec, q, y });
+            }
+            Op::ShortConv { x, gates, spec } => {
+                let x = self.place(x)?;
+                let gates = match gates {
+                    Some(Gates { before, after }) => Some([self.place(before)?, self.place(after)?]),
+                    None => None,
+                };
+                if gates.is_some_and(|gates| gates.iter().any(|gate| gate.buffer != x.buffer)) {
+                    return Err(unlowered(self.graph, index));
+                }
+                let (y, width) = (self.make(value, Domain::Rows), self.graph.width(value));
+                self.stages.push(Stage::ShortConv { spec, x, gates, y, width });
             }
             Op::Rope { .. } => return Err(unlowered(self.graph, index)),
         }

@@ -13,6 +13,7 @@ mod rope;
 mod run;
 pub mod shader;
 pub mod stage;
+mod state;
 
 pub use device::{Device, DeviceOptions};
 pub use fuse::{FUSIONS, Fusion};

@@ -21,6 +21,7 @@ pub(super) struct Shared {
     pub(super) norms: wgpu::Buffer,
     pub(super) ropes: wgpu::Buffer,
     pub(super) kv: Vec<wgpu::Buffer>,
+    pub(super) slots: Vec<wgpu::Buffer>,
     pub(super) reply: wgpu::Buffer,
     pub(super) history: wgpu::Buffer,
     pub(super) decode_state: wgpu::Buffer,
@@ -32,6 +33,7 @@ pub(super) struct Shared {
 pub(super) struct Size {
     pub(super) rows: u32,
     pub(super) outputs: u32,
+    pub(super) sequences: u32,
 }
 
 /// A replayable list.
@@ -89,6 +91,7 @@ impl Program {
                 Buffer::Norms => Some(&shared.norms),
                 Buffer::Ropes => Some(&shared.ropes),
                 Buffer::Kv(layer) => shared.kv.get(layer),
+                Buffer::Slots(index) => shared.slots.get(index),
                 Buffer::Activation(index) => activations.get(index),
                 Buffer::Reply => Some(&shared.reply),
                 Buffer::History => Some(&shared.history),
@@ -137,6 +140,7 @@ impl Program {
                 Extent::Fixed(count) => count,
                 Extent::Rows(each) => size.rows.div_ceil(each),
                 Extent::Outputs(each) => size.outputs.div_ceil(each),
+                Extent::Sequences => size.sequences,
             };
             if grid_y == 0 {
                 continue;

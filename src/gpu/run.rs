@@ -1,7 +1,7 @@
 //! Runs steps: writes a step's rows with one upload, replays a program, several decode steps to a submit.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::device::Device;
 use super::lower::{lower, matrices};
@@ -11,10 +11,11 @@ use super::program::{Program, Shared, Size};
 use super::readback::{IdRing, MAX_CHAIN, Pending};
 use super::rope;
 use super::stage::Class;
+use super::state::{Layout, Words};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    Backend, BackendInfo, Counters, Decode, Graph, KvFormat, KvWidths, PAGE_TOKENS, RopeId, Row, SamplerSettings, Step,
-    Ticket, WeightId, WeightKind,
+    Backend, BackendInfo, Counters, Decode, Graph, KvFormat, KvWidths, PAGE_TOKENS, RopeId, SamplerSettings, SlotBook,
+    StateSlots, Step, Ticket, WeightId, WeightKind,
 };
 use crate::kernel::{BAD_LOGITS, Context, MAX_HEAD_DIM, launches, reply_words, sample, word};
 use crate::model::{Plan, WeightSink};
@@ -28,9 +29,6 @@ const LOGITS_BYTES: usize = 16 << 20;
 
 /// Decode steps of one submit: enough to hide the way back of the ids, few enough that stopping wastes little.
 const CHAIN: u32 = 8;
-
-/// Words of a state's header.
-const HEADER: usize = 8;
 
 /// A model on a GPU.
 pub struct Gpu {
@@ -47,6 +45,7 @@ pub struct Gpu {
     max_rows: usize,
     max_outputs: usize,
     kv: KvFormat,
+    slots: RefCell<SlotBook>,
     ids: RefCell<IdRing>,
     logits_readback: RefCell<Option<wgpu::Buffer>>,
 }
@@ -75,15 +74,17 @@ impl Gpu {
         let (norm_offsets, norm_elements) = norm_layout(&graph);
         let (rope_offsets, rope_pairs) = rope_layout(&graph, n_pages * PAGE_TOKENS);
         let kv_sizes = kv_sizes(&graph, kv, n_pages, device.max_binding_bytes())?;
-        let kv_bytes = kv_sizes.iter().sum();
-        // Tables of pages have their sequence's length before them, and there are no more sequences than rows.
-        let state_bytes = |rows: usize| ((rows * 4 + HEADER + n_pages + 2 * rows) * 4) as u64;
+        let kv_bytes: u64 = kv_sizes.iter().sum();
+        let recurrent = graph.n_states() > 0;
+        let state_bytes = |max_rows: usize| Layout { max_rows, recurrent }.size_bytes(n_pages);
+        let slot_sizes = slot_sizes(&graph, device.max_binding_bytes())?;
         let shared = device
-            .guarded(kv_bytes, || {
+            .guarded(kv_bytes + slot_sizes.iter().sum::<u64>(), || {
                 Ok(Shared {
                     norms: device.storage("norms", norm_elements as u64 * 4),
                     ropes: device.storage("rotations", rope_pairs as u64 * 8),
                     kv: kv_sizes.iter().map(|size| device.storage("keys and values", *size)).collect(),
+                    slots: slot_sizes.iter().map(|size| device.storage("slots", *size)).collect(),
                     reply: device.storage("reply", 32),
                     history: device.storage("history", vocab as u64 * 4),
                     decode_state: device.storage("decode state", state_bytes(1)),
@@ -125,6 +126,7 @@ impl Gpu {
             }
             programs.push(made?);
         }
+        let slots = graph.n_states();
         let mut programs = programs.into_iter();
         let (Some(prefill), decode) = (programs.next(), programs.next()) else {
             return Err(Error::new(ErrorKind::Internal, "a model without programs"));
@@ -141,62 +143,28 @@ impl Gpu {
             max_rows,
             max_outputs,
             kv,
+            slots: RefCell::new(SlotBook::new(slots)),
             ids: RefCell::new(IdRing::new(device)),
             logits_readback: RefCell::new(None),
         })
     }
 
     /// Uploads a step to the prefill program.
-    fn write_step(&self, rows: &[Row], pages: &[Vec<u32>], outputs: &[u32]) -> Result<()> {
-        let most = self.max_rows;
-        let mut state = Vec::with_capacity(rows.len() + HEADER + 3 * most);
-        state.extend(rows.iter().rev().map(|row| row.token));
-        state.extend([word(rows.len()), word(outputs.len()), 0, 0, 0, 0, 0, 0]);
-        let page_tables = most + HEADER + 3 * most;
-        let mut starts = Vec::with_capacity(pages.len());
-        let mut next = page_tables;
-        for table in pages {
-            starts.push(word(next + 1));
-            next += 1 + table.len();
-        }
-        if (next as u64) * 4 > self.prefill.state.size() {
-            return Err(Error::new(ErrorKind::LimitExceeded, "the page tables of a step are too long"));
-        }
-        let padded = |values: &mut dyn Iterator<Item = u32>, state: &mut Vec<u32>| {
-            let from = state.len();
-            state.extend(values);
-            state.resize(from + most, 0);
-        };
-        padded(&mut rows.iter().map(|row| row.position), &mut state);
-        padded(&mut rows.iter().filter_map(|row| starts.get(row.sequence as usize).copied()), &mut state);
-        padded(&mut outputs.iter().copied(), &mut state);
-        // Positions ascend within a sequence.
-        let mut lengths = vec![0; pages.len()];
-        for row in rows {
-            if let Some(length) = lengths.get_mut(row.sequence as usize) {
-                *length = row.position + 1;
-            }
-        }
-        for (table, length) in pages.iter().zip(lengths) {
-            state.push(length);
-            state.extend(table);
-        }
-        let offset = (most - rows.len()) as u64 * 4;
-        self.device.write(&self.prefill.state, offset, bytemuck::cast_slice(&state));
-        Ok(())
+    fn write_step(&self, step: &Step<'_>) -> Result<Size> {
+        let Words { words, offset_bytes, size } = self.prefill_layout().step(step, self.prefill.state.size())?;
+        self.device.write(&self.prefill.state, offset_bytes, bytemuck::cast_slice(&words));
+        Ok(size)
     }
 
-    /// Uploads where a chain starts; without a token the last chosen one stays.
-    fn write_decode_state(&self, token: Option<u32>, position: u32, index: u32, pages: &[u32]) {
-        let mut state = Vec::with_capacity(1 + HEADER + 4 + pages.len());
-        state.extend(token);
-        state.extend([1, 1, index, 0, 0, 0, 0, 0]);
-        let page_table = 1 + HEADER + 4;
-        // The length that stands before the table is not looked at: a decoded row sees what is before it.
-        state.extend([position, word(page_table), 0, 0]);
-        state.extend(pages);
-        let offset = if token.is_some() { 0 } else { 4 };
-        self.device.write(&self.shared.decode_state, offset, bytemuck::cast_slice(&state));
+    fn prefill_layout(&self) -> Layout {
+        Layout { max_rows: self.max_rows, recurrent: self.graph.n_states() > 0 }
+    }
+
+    /// Uploads where a chain starts.
+    fn write_chain(&self, chain: &Decode<'_>) -> Size {
+        let Words { words, offset_bytes, size } = Layout { max_rows: 1, ..self.prefill_layout() }.chain(chain);
+        self.device.write(&self.shared.decode_state, offset_bytes, bytemuck::cast_slice(&words));
+        size
     }
 
     /// Ends a submit that chooses `count` ids.
@@ -209,10 +177,9 @@ impl Gpu {
         Ok(ids.issue(Pending::new(&buffer, size_bytes, submission)))
     }
 
-    async fn forward_chunk(&self, rows: &[Row], pages: &[Vec<u32>], outputs: &[u32]) -> Result<Vec<f32>> {
-        self.write_step(rows, pages, outputs)?;
+    async fn forward_chunk(&self, step: &Step<'_>) -> Result<Vec<f32>> {
+        let (size, outputs) = (self.write_step(step)?, step.outputs);
         let mut encoder = self.device.encoder();
-        let size = Size { rows: word(rows.len()), outputs: word(outputs.len()) };
         self.prefill.encode(&self.device, &mut encoder, size, false);
         if outputs.is_empty() {
             self.device.submit(encoder);
@@ -265,7 +232,7 @@ fn norm_layout(graph: &Graph) -> (BTreeMap<WeightId, usize>, usize) {
     for (index, weight) in graph.weights.iter().enumerate() {
         if weight.kind == WeightKind::Vector {
             offsets.insert(WeightId(index), next);
-            next += weight.cols.next_multiple_of(4);
+            next += (weight.rows * weight.cols).next_multiple_of(4);
         }
     }
     (offsets, next)
@@ -293,6 +260,18 @@ fn kv_sizes(graph: &Graph, kv: KvFormat, n_pages: usize, limit: u64) -> Result<V
             Err(Error::new(ErrorKind::GpuFeatureMissing, words))
         }
         _ => Ok(sizes),
+    }
+}
+
+/// Bytes of the slots of each operation with state. Fails when they are more than the device binds.
+fn slot_sizes(graph: &Graph, limit: u64) -> Result<Vec<u64>> {
+    let sizes: Vec<u64> = graph.state_widths.iter().map(|&width| (width * graph.n_states() * 4) as u64).collect();
+    match sizes.iter().find(|size| **size > limit) {
+        Some(size) => {
+            let words = format!("the states of one layer take {size} bytes, and this device binds {limit}");
+            Err(Error::new(ErrorKind::GpuFeatureMissing, words))
+        }
+        None => Ok(sizes),
     }
 }
 
@@ -329,6 +308,10 @@ impl Backend for Gpu {
         self.n_pages
     }
 
+    fn n_states(&self) -> usize {
+        self.graph.n_states()
+    }
+
     fn decode_chain(&self) -> u32 {
         CHAIN
     }
@@ -342,21 +325,25 @@ impl Backend for Gpu {
                 return Err(Error::new(ErrorKind::InvalidArgument, "more outputs than rows"));
             }
             let mut logits = vec![0.0; step.outputs.len() * vocab];
+            self.slots.borrow_mut().step(step)?;
+            let mut states = step.states.to_vec();
             // Rows in chunks whose outputs have room; keys and values of earlier chunks are in their pages.
             for (index, rows) in step.rows.chunks(self.max_outputs).enumerate() {
                 let first = word(index * self.max_outputs);
-                let last = first + word(rows.len());
-                let inside = |(_, output): &(usize, u32)| (first..last).contains(output);
-                let wanted: Vec<(usize, u32)> = step.outputs.iter().copied().enumerate().filter(inside).collect();
-                for wanted in wanted.chunks(self.max_outputs) {
-                    let outputs: Vec<u32> = wanted.iter().map(|(_, output)| output - first).collect();
-                    let found = self.forward_chunk(rows, step.pages, &outputs).await?;
-                    for ((slot, _), row) in wanted.iter().zip(found.chunks_exact(vocab)) {
-                        logits[slot * vocab..][..vocab].copy_from_slice(row);
+                let inside = |output: &u32| output.checked_sub(first).filter(|row| (*row as usize) < rows.len());
+                let outputs: BTreeSet<u32> = step.outputs.iter().filter_map(inside).collect();
+                let outputs: Vec<u32> = outputs.into_iter().collect();
+                let found = self.forward_chunk(&Step { rows, states: &states, outputs: &outputs, ..*step }).await?;
+                let wanted = step.outputs.iter().zip(logits.chunks_exact_mut(vocab));
+                for (row, slot) in wanted.filter_map(|(output, slot)| Some((inside(output)?, slot))) {
+                    if let Ok(place) = outputs.binary_search(&row) {
+                        slot.copy_from_slice(&found[place * vocab..][..vocab]);
                     }
                 }
-                if wanted.is_empty() {
-                    self.forward_chunk(rows, step.pages, &[]).await?;
+                for row in rows {
+                    if let Some(slots) = states.get_mut(row.sequence as usize) {
+                        slots.from = slots.to;
+                    }
                 }
             }
             match logits.iter().all(|logit| logit.is_finite()) {
@@ -389,13 +376,14 @@ impl Backend for Gpu {
             let words = format!("{} outputs in one prefill", step.outputs.len());
             return Err(Error::new(ErrorKind::InvalidArgument, words));
         }
-        self.write_step(step.rows, step.pages, step.outputs)?;
+        self.slots.borrow_mut().step(step)?;
+        let size = self.write_step(step)?;
         let choose = !step.outputs.is_empty();
         if choose {
-            self.write_decode_state(None, 0, 0, &[]);
+            let states = StateSlots::default();
+            self.write_chain(&Decode { token: None, position: 0, count: 1, pages: &[], states, index: 0 });
         }
         let mut encoder = self.device.encoder();
-        let size = Size { rows: word(step.rows.len()), outputs: word(step.outputs.len()) };
         self.prefill.encode(&self.device, &mut encoder, size, choose);
         if choose {
             return self.submit_ids(encoder, 1).map(Some);
@@ -423,10 +411,11 @@ impl Backend for Gpu {
         if let Some(page) = chain.pages.iter().find(|page| **page as usize >= self.n_pages) {
             return Err(Error::new(ErrorKind::InvalidArgument, format!("page {page} of {}", self.n_pages)));
         }
-        self.write_decode_state(chain.token, chain.position, chain.index, chain.pages);
+        self.slots.borrow_mut().advance(chain.states, chain.position, chain.position + chain.count)?;
+        let size = self.write_chain(chain);
         let mut encoder = self.device.encoder();
         for _ in 0..chain.count {
-            program.encode(&self.device, &mut encoder, Size { rows: 1, outputs: 1 }, true);
+            program.encode(&self.device, &mut encoder, size, true);
         }
         self.submit_ids(encoder, chain.count)
     }

@@ -59,6 +59,9 @@ pub fn kernel_source(kernel: &Kernel, format: Option<FormatId>, kv: KvFormat, di
             KvFormat::F32 => piece!("kv/f32.wgsl"),
         });
     }
+    if kernel.recurrent {
+        pieces.push(piece!("state/slots.wgsl"));
+    }
     pieces.push(Piece { name: kernel.name, source: kernel.source });
     let directives = if kernel.reduces { preamble(dialect) } else { String::new() };
     join(directives, &pieces)

@@ -1,7 +1,7 @@
 //! What lowering makes of a graph: stages, each one kernel's work, over places in buffers. Pure data, no device.
 
 use super::buffers::Access;
-use crate::graph::{Activation, Attention, RopeId, WeightId};
+use crate::graph::{Activation, Attention, RopeId, ShortConv, WeightId};
 use crate::quant::FormatId;
 
 /// For which kind of step stages are made.
@@ -100,6 +100,8 @@ pub enum Stage {
     },
     /// Attention over the pages.
     Attend { spec: Attention, q: Place, y: Place },
+    /// A short convolution; its gates lie in the buffer of x.
+    ShortConv { spec: ShortConv, x: Place, gates: Option<[Place; 2]>, y: Place, width: usize },
     /// What nothing took in; `b` is `a` where there is one operand.
     Elementwise { op: ElementOp, a: Place, b: Place, y: Place, width: usize, domain: Domain },
     /// The wanted rows of x.
@@ -152,6 +154,11 @@ impl Stage {
             }
             Stage::Attend { q, y, .. } => {
                 see(q, Access::Read);
+                see(y, Access::Write);
+            }
+            Stage::ShortConv { x, gates, y, .. } => {
+                see(x, Access::Read);
+                gates.iter_mut().flatten().for_each(|gate| see(gate, Access::Read));
                 see(y, Access::Write);
             }
             Stage::Elementwise { a, b, y, .. } => {

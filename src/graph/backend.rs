@@ -1,6 +1,6 @@
 //! What a backend promises: to run a [`Graph`](super::Graph) over steps, and to chain decode steps without the caller.
 
-use super::{SamplerSettings, Step};
+use super::{SamplerSettings, StateSlots, Step};
 use crate::error::Result;
 use crate::source::LocalFuture;
 
@@ -59,6 +59,9 @@ pub struct Decode<'a> {
     pub count: u32,
     /// Pages that hold all positions up to `position + count - 1`.
     pub pages: &'a [u32],
+    /// Where the first step finds the state, and where every step leaves it; nothing looks at it where the graph keeps
+    /// none.
+    pub states: StateSlots,
     /// Index, among the generated tokens of this reply, of the first id of the chain (feeds the randomness).
     pub index: u32,
 }
@@ -78,6 +81,9 @@ pub trait Backend {
 
     /// Pages for keys and values that there are room for.
     fn n_pages(&self) -> usize;
+
+    /// Slots for the state of sequences; 0 where the graph keeps none.
+    fn n_states(&self) -> usize;
 
     /// Chain length worth submitting at once.
     fn decode_chain(&self) -> u32;

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Activation, Attention, Graph, KvWidths, Node, Op, Rope, RopeId, ValueId, Weight, WeightId, WeightKind};
+use super::{
+    Activation, Attention, Gates, Graph, KvWidths, Node, Op, Rope, RopeId, ShortConv, ValueId, Weight, WeightId,
+    WeightKind,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Writes the nodes of a graph one after another.
@@ -54,6 +57,21 @@ impl Builder {
     /// Declares a vector of `cols` elements.
     pub fn vector(&mut self, name: impl Into<String>, cols: usize) -> WeightId {
         self.declare(name.into(), 1, cols, WeightKind::Vector)
+    }
+
+    /// Declares `cols` numbers for each of `rows` channels.
+    pub fn table(&mut self, name: impl Into<String>, rows: usize, cols: usize) -> WeightId {
+        self.declare(name.into(), rows, cols, WeightKind::Vector)
+    }
+
+    /// Layers that keep keys and values so far, so the [`Attention::layer`] of the next one.
+    pub fn kv_layers(&self) -> usize {
+        self.graph.kv_widths.len()
+    }
+
+    /// Operations that keep state so far, so the number of the next one.
+    pub fn states(&self) -> usize {
+        self.graph.state_widths.len()
     }
 
     /// Columns of a value.
@@ -151,6 +169,33 @@ impl Builder {
         self.graph.kv_widths.push(kept);
         let wide = spec.heads.saturating_mul(spec.value_dim);
         self.push(name, Op::Attention { q, k, v, spec }, wide)
+    }
+
+    /// See [`ShortConv`].
+    pub fn short_conv(
+        &mut self,
+        name: impl Into<String>,
+        x: ValueId,
+        gates: Option<Gates>,
+        spec: ShortConv,
+    ) -> ValueId {
+        let (name, width) = (name.into(), self.graph.width(x));
+        let weight = &self.graph.weights[spec.weight.0];
+        let shape = (weight.rows, weight.cols);
+        self.expect(shape == (width, spec.taps) && spec.taps > 1, &name, || {
+            format!("{} taps of {shape:?} on a width of {width}", spec.taps)
+        });
+        let gated =
+            gates.is_none_or(|gates| [gates.before, gates.after].map(|gate| self.graph.width(gate)) == [width; 2]);
+        self.expect(gated, &name, || "gates of another width".into());
+        self.keep_state(&name, spec.state, spec.taps.saturating_sub(1).saturating_mul(width));
+        self.push(name, Op::ShortConv { x, gates, spec }, width)
+    }
+
+    fn keep_state(&mut self, name: &str, state: usize, width: usize) {
+        let in_order = self.graph.state_widths.len() == state;
+        self.expect(in_order, name, || format!("state {state} out of order"));
+        self.graph.state_widths.push(width);
     }
 
     /// See [`Op::Glu`].

@@ -5,11 +5,15 @@
 mod attention;
 mod backend;
 mod build;
+mod recurrent;
+mod state;
 mod step;
 
 pub use attention::{Attention, KvWidths, Temperature};
 pub use backend::{Backend, BackendInfo, Counters, Decode, KvFormat, Ticket};
 pub use build::Builder;
+pub use recurrent::{Gates, ShortConv};
+pub use state::{STATE_SLOTS, SlotBook, StateSlots};
 pub use step::{PAGE_TOKENS, Row, SamplerSettings, Step};
 
 /// A value: the result of one node.
@@ -24,7 +28,8 @@ pub struct WeightId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RopeId(pub usize);
 
-/// A weight as the model declares it: a matrix `(rows, cols)` with `cols` contracted, or a vector `(1, cols)`.
+/// A weight as the model declares it: a matrix `(rows, cols)` with `cols` contracted, a vector `(1, cols)`, or a few
+/// numbers for each of many channels `(rows, cols)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weight {
     /// The project's name, for example `blk.0.attn_q.weight`.
@@ -42,7 +47,7 @@ pub struct Weight {
 pub enum WeightKind {
     /// Used by `Embed` and `MatMul`.
     Matrix,
-    /// Used by norms and biases.
+    /// Used by norms, biases and other small things that kernels read element by element.
     Vector,
 }
 
@@ -94,6 +99,8 @@ pub enum Op {
     Rope { x: ValueId, rope: RopeId, heads: usize, first: usize },
     /// See [`Attention`]; `(tokens, heads * value_dim)`.
     Attention { q: ValueId, k: ValueId, v: ValueId, spec: Attention },
+    /// See [`ShortConv`]; `x` and the gates `before` and `after` are of one width.
+    ShortConv { x: ValueId, gates: Option<Gates>, spec: ShortConv },
     /// `activation(gate) * up`, element by element (Shazeer, arXiv 2002.05202).
     Glu { gate: ValueId, up: ValueId, activation: Activation },
     /// `y[t, c] = x[t, c] + bias[c]`.
@@ -109,6 +116,11 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether steps after this one depend on what it did to the pages or the state.
+    pub fn remembers(&self) -> bool {
+        matches!(self, Op::Attention { .. } | Op::ShortConv { .. })
+    }
+
     /// The values it reads.
     pub fn inputs(&self) -> Vec<ValueId> {
         match self {
@@ -121,6 +133,8 @@ impl Op {
             | Op::SoftCap { x, .. }
             | Op::OutputRows { x } => vec![*x],
             Op::Attention { q, k, v, .. } => vec![*q, *k, *v],
+            Op::ShortConv { x, gates: Some(gates), .. } => vec![gates.before, *x, gates.after],
+            Op::ShortConv { x, gates: None, .. } => vec![*x],
             Op::Glu { gate, up, .. } => vec![*gate, *up],
             Op::Add { a, b } => vec![*a, *b],
         }
@@ -149,6 +163,8 @@ pub struct Graph {
     pub ropes: Vec<Rope>,
     /// One entry for each layer that keeps keys and values.
     pub kv_widths: Vec<KvWidths>,
+    /// One entry for each operation that keeps state from position to position: its elements of float32.
+    pub state_widths: Vec<usize>,
 }
 
 impl Graph {
@@ -160,6 +176,11 @@ impl Graph {
     /// Whether rows see later ones, so that a sequence is computed in one step or not at all.
     pub fn bidirectional(&self) -> bool {
         self.nodes.iter().any(|node| matches!(&node.op, Op::Attention { spec, .. } if !spec.causal))
+    }
+
+    /// Slots of state that a backend of this graph has.
+    pub fn n_states(&self) -> usize {
+        if self.state_widths.is_empty() { 0 } else { STATE_SLOTS }
     }
 
     /// Columns of the logits.

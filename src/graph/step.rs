@@ -1,5 +1,6 @@
 //! What one run of a graph is given: rows of tokens, where their keys and values live, and how to choose the next id.
 
+use super::StateSlots;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Positions that one page of keys and values holds.
@@ -17,13 +18,16 @@ pub struct Row {
 }
 
 /// One run of the graph over some rows. The rows of a sequence come in the order of their positions; keys and values
-/// of earlier positions are in its pages already. Where rows see later ones, a step has all rows of its sequences.
+/// of earlier positions are in its pages already, and what else a model remembers is in its slot. Where rows see later
+/// ones, a step has all rows of its sequences.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
     /// What is computed.
     pub rows: &'a [Row],
     /// For each sequence its pages: position `p` lives in `pages[sequence][p / PAGE_TOKENS]` at `p % PAGE_TOKENS`.
     pub pages: &'a [Vec<u32>],
+    /// For each sequence its slots; nothing looks at them where the graph keeps no state.
+    pub states: &'a [StateSlots],
     /// Indices of the rows whose logits are wanted.
     pub outputs: &'a [u32],
 }

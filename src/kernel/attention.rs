@@ -11,6 +11,7 @@ pub(super) const ROPE_STORE: Kernel = Kernel {
     weights: false,
     reduces: true,
     kv: true,
+    recurrent: false,
 };
 
 pub(super) const ATTENTION: Kernel = Kernel {
@@ -20,6 +21,7 @@ pub(super) const ATTENTION: Kernel = Kernel {
     weights: false,
     reduces: true,
     kv: true,
+    recurrent: false,
 };
 
 /// Largest head that the kernels stage in workgroup memory, in elements.

@@ -11,6 +11,7 @@ pub(super) const ELEMENTWISE: Kernel = Kernel {
     weights: false,
     reduces: false,
     kv: false,
+    recurrent: false,
 };
 
 pub(super) const OUTPUT_ROWS: Kernel = Kernel {
@@ -20,6 +21,7 @@ pub(super) const OUTPUT_ROWS: Kernel = Kernel {
     weights: false,
     reduces: false,
     kv: false,
+    recurrent: false,
 };
 
 /// `y = op(a, b)`.

@@ -10,6 +10,7 @@ pub(super) const EMBED: Kernel = Kernel {
     weights: true,
     reduces: false,
     kv: false,
+    recurrent: false,
 };
 
 /// `y[t] = table[token[t]]`; each shard of the table serves the tokens it has.

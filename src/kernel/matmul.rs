@@ -11,6 +11,7 @@ pub(super) const MATVEC: Kernel = Kernel {
     weights: true,
     reduces: true,
     kv: false,
+    recurrent: false,
 };
 
 pub(super) const MATMUL: Kernel = Kernel {
@@ -20,6 +21,7 @@ pub(super) const MATMUL: Kernel = Kernel {
     weights: true,
     reduces: false,
     kv: false,
+    recurrent: false,
 };
 
 /// Rows that one workgroup of `matvec` makes.

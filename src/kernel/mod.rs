@@ -7,6 +7,7 @@ mod embed;
 mod matmul;
 mod norm;
 mod sample;
+mod short_conv;
 
 pub(crate) use attention::MAX_HEAD_DIM;
 pub use sample::{BAD_LOGITS, reply_words, sample};
@@ -40,6 +41,8 @@ pub struct Kernel {
     pub reduces: bool,
     /// Whether it reads or writes pages of keys and values.
     pub kv: bool,
+    /// Whether it goes through the rows of a sequence and its state.
+    pub recurrent: bool,
 }
 
 /// Every kernel of a step.
@@ -50,6 +53,7 @@ pub const KERNELS: &[&Kernel] = &[
     &matmul::MATMUL,
     &attention::ROPE_STORE,
     &attention::ATTENTION,
+    &short_conv::SHORT_CONV,
     &elementwise::ELEMENTWISE,
     &elementwise::OUTPUT_ROWS,
     &sample::SAMPLE,
@@ -66,6 +70,8 @@ pub enum Buffer {
     Ropes,
     /// Pages of one layer.
     Kv(usize),
+    /// Slots of one operation with state.
+    Slots(usize),
     /// An activation buffer of the program.
     Activation(usize),
     /// How ids are chosen.
@@ -87,6 +93,8 @@ pub enum Extent {
     Rows(u32),
     /// One for so many rows whose logits are wanted.
     Outputs(u32),
+    /// One for each sequence.
+    Sequences,
 }
 
 /// One dispatch, before it meets a device.
@@ -196,6 +204,9 @@ pub fn launches(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
             vec![attention::rope_store(spec, [*q, *k, *v], [*q_norm, *k_norm], *rope, context)]
         }
         Stage::Attend { spec, q, y } => vec![attention::attention(spec, *q, *y, context)],
+        Stage::ShortConv { spec, x, gates, y, width } => {
+            vec![short_conv::short_conv(spec, *x, *gates, *y, *width, context)]
+        }
         Stage::Elementwise { op, a, b, y, width, domain } => {
             vec![elementwise::elementwise(*op, [*a, *b, *y], *width, *domain, context)]
         }

@@ -10,6 +10,7 @@ pub(super) const RMS_NORM: Kernel = Kernel {
     weights: false,
     reduces: true,
     kv: false,
+    recurrent: false,
 };
 
 /// Each row of `width` in `groups` parts, each normalised on its own.

@@ -11,6 +11,7 @@ pub(super) const SAMPLE: Kernel = Kernel {
     weights: false,
     reduces: false,
     kv: false,
+    recurrent: false,
 };
 
 /// The id that stands for logits which are not numbers.

@@ -84,7 +84,7 @@ pub(super) fn mix(h: &Hyper, g: &mut Builder, layer: usize, heads: Heads) -> Val
     let spec = Attention {
         window: how.window,
         softcap: h.attention_softcap,
-        ..Attention::new(layer, (h.n_heads, h.n_kv_heads), h.head_dim, h.attention_scale)
+        ..Attention::new(g.kv_layers(), (h.n_heads, h.n_kv_heads), h.head_dim, h.attention_scale)
     };
     let mixed = g.attention(format!("blk.{layer}.attn"), q, k, heads.v, spec);
     linear(h, g, &format!("blk.{layer}.attn_output"), mixed, h.dim)
@@ -131,6 +131,11 @@ pub(super) fn sandwich(h: &Hyper, g: &mut Builder, project: fn(&Hyper, &mut Buil
 pub(super) fn logits(h: &Hyper, g: &mut Builder, x: ValueId) {
     let rows = g.output_rows("output_rows", x);
     let normed = norm(h, g, "output_norm", rows, 1);
+    head(h, g, normed);
+}
+
+/// The logits of rows that are normalised already.
+pub(super) fn head(h: &Hyper, g: &mut Builder, normed: ValueId) {
     let head = if h.tied { "token_embd.weight" } else { "output.weight" };
     let head = g.matrix(head, h.vocab, h.dim);
     match h.logit_softcap {

@@ -44,6 +44,8 @@ pub struct Hyper {
     pub logit_softcap: Option<f32>,
     /// Factor on embeddings.
     pub embedding_scale: Option<f32>,
+    /// Positions that a short convolution sees, in layers that have one.
+    pub conv_taps: usize,
     /// What the gates of the feed-forward block go through.
     pub activation: Activation,
     /// Added to the weights of norms as they are read: 1 where files keep them less one.
@@ -63,6 +65,8 @@ pub struct Layer {
     pub rope: Option<RopeId>,
     /// Positions that a row sees, its own included; `None` for all before it.
     pub window: Option<usize>,
+    /// Whether it keeps a state in place of keys and values.
+    pub recurrent: bool,
 }
 
 /// One hyperparameter: what each dialect calls it, and the values that are accepted.
@@ -81,13 +85,17 @@ type Number = Key<f64>;
 const DIM: Count = Key { gguf: "embedding_length", hub: "hidden_size", min: 8, max: 1 << 16 };
 const N_LAYERS: Count = Key { gguf: "block_count", hub: "num_hidden_layers", min: 1, max: 1024 };
 const N_HEADS: Count = Key { gguf: "attention.head_count", hub: "num_attention_heads", min: 1, max: 1024 };
-const N_KV_HEADS: Count = Key { gguf: "attention.head_count_kv", hub: "num_key_value_heads", min: 1, max: 1024 };
+pub(super) const N_KV_HEADS: Count =
+    Key { gguf: "attention.head_count_kv", hub: "num_key_value_heads", min: 1, max: 1024 };
 const HEAD_DIM: Count = Key { gguf: "attention.key_length", hub: "head_dim", min: 2, max: 1024 };
 const VALUE_DIM: Count = Key { gguf: "attention.value_length", hub: "", min: 2, max: 1024 };
 const FFN_DIM: Count = Key { gguf: "feed_forward_length", hub: "intermediate_size", min: 8, max: 1 << 20 };
 const VOCAB: Count = Key { gguf: "", hub: "vocab_size", min: 1, max: 1 << 22 };
 const CONTEXT: Count = Key { gguf: "context_length", hub: "max_position_embeddings", min: 1, max: 1 << 24 };
 const NORM_EPS: Number = Key { gguf: "attention.layer_norm_rms_epsilon", hub: "rms_norm_eps", min: 0.0, max: 1.0 };
+
+/// Usual keys of `config.json` and what some families call them.
+const OTHER_NAMES: &[(&str, &str)] = &[("rms_norm_eps", "norm_eps"), ("intermediate_size", "block_ff_dim")];
 
 impl<T> Key<T> {
     pub(super) const fn new(gguf: &'static str, hub: &'static str, min: T, max: T) -> Self {
@@ -111,7 +119,12 @@ impl<T: PartialOrd + std::fmt::Display> Key<T> {
         match metadata.dialect {
             Dialect::Gguf if self.gguf.is_empty() => String::new(),
             Dialect::Gguf => format!("{}.{}", metadata.architecture, self.gguf),
-            Dialect::Hub => self.hub.to_owned(),
+            Dialect::Hub => {
+                let there = |name: &&str| metadata.values.contains_key(*name);
+                let others = OTHER_NAMES.iter().filter(|(usual, _)| *usual == self.hub).map(|(_, other)| *other);
+                let mut names = std::iter::once(self.hub).chain(others);
+                names.find(there).unwrap_or(self.hub).to_owned()
+            }
         }
     }
 
@@ -136,6 +149,21 @@ impl Count {
     pub(super) fn get(&self, metadata: &Metadata) -> Result<Option<usize>> {
         let value = self.read(metadata, Metadata::integer)?;
         Ok(value.and_then(|value| usize::try_from(value).ok()))
+    }
+
+    /// One value for each layer, 0 for those that have none of it; fails where layers have different ones.
+    pub(super) fn of_layers(&self, metadata: &Metadata) -> Result<Vec<usize>> {
+        let name = self.name(metadata);
+        let listed = metadata.integers(&name)?.ok_or_else(|| self.missing(metadata))?;
+        let one = listed.iter().copied().max().unwrap_or(0);
+        let value = u64::try_from(one).ok().filter(|value| (self.min..=self.max).contains(value));
+        let value = value
+            .and_then(|value| usize::try_from(value).ok())
+            .ok_or_else(|| malformed(name.as_str(), format!("{one} is not between {} and {}", self.min, self.max)))?;
+        match listed.iter().find(|found| **found != 0 && **found != one) {
+            Some(other) => Err(unsupported(name, format!("{other} in one layer and {one} in another"))),
+            None => Ok(listed.iter().map(|found| if *found == 0 { 0 } else { value }).collect()),
+        }
     }
 
     /// The value, which must be there.
@@ -167,7 +195,11 @@ impl Hyper {
         refuse_other_mathematics(metadata, own)?;
         let dim = DIM.need(metadata)?;
         let n_heads = N_HEADS.need(metadata)?;
-        let n_kv_heads = N_KV_HEADS.get(metadata)?.unwrap_or(n_heads);
+        let n_kv_heads = match own.contains(&N_KV_HEADS.gguf) && metadata.dialect == Dialect::Gguf {
+            true => N_KV_HEADS.of_layers(metadata)?.iter().copied().max(),
+            false => N_KV_HEADS.get(metadata)?,
+        };
+        let n_kv_heads = n_kv_heads.unwrap_or(n_heads);
         if n_heads.checked_rem(n_kv_heads) != Some(0) {
             let key = N_KV_HEADS.name(metadata);
             return Err(malformed(key, format!("{n_heads} heads cannot share {n_kv_heads} key heads evenly")));
@@ -201,11 +233,12 @@ impl Hyper {
             norm_eps: NORM_EPS.need(metadata)? as f32,
             ropes: vec![rope],
             long_rope,
-            layers: vec![Layer { rope: Some(RopeId(0)), window: None }; n_layers],
+            layers: vec![Layer { rope: Some(RopeId(0)), ..Layer::default() }; n_layers],
             attention_scale: 1.0 / (head_dim as f32).sqrt(),
             attention_softcap: None,
             logit_softcap: None,
             embedding_scale: None,
+            conv_taps: 0,
             activation: Activation::Silu,
             norm_offset: 0.0,
             biases: checkpoint.tensors.iter().filter_map(|t| names::bias(&t.name, metadata.dialect)).collect(),
@@ -275,6 +308,7 @@ enum Only {
 const HUB_ONLY: &[Only] = &[
     Only::False("use_sliding_window"),
     Only::False("use_bidirectional_attention"),
+    Only::False("conv_bias"),
     Only::Text("rope_parameters.sliding_attention.rope_type", "default"),
     Only::Text("hidden_act", "silu"),
     Only::Text("quantization_config.quant_method", "none"),

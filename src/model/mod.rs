@@ -18,6 +18,7 @@ mod family;
 mod gemma2;
 mod gemma3;
 mod hyper;
+mod lfm2;
 mod llama;
 mod longrope;
 mod mistral;
@@ -72,6 +73,7 @@ struct Fused {
 /// Every architecture that is computed.
 const ARCHITECTURES: &[Architecture] = &[
     llama::LLAMA,
+    lfm2::LFM2,
     gemma2::GEMMA2,
     gemma3::GEMMA3,
     mistral::MISTRAL,
@@ -181,15 +183,24 @@ fn find<'a>(
         .ok_or_else(|| Error::new(ErrorKind::Internal, "no table line names this weight").at(weight.name.as_str()))?;
     let expected = match weight.kind {
         WeightKind::Matrix => vec![slice.rows, weight.cols],
+        WeightKind::Vector if weight.rows > 1 => vec![weight.rows, weight.cols],
         WeightKind::Vector => vec![weight.cols],
     };
     let tensor = *tensors
         .get(name.as_str())
         .ok_or_else(|| malformed(&name, format!("the tensor is missing; its shape would be {expected:?}")))?;
-    if tensor.shape != expected {
+    if !same_shape(&tensor.shape, &expected, weight.kind) {
         return Err(malformed(&name, format!("shape {:?} where {expected:?} is needed", tensor.shape)));
     }
     Ok(tensor)
+}
+
+/// Whether a tensor has the shape of a weight. The hub keeps a convolution's numbers as (channels, 1, taps).
+fn same_shape(found: &[usize], expected: &[usize], kind: WeightKind) -> bool {
+    match (found, expected) {
+        ([channels, 1, taps], [rows, cols]) if kind == WeightKind::Vector => channels == rows && taps == cols,
+        _ => found == expected,
+    }
 }
 
 /// A bias that nobody adds would be a wrong answer.

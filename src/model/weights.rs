@@ -81,6 +81,7 @@ impl Location {
             .row_bytes(weight.cols)
             .ok_or_else(|| malformed(format!("rows of {} weights are no whole blocks of {format}", weight.cols)))?;
         let bytes = |rows: usize| (rows as u64).saturating_mul(row_bytes as u64);
+        let vector = weight.kind == WeightKind::Vector;
         if bytes(slice.rows) != tensor.size_bytes {
             return Err(malformed(format!("{} bytes where {} are needed", tensor.size_bytes, bytes(slice.rows))));
         }
@@ -88,11 +89,12 @@ impl Location {
             name: tensor.name.clone(),
             file: tensor.file,
             offset: tensor.offset.saturating_add(bytes(slice.first_row)),
-            rows: weight.rows,
-            row_bytes,
-            vector: (weight.kind == WeightKind::Vector).then(|| Vector {
+            // A small table comes in one piece, as a vector does.
+            rows: if vector { 1 } else { weight.rows },
+            row_bytes: if vector { row_bytes.saturating_mul(weight.rows) } else { row_bytes },
+            vector: vector.then(|| Vector {
                 format: tensor.format,
-                len: weight.cols,
+                len: weight.cols.saturating_mul(weight.rows),
                 offset: if weight.name.ends_with("norm.weight") { norm_offset } else { 0.0 },
             }),
         })
@@ -230,6 +232,7 @@ mod tests {
             attention_softcap: None,
             logit_softcap: None,
             embedding_scale: None,
+            conv_taps: 0,
             activation: Activation::Silu,
             norm_offset: 0.0,
             biases: BTreeSet::new(),

@@ -1,8 +1,11 @@
 //! Checks that every backend is held to. Each returns what it measured; a figure past its bound is a failure.
 
-use headwater::graph::{Backend, Decode, PAGE_TOKENS, Row, SamplerSettings, Step};
+use headwater::graph::{Backend, Decode, PAGE_TOKENS, Row, SamplerSettings, StateSlots, Step};
 
 use super::{Goldens, Prompt, Reply, Trained, nmse};
+
+/// A model with state keeps that of a lone sequence in its first slot.
+const STATES: [StateSlots; 1] = [StateSlots { from: 0, to: 0 }];
 
 /// What one check measured.
 pub struct Finding {
@@ -76,7 +79,7 @@ impl<'a> Sequence<'a> {
         for ids in ids.chunks(chunk.min(self.backend.max_rows())) {
             let rows = self.rows(ids);
             let outputs: Vec<u32> = (0..ids.len() as u32).collect();
-            let step = Step { rows: &rows, pages: &self.pages, outputs: &outputs };
+            let step = Step { rows: &rows, pages: &self.pages, states: &STATES, outputs: &outputs };
             logits.extend(pollster::block_on(self.backend.forward(&step)).unwrap());
         }
         logits
@@ -89,11 +92,11 @@ impl<'a> Sequence<'a> {
         let (full, rest) = before.split_at(before.len() / chunk * chunk);
         for ids in full.chunks(chunk) {
             let rows = self.rows(ids);
-            let step = Step { rows: &rows, pages: &self.pages, outputs: &[] };
+            let step = Step { rows: &rows, pages: &self.pages, states: &STATES, outputs: &[] };
             assert!(self.backend.prefill(&step).unwrap().is_none(), "a step without outputs chose an id");
         }
         let rows = self.rows(&[rest, &[*last]].concat());
-        let step = Step { rows: &rows, pages: &self.pages, outputs: &[rows.len() as u32 - 1] };
+        let step = Step { rows: &rows, pages: &self.pages, states: &STATES, outputs: &[rows.len() as u32 - 1] };
         pollster::block_on(self.backend.forward(&step)).unwrap()
     }
 
@@ -106,7 +109,7 @@ impl<'a> Sequence<'a> {
             let rows = self.rows(chunk);
             let last = rows.len() as u32 - 1;
             let outputs = if index + 1 == n_chunks { vec![last] } else { vec![] };
-            let step = Step { rows: &rows, pages: &self.pages, outputs: &outputs };
+            let step = Step { rows: &rows, pages: &self.pages, states: &STATES, outputs: &outputs };
             if let Some(ticket) = self.backend.prefill(&step).unwrap() {
                 ids.extend(pollster::block_on(self.backend.collect(ticket)).unwrap());
             }
@@ -117,7 +120,14 @@ impl<'a> Sequence<'a> {
             if submitted < count && open.len() < 2 {
                 let count = chain.min((count - submitted) as u32);
                 let position = (prompt.len() + submitted - 1) as u32;
-                let chain = Decode { token: None, position, count, pages: &self.pages[0], index: submitted as u32 };
+                let chain = Decode {
+                    token: None,
+                    position,
+                    count,
+                    pages: &self.pages[0],
+                    states: STATES[0],
+                    index: submitted as u32,
+                };
                 open.push_back(self.backend.decode(&chain).unwrap());
                 submitted += count as usize;
             } else if let Some(ticket) = open.pop_front() {
@@ -193,9 +203,43 @@ pub fn check_chunks(backend: &dyn Backend, case: &str, goldens: &Goldens, bound:
         rows.push(Row { token: *long, position, sequence: 1 });
         rows.push(Row { token: *short, position, sequence: 0 });
     }
-    let step = Step { rows: &rows, pages: &pages, outputs: &[rows.len() as u32 - 1] };
+    let states = [0, 1].map(|slot| StateSlots { from: slot, to: slot });
+    let step = Step { rows: &rows, pages: &pages, states: &states, outputs: &[rows.len() as u32 - 1] };
     let logits = pollster::block_on(backend.forward(&step)).unwrap();
     report.at_most(format!("{case}, beside another sequence, NMSE"), nmse(&logits, &alone), bound);
+}
+
+/// A state that was gone back to gives exactly what it gave before, whatever was computed from it meanwhile; a model
+/// without state has nothing to check.
+pub fn check_states(backend: &dyn Backend, case: &str, goldens: &Goldens, report: &mut Report) {
+    if backend.n_states() == 0 {
+        return;
+    }
+    let ids = &goldens.prompts.iter().max_by_key(|prompt| prompt.ids.len()).unwrap().ids;
+    let pages = [(0..backend.n_pages() as u32).collect()];
+    let run = |range: std::ops::Range<usize>, ids: &[u32], from, to| {
+        let place = |position: usize| Row { token: ids[position], position: position as u32, sequence: 0 };
+        let rows: Vec<Row> = range.map(place).collect();
+        let (states, outputs) = ([StateSlots { from, to }], [rows.len() as u32 - 1]);
+        let step = Step { rows: &rows, pages: &pages, states: &states, outputs: &outputs };
+        pollster::block_on(backend.forward(&step)).unwrap()
+    };
+    let (half, end) = (ids.len() / 2, ids.len());
+    let other: Vec<u32> = ids.iter().rev().copied().collect();
+    run(0..half, ids, 1, 1);
+    let expected = run(half..end, ids, 1, 2);
+    run(half..end, &other, 1, 0);
+    run(half..half + 1, ids, 1, 3);
+    let found = run(half..end, ids, 1, 0);
+    report.at_most(format!("{case}, from a state that was kept, NMSE"), nmse(&found, &expected), 0.0);
+    let found = run(half..end, ids, 1, 1);
+    report.at_most(format!("{case}, from a state in place, NMSE"), nmse(&found, &expected), 0.0);
+    let whole = Sequence::new(backend).last_logits(ids, end);
+    report.at_most(format!("{case}, from a state, against all at once, NMSE"), nmse(&found, &whole), 1e-10);
+    // A state that does not stand there is refused.
+    let rows = [Row { token: 0, position: 3, sequence: 0 }];
+    let step = Step { rows: &rows, pages: &pages, states: &STATES, outputs: &[] };
+    assert!(backend.prefill(&step).is_err(), "{case}: a state of another position was used");
 }
 
 /// Greedy replies and top logits of the trained model; `bound` is the backend's own error of a logit.

@@ -7,7 +7,7 @@
 mod check;
 mod goldens;
 
-pub use check::{Report, Sequence, check_chunks, check_greedy, check_logits, check_replies, pages_for};
+pub use check::{Report, Sequence, check_chunks, check_greedy, check_logits, check_replies, check_states, pages_for};
 pub use goldens::{Goldens, Prompt, Reply};
 
 use std::path::{Path, PathBuf};
@@ -265,6 +265,18 @@ pub const CASES: &[Case] = &[
         name: "phi3-g-Q8_0.gguf",
         files: &["tests/data/gguf/phi3-g-Q8_0.gguf"],
         goldens: "tests/data/gguf/phi3-g-Q8_0",
+        reference: 0.0,
+    },
+    Case {
+        name: "lfm2",
+        files: &["tests/data/models/lfm2/config.json", "tests/data/models/lfm2/model.safetensors"],
+        goldens: "tests/data/models/lfm2/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "lfm2-Q4_0.gguf",
+        files: &["tests/data/gguf/lfm2-Q4_0.gguf"],
+        goldens: "tests/data/gguf/lfm2-Q4_0",
         reference: 0.0,
     },
 ];
