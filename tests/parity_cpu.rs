@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    BY_CONTEXT, CASES, Goldens, LONGROPE, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits,
+    BY_CONTEXT, CASES, Figures, Goldens, LONGROPE, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits,
     check_replies, check_states, nmse, open, pages_for,
 };
 use headwater::cpu::Cpu;
@@ -33,14 +33,17 @@ fn load_with(files: &[&str], options: &PlanOptions, kv: KvFormat, n_pages: usize
 #[test]
 fn logits_and_continuations_equal_the_goldens() {
     let mut report = Report::default();
+    let mut figures = Figures::new("cpu-exact");
     for case in CASES {
         let goldens = Goldens::read(case.goldens);
         let cpu = load(case.files, KvFormat::F32, pages_for(&goldens));
-        check_logits(&cpu, case.name, &goldens, case.nmse(NMSE), &mut report);
+        let worst = check_logits(&cpu, case.name, &goldens, case.nmse(NMSE), &mut report);
+        figures.add(case, &plan(&open(case.files)).unwrap(), worst);
         check_greedy(&cpu, case.name, &goldens, case.margin(0.01), &mut report);
         check_chunks(&cpu, case.name, &goldens, 0.0, &mut report);
         check_states(&cpu, case.name, &goldens, &mut report);
     }
+    figures.write();
     report.finish();
 }
 
@@ -62,12 +65,15 @@ fn the_context_chooses_among_rotations() {
 #[test]
 fn half_precision_keys_and_values_cost_little() {
     let mut report = Report::default();
+    let mut figures = Figures::new("cpu-everyday");
     for case in CASES {
         let goldens = Goldens::read(case.goldens);
         let cpu = load(case.files, KvFormat::F16, pages_for(&goldens));
-        check_logits(&cpu, case.name, &goldens, case.nmse(HALF_NMSE), &mut report);
+        let worst = check_logits(&cpu, case.name, &goldens, case.nmse(HALF_NMSE), &mut report);
+        figures.add(case, &plan(&open(case.files)).unwrap(), worst);
         check_greedy(&cpu, case.name, &goldens, case.margin(0.03), &mut report);
     }
+    figures.write();
     report.finish();
 }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{
-    BY_CONTEXT, CASES, Goldens, LONGROPE, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits,
+    BY_CONTEXT, CASES, Figures, Goldens, LONGROPE, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits,
     check_replies, check_states, open, pages_for,
 };
 use headwater::gpu::{Device, Gpu};
@@ -33,14 +33,17 @@ fn load_with(files: &[&str], options: &PlanOptions, kv: KvFormat, n_pages: usize
 #[test]
 fn logits_and_continuations_equal_the_goldens() {
     let mut report = Report::default();
+    let mut figures = Figures::new("gpu-exact");
     for case in CASES {
         let goldens = Goldens::read(case.goldens);
         let gpu = load(case.files, KvFormat::F32, pages_for(&goldens));
-        check_logits(&gpu, case.name, &goldens, case.nmse(NMSE), &mut report);
+        let worst = check_logits(&gpu, case.name, &goldens, case.nmse(NMSE), &mut report);
+        figures.add(case, &plan(&open(case.files)).unwrap(), worst);
         check_greedy(&gpu, case.name, &goldens, case.margin(0.01), &mut report);
         check_chunks(&gpu, case.name, &goldens, NMSE, &mut report);
         check_states(&gpu, case.name, &goldens, &mut report);
     }
+    figures.write();
     report.finish();
 }
 
@@ -62,12 +65,15 @@ fn the_context_chooses_among_rotations() {
 #[test]
 fn half_precision_keys_and_values_cost_little() {
     let mut report = Report::default();
+    let mut figures = Figures::new("gpu-everyday");
     for case in CASES {
         let goldens = Goldens::read(case.goldens);
         let gpu = load(case.files, KvFormat::F16, pages_for(&goldens));
-        check_logits(&gpu, case.name, &goldens, case.nmse(HALF_NMSE), &mut report);
+        let worst = check_logits(&gpu, case.name, &goldens, case.nmse(HALF_NMSE), &mut report);
+        figures.add(case, &plan(&open(case.files)).unwrap(), worst);
         check_greedy(&gpu, case.name, &goldens, case.margin(0.03), &mut report);
     }
+    figures.write();
     report.finish();
 }
 

@@ -13,7 +13,7 @@ use crate::graph::Counters;
 use crate::kernel::Use;
 
 /// What the edge may say about how the device is opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceOptions {
     /// Use subgroups where the device has them.
     pub subgroups: bool,

@@ -25,13 +25,14 @@ export const goldenCases = (JSON.parse(readFileSync(inTree("www/models/tiny-assi
 /** Those whose every step is safe. */
 export const safeCases = goldenCases.filter((golden) => golden.least_margin > SAFE_MARGIN);
 
-/** The float32 tensor of that name in a safetensors file. */
-export function readTensor(path: string, name: string): Float32Array {
+/** The float32 tensor of that name in a safetensors file, where there is one. */
+export function readTensor(path: string, name: string): Float32Array | undefined {
   const file = readFileSync(inTree(path));
   const headerBytes = Number(file.readBigUInt64LE(0));
   const header = JSON.parse(file.toString("utf8", 8, 8 + headerBytes)) as Record<string, { dtype: string; data_offsets: [number, number] }>;
   const entry = header[name];
-  if (entry?.dtype !== "F32") throw new Error(`${path} has no float32 tensor ${name}`);
+  if (entry === undefined) return undefined;
+  if (entry.dtype !== "F32") throw new Error(`${path}: ${name} is not float32`);
   const [begin, end] = entry.data_offsets;
   return new Float32Array(new Uint8Array(file.subarray(8 + headerBytes + begin, 8 + headerBytes + end)).buffer);
 }

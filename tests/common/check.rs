@@ -144,26 +144,33 @@ pub fn pages_for(goldens: &Goldens) -> usize {
     longest.unwrap_or(0).div_ceil(PAGE_TOKENS)
 }
 
-/// Logits of every golden prompt, and after 31 more tokens fed one by one.
-pub fn check_logits(backend: &dyn Backend, case: &str, goldens: &Goldens, bound: f64, report: &mut Report) {
+/// Logits of every golden prompt, and after 31 more tokens fed one by one. Gives the worst error.
+pub fn check_logits(backend: &dyn Backend, case: &str, goldens: &Goldens, bound: f64, report: &mut Report) -> f64 {
+    let mut worst = 0.0;
+    let mut check = |what: String, found: &[f32], golden: &[f32]| {
+        let error = nmse(found, golden);
+        report.at_most(what, error, bound);
+        worst = f64::max(worst, error);
+    };
     for Prompt { name, ids, greedy, .. } in &goldens.prompts {
         let mut sequence = Sequence::new(backend);
         let logits = match goldens.tensor(name, "logits") {
             Some(golden) => {
                 let logits = sequence.all_logits(ids, ids.len());
-                report.at_most(format!("{case}, {name}, all logits, NMSE"), nmse(&logits, golden), bound);
+                check(format!("{case}, {name}, all logits, NMSE"), &logits, golden);
                 logits[logits.len() - golden.len() / ids.len()..].to_vec()
             }
             None => sequence.last_logits(ids, ids.len()),
         };
         if let Some(golden) = goldens.tensor(name, "logits_last") {
-            report.at_most(format!("{case}, {name}, last logits, NMSE"), nmse(&logits, golden), bound);
+            check(format!("{case}, {name}, last logits, NMSE"), &logits, golden);
         }
         if let Some(golden) = goldens.tensor(name, "logits_step31") {
             let logits = sequence.last_logits(&greedy[..31], 1);
-            report.at_most(format!("{case}, {name}, logits of step 31, NMSE"), nmse(&logits, golden), bound);
+            check(format!("{case}, {name}, logits of step 31, NMSE"), &logits, golden);
         }
     }
+    worst
 }
 
 /// Greedy continuations, up to the first step whose margin is below `margin`, decoded one by one and in chains.

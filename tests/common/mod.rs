@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod check;
+mod figures;
 mod goldens;
 
 pub use check::{Report, Sequence, check_chunks, check_greedy, check_logits, check_replies, check_states, pages_for};
+pub use figures::Figures;
 pub use goldens::{Goldens, Prompt, Reply};
 
 use std::path::{Path, PathBuf};

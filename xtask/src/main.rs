@@ -10,6 +10,7 @@ mod bench;
 mod browser;
 mod demo;
 mod fuzz;
+mod models;
 mod npm;
 mod packages;
 mod paths;

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::wasm::Effort;
-use crate::{browser, npm, paths, pkg, process, serve, toolchain, wasm};
+use crate::{browser, models, npm, paths, pkg, process, serve, toolchain, wasm};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -18,6 +18,9 @@ pub(crate) struct Options {
     /// Name the steps and end
     #[arg(long)]
     list: bool,
+    /// With --only models: write the table of docs/models.md from the figures of the last run
+    #[arg(long)]
+    update: bool,
 }
 
 /// One thing that is checked.
@@ -39,6 +42,7 @@ const STEPS: &[Step] = &[
     Step { name: "types", shows: "strict TypeScript: package, page, browser tests", run: npm::build },
     Step { name: "package", shows: "the npm package holds what it should, within its size budget", run: package },
     Step { name: "browser", shows: "package and page in a real headless browser, on WebGPU", run: in_browser },
+    Step { name: "models", shows: "docs/models.md says what was measured", run: || models::run(false) },
 ];
 
 pub(crate) fn main(options: &Options) -> Result<()> {
@@ -47,6 +51,9 @@ pub(crate) fn main(options: &Options) -> Result<()> {
             println!("{:<12} {}", step.name, step.shows);
         }
         return Ok(());
+    }
+    if options.update {
+        return models::run(true);
     }
     let steps = choose(&options.only)?;
     let mut done: Vec<(&str, Duration, Option<anyhow::Error>)> = Vec::new();
