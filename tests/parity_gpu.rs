@@ -8,7 +8,7 @@ use common::{
 };
 use headwater::gpu::{Device, Gpu};
 use headwater::graph::{KvFormat, PAGE_TOKENS};
-use headwater::model::{PlanOptions, plan_with, read_weights};
+use headwater::model::{PlanOptions, plan, plan_with, read_weights};
 use pollster::block_on;
 
 /// Float32 throughout, other orders of additions. A wrong epsilon in a norm costs 3e-8.
