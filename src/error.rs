@@ -41,6 +41,8 @@ kinds! {
     AuthRequired => false,
     /// The repository's terms have not been accepted.
     Gated => false,
+    /// The caller's own policy or lock file refuses the model: its licence, size, host, or that it cannot be verified.
+    PolicyRefused => false,
     /// No such model, file or revision.
     NotFound => false,
     /// A signed address is no longer valid.

@@ -20,6 +20,7 @@
 //! | [`cache`] | keys and values in pages |
 //! | [`sample`] | how the next id is chosen: options, checked |
 //! | [`engine`] | a loaded model that answers: prefill, decode, stop, events |
+//! | [`hub`] | references to files that were judged, fetched, verified and kept; logic only, for the edges |
 //! | `web` | the border with JavaScript (wasm only); the package around it is in `pkg/` |
 //!
 //! # Glossary
@@ -42,6 +43,7 @@ pub mod error;
 pub mod format;
 pub mod gpu;
 pub mod graph;
+pub mod hub;
 pub mod kernel;
 pub mod model;
 pub mod quant;

@@ -21,6 +21,8 @@ const LAYERS: &[&[&str]] = &[
     &["hub"],
     &["web"],
 ];
+/// Parts that may use less than their place allows.
+const NARROW: &[(&str, &[&str])] = &[("hub", &["error", "source", "format"])];
 /// Crates that one part alone may name.
 const CRATES: &[(&str, &[&str])] = &[
     ("wgpu", &["gpu"]),
@@ -70,6 +72,8 @@ fn the_order_is_held() {
     assert_eq!(faults("kernel", "use wgpu::Device;"), 1);
     assert_eq!(faults("engine", "let value = js_sys::Date::now();"), 1);
     assert_eq!(faults("engine", "let my_wgpu_device = not_wgpu::x();"), 0);
+    assert_eq!(faults("hub", "use crate::format::Metadata; use crate::hub::Lock;"), 0);
+    assert_eq!(faults("hub", "use crate::engine::Engine;"), 1);
     assert_eq!(faults("surprise", ""), 1);
 }
 
@@ -86,6 +90,10 @@ fn check(layer: &str, text: &str, uses: &[String]) -> Vec<String> {
         if place(name).is_some_and(|there| there > here) {
             faults.push(format!("{layer} uses {name}, which stands after it"));
         }
+    }
+    for (narrow, may) in NARROW.iter().filter(|(narrow, _)| *narrow == layer) {
+        let beyond = uses.iter().filter(|name| place(name).is_some() && name != narrow && !may.contains(&name.as_str()));
+        faults.extend(beyond.map(|name| format!("{layer} uses {name}, of the library it may use {may:?} alone")));
     }
     for (name, may) in CRATES {
         if !may.contains(&layer) && words(text).any(|word| word == *name) {

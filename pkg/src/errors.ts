@@ -11,6 +11,7 @@ const RETRYABLE = {
   CorsBlocked: false,
   AuthRequired: false,
   Gated: false,
+  PolicyRefused: false,
   NotFound: false,
   SignedUrlExpired: true,
   IntegrityMismatch: false,

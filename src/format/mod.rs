@@ -65,6 +65,14 @@ impl Checkpoint {
     }
 }
 
+/// What the start of a file shows it to be, where that is nothing that a model is read from: a web page, a pickle, ...
+pub(crate) fn foreign(start: &[u8]) -> Option<&'static str> {
+    match sniff::sniff(start) {
+        sniff::Kind::Foreign(what) => Some(what),
+        _ => None,
+    }
+}
+
 /// The last part of a path.
 fn base_name(name: &str) -> &str {
     name.rsplit(['/', '\\']).next().unwrap_or(name)

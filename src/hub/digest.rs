@@ -1,0 +1,63 @@
+//! Hashes of files: SHA-256, and git's own for what git keeps itself.
+
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+use super::manifest::Expected;
+
+/// Hashes a file as it comes, from its first byte to its last.
+pub(super) struct Hasher {
+    sha256: Sha256,
+    /// Where git's hash is the one that is known.
+    git: Option<Sha1>,
+}
+
+impl Hasher {
+    /// Begins a file of `size_bytes`.
+    pub(super) fn new(expected: &Expected, size_bytes: u64) -> Self {
+        let git =
+            matches!(expected, Expected::GitBlob(_)).then(|| Sha1::new_with_prefix(format!("blob {size_bytes}\0")));
+        Self { sha256: Sha256::new(), git }
+    }
+
+    /// Takes the next bytes.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        if let Some(git) = &mut self.git {
+            git.update(bytes);
+        }
+    }
+
+    /// The hashes of all bytes: SHA-256, and git's where it was asked for.
+    pub(super) fn finish(self) -> (String, Option<String>) {
+        (hex(&self.sha256.finalize()), self.git.map(|git| hex(&git.finalize())))
+    }
+}
+
+/// SHA-256 in hexadecimal digits.
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Expected, Hasher, sha256_hex};
+
+    #[test]
+    fn hashes_are_those_of_sha256sum_and_git() {
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(sha256_hex(b""), empty);
+        // `printf 'hello\n' | git hash-object --stdin`
+        let mut hasher = Hasher::new(&Expected::GitBlob(String::new()), 6);
+        hasher.update(b"hel");
+        hasher.update(b"lo\n");
+        let (sha256, git) = hasher.finish();
+        assert_eq!(sha256, "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03");
+        assert_eq!(git.as_deref(), Some("ce013625030ba8dba906f756967f9e9ca394464a"));
+        assert_eq!(Hasher::new(&Expected::Unknown(None), 0).finish(), (empty.to_owned(), None));
+    }
+}

@@ -1,0 +1,487 @@
+//! From a reference to files that may be used: kept ones without a request, or found, judged, fetched, verified and kept.
+
+use std::rc::Rc;
+
+use super::address::Address;
+use super::blob::kept;
+use super::client::{Client, Token};
+use super::edge::{Edge, Guard, Store, Transport};
+use super::license::License;
+use super::lock::{Lock, LockedFile, LockedModel, key};
+use super::manifest::{Expected, Manifest, RepoFile, hub_of, resolve};
+use super::meter::{Listener, Meter, Phase};
+use super::pick::choose;
+use super::policy::{Policy, Verdict};
+use super::reference::{Pick, Reference};
+use super::shelf::{KeptModel, Record, Shelf, blob_name, folder, pick_text};
+use super::source::RemoteSource;
+use super::transfer::{Job, Transfer};
+use super::wait::Patience;
+use crate::error::{At, Error, ErrorKind, Result};
+use crate::format::Checkpoint;
+use crate::source::{LocalFuture, Source};
+
+/// Silence after which a connection is given up.
+pub const STALL_SECS: f64 = 30.0;
+/// How often a busy store is looked at.
+const LOOK_SECS: f64 = 0.25;
+/// How long another tab or process may hold a model without getting any further.
+const BUSY_SECS: f64 = 30.0;
+
+/// Asks the user: the licence, and why it is asked. `true` lets the download begin.
+pub type Consent = Rc<dyn Fn(License, String) -> LocalFuture<'static, Result<bool>>>;
+
+/// What a caller asks for beside a reference.
+#[derive(Clone)]
+pub struct Call {
+    /// A mirror with the hub's layout, in place of the default hub.
+    pub endpoint: Option<String>,
+    /// For the hub's own origin.
+    pub token: Option<Token>,
+    /// What is allowed.
+    pub policy: Policy,
+    /// Only these bytes.
+    pub lock: Option<Lock>,
+    /// No request at all.
+    pub offline: bool,
+    /// Ask the hub even where the model is kept, for a newer commit.
+    pub refresh: bool,
+    /// Asked before the first byte of weights; also decides what the policy leaves open.
+    pub consent: Option<Consent>,
+    /// Told how far it is.
+    pub on_progress: Listener,
+    /// Whether the caller gave up.
+    pub aborted: Rc<dyn Fn() -> bool>,
+}
+
+impl Default for Call {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            token: None,
+            policy: Policy::default(),
+            lock: None,
+            offline: false,
+            refresh: false,
+            consent: None,
+            on_progress: Rc::new(|_| {}),
+            aborted: Rc::new(|| false),
+        }
+    }
+}
+
+/// A model whose files are kept and verified.
+pub struct Pulled {
+    /// What it is.
+    pub model: KeptModel,
+    /// Its licence.
+    pub license: License,
+    /// Its files.
+    pub sources: Vec<Rc<dyn Source>>,
+    /// Hosts that were asked just now; none where it was kept already.
+    pub hosts: Vec<String>,
+    /// Bytes that came from the network just now.
+    pub fetched_bytes: u64,
+    record: Record,
+}
+
+/// A model that was looked at and not fetched.
+pub struct Found {
+    /// The repository at its commit.
+    pub manifest: Manifest,
+    /// Its licence.
+    pub license: License,
+    /// The files that the reference means.
+    pub files: Vec<RepoFile>,
+    /// The same, read over the network as they are asked for.
+    pub sources: Vec<Rc<dyn Source>>,
+    /// Every request goes through it.
+    client: Rc<Client>,
+}
+
+impl Found {
+    /// Hosts that were asked so far.
+    pub fn hosts(&self) -> Vec<String> {
+        self.client.hosts()
+    }
+}
+
+/// The hub, between the traits of an edge.
+#[derive(Clone)]
+pub struct Hub {
+    transport: Rc<dyn Transport>,
+    edge: Rc<dyn Edge>,
+    /// What is kept.
+    pub shelf: Shelf,
+}
+
+impl Hub {
+    /// A hub over the edge's own transport, store and clock.
+    pub fn new(transport: Rc<dyn Transport>, store: Rc<dyn Store>, edge: Rc<dyn Edge>) -> Self {
+        Self { transport, edge, shelf: Shelf::new(store) }
+    }
+
+    fn patience(&self, call: &Call) -> Patience {
+        Patience { edge: Rc::clone(&self.edge), aborted: Rc::clone(&call.aborted), stall_secs: STALL_SECS }
+    }
+
+    fn client(&self, hub: Address, call: &Call) -> Result<Client> {
+        Client::new(Rc::clone(&self.transport), hub, call.token.clone(), &call.policy.hosts, self.patience(call))
+    }
+
+    /// A model's files, from the store without a request where they are kept, else fetched.
+    pub async fn pull(&self, text: &str, call: &Call) -> Result<Pulled> {
+        let reference = Reference::parse(text)?;
+        let hub = hub_of(&reference, call.endpoint.as_deref())?;
+        let locked = call.lock.as_ref().map(|lock| lock.model(&reference)).transpose()?;
+        if !call.refresh || call.offline {
+            match self.pull_kept(&hub, &reference, locked, call).await {
+                Ok(Some(pulled)) => return Ok(pulled),
+                Err(error) if error.kind() == ErrorKind::StorageLost && !call.offline => {}
+                Err(error) => return Err(error),
+                Ok(None) => {}
+            }
+        }
+        if call.offline {
+            let words = "it is not stored here, and no request is to be made (offline)";
+            return Err(Error::new(ErrorKind::NotFound, words).at(reference.to_text()));
+        }
+        (call.on_progress)(&nothing_yet());
+        let client = self.client(hub, call)?;
+        let found = self.find_with(Rc::new(client), &reference, locked).await?;
+        call.policy.check_files(&found.files).at(|| reference.to_text())?;
+        self.agree(&found.license, call).await.at(|| reference.to_text())?;
+        self.bring(&reference, found, call, &[]).await
+    }
+
+    /// Looks at what a reference means, reading headers at most.
+    pub async fn find(&self, text: &str, call: &Call) -> Result<Found> {
+        let reference = Reference::parse(text)?;
+        let hub = hub_of(&reference, call.endpoint.as_deref())?;
+        let locked = call.lock.as_ref().map(|lock| lock.model(&reference)).transpose()?;
+        self.find_with(Rc::new(self.client(hub, call)?), &reference, locked).await
+    }
+
+    async fn find_with(
+        &self,
+        client: Rc<Client>,
+        reference: &Reference,
+        locked: Option<&LockedModel>,
+    ) -> Result<Found> {
+        let commit =
+            locked.filter(|_| matches!(reference, Reference::Repo { .. })).map(|locked| locked.commit.as_str());
+        let manifest = resolve(&client, reference, commit).await.at(|| reference.to_text())?;
+        let mut files = choose(&manifest, pick_of(reference))?;
+        if let Some(locked) = locked {
+            files = locked.apply(files).at(|| reference.to_text())?;
+        }
+        let source = |file: &RepoFile| Rc::new(RemoteSource::new(Rc::clone(&client), file.clone())) as Rc<dyn Source>;
+        let sources: Vec<Rc<dyn Source>> = files.iter().map(source).collect();
+        let mut license = License::of_manifest(&manifest);
+        if license.id.is_none() && files.iter().all(|file| file.path.to_ascii_lowercase().ends_with(".gguf")) {
+            let header = Checkpoint::open(sources.clone()).await?;
+            license = license.or(License::of_metadata(&header.metadata)?);
+        }
+        Ok(Found { manifest, license, files, sources, client })
+    }
+
+    /// Fails with `PolicyRefused` unless the policy and, where it is asked, the user agree.
+    async fn agree(&self, license: &License, call: &Call) -> Result<()> {
+        let refused = |words: String| Err(Error::new(ErrorKind::PolicyRefused, words));
+        let why = match call.policy.judge(license) {
+            Verdict::Denied(why) => return refused(format!("the policy does not allow this model: {why}")),
+            Verdict::Allowed => None,
+            Verdict::Ask(why) => Some(why),
+        };
+        match (&call.consent, why) {
+            (None, None) => Ok(()),
+            (None, Some(why)) => refused(format!("the policy wants consent, and there is no one to ask: {why}")),
+            (Some(consent), why) => match consent(license.clone(), why.unwrap_or_default()).await? {
+                true => Ok(()),
+                false => refused("the licence was not accepted".to_owned()),
+            },
+        }
+    }
+
+    /// A kept model, judged again: policies and locks change. Nothing is asked of anyone.
+    async fn pull_kept(
+        &self,
+        hub: &Address,
+        reference: &Reference,
+        locked: Option<&LockedModel>,
+        call: &Call,
+    ) -> Result<Option<Pulled>> {
+        let commit =
+            locked.filter(|_| matches!(reference, Reference::Repo { .. })).map(|locked| locked.commit.as_str());
+        let Some(record) = self.shelf.find(hub, reference, commit).await? else { return Ok(None) };
+        let license = record.model.license.as_ref().map(License::from).unwrap_or_default();
+        if let Verdict::Denied(why) = call.policy.judge(&license) {
+            let words = format!("the policy does not allow this model: {why}");
+            return Err(Error::new(ErrorKind::PolicyRefused, words).at(reference.to_text()));
+        }
+        let files = repo_files(&record.model, hub);
+        call.policy.check_files(&unvouched(&record.model, files.clone())).at(|| reference.to_text())?;
+        if let Some(locked) = locked {
+            locked.apply(files).at(|| reference.to_text())?;
+        }
+        let sources = self.shelf.open(&record).await?;
+        self.shelf.touch(&record, self.edge.now_secs()).await?;
+        let model = record.model.clone();
+        Ok(Some(Pulled { model, license, sources, hosts: Vec::new(), fetched_bytes: 0, record }))
+    }
+
+    /// Brings the files into the store and says that the model is there. `from` are files that are taken in place of the
+    /// network's.
+    async fn bring(&self, reference: &Reference, found: Found, call: &Call, from: &[Rc<dyn Source>]) -> Result<Pulled> {
+        let Found { manifest, license, files, client, .. } = found;
+        let patience = self.patience(call);
+        let meter = Meter::new(patience.clone(), Rc::clone(&call.on_progress));
+        let folder = folder(&manifest.hub, &manifest.repo);
+        let _guard = self.take_turn(&folder, &patience, &meter).await?;
+        let jobs = files.into_iter().map(|file| {
+            let source = from.iter().find(|source| same_name(source.name(), &file.path)).cloned();
+            if source.is_none() && !from.is_empty() {
+                let words = "this file of the model is not among those given";
+                return Err(Error::new(ErrorKind::NotFound, words).at(file.path));
+            }
+            Ok(Job { blob: blob_name(&folder, &file), file, from: source })
+        });
+        let jobs = jobs.collect::<Result<Vec<Job>>>()?;
+        meter.set_total(jobs.iter().fold(0, |sum: u64, job| sum.saturating_add(job.file.size_bytes)));
+        self.check_room(&jobs).await?;
+        let transfer = Transfer { client: &client, store: self.shelf.store.as_ref(), meter: &meter };
+        let brought = transfer.run(&jobs).await?;
+        let locked = |(job, kept): (&Job, super::blob::Kept)| LockedFile {
+            path: job.file.path.clone(),
+            size_bytes: job.file.size_bytes,
+            sha256: kept.sha256,
+        };
+        let unknown = jobs.iter().filter(|job| matches!(job.file.expected, Expected::Unknown(_)));
+        let record = Record {
+            model: KeptModel {
+                reference: key(reference),
+                hub: manifest.hub.clone(),
+                repo: manifest.repo.clone(),
+                revision: manifest.revision.clone(),
+                commit: manifest.commit.clone(),
+                unverified: unknown.map(|job| job.file.path.clone()).collect(),
+                files: jobs.iter().zip(brought).map(locked).collect(),
+                license: license.id.is_some().then(|| (&license).into()),
+                template_hash: None,
+                hosts: client.hosts(),
+                stored_at: self.edge.now_secs(),
+            },
+            pick: pick_text(pick_of(reference)),
+            blobs: jobs.iter().map(|job| job.blob.clone()).collect(),
+            folder,
+        };
+        // Found again before it is said to be there: what was cleared behind our back is not stored.
+        let sources = self.shelf.open(&record).await?;
+        self.shelf.commit(&record).await?;
+        self.shelf.touch(&record, self.edge.now_secs()).await?;
+        let (model, hosts, fetched_bytes) = (record.model.clone(), client.hosts(), meter.fetched_bytes());
+        Ok(Pulled { model, license, sources, hosts, fetched_bytes, record })
+    }
+
+    /// Waits until no other tab or process is at this repository. What it fetched meanwhile need not be fetched again.
+    async fn take_turn(&self, folder: &str, patience: &Patience, meter: &Meter) -> Result<Box<dyn Guard>> {
+        let mut still_secs = 0.0;
+        let mut seen = 0;
+        loop {
+            if let Some(guard) = self.shelf.store.try_lock(folder).await? {
+                return Ok(guard);
+            }
+            let now = self.written(folder).await;
+            still_secs = if now == seen { still_secs + LOOK_SECS } else { 0.0 };
+            seen = now;
+            if still_secs > BUSY_SECS {
+                let words =
+                    format!("another tab or process has this model and does not get further for {BUSY_SECS} seconds");
+                return Err(Error::new(ErrorKind::StorageBusy, words));
+            }
+            meter.tell(Phase::Wait, "", 0, 0);
+            patience.sleep(LOOK_SECS).await?;
+        }
+    }
+
+    /// Something that grows while somebody writes; what cannot be read now tells nothing.
+    async fn written(&self, folder: &str) -> u64 {
+        let mut sum = 0_u64;
+        for name in self.shelf.store.list(&format!("{folder}/blobs/")).await.unwrap_or_default() {
+            if let Ok(Some(file)) = self.shelf.store.read(&name).await {
+                sum = sum.saturating_add(file.size_bytes().await.unwrap_or_default());
+                // Its reader could only be told what it already knows.
+                file.close().await.ok();
+            }
+        }
+        sum
+    }
+
+    /// Fails with `QuotaExceeded` before the first byte where what is missing cannot be kept.
+    async fn check_room(&self, jobs: &[Job]) -> Result<()> {
+        let store = self.shelf.store.as_ref();
+        let mut missing = 0_u64;
+        for job in jobs {
+            if kept(store, &job.blob, &job.file).await?.is_some() {
+                continue;
+            }
+            let begun = match store.read(&job.blob).await? {
+                Some(data) => {
+                    let size = data.size_bytes().await;
+                    data.close().await?;
+                    size?
+                }
+                None => 0,
+            };
+            missing = missing.saturating_add(job.file.size_bytes.saturating_sub(begun));
+        }
+        if missing > 0 { store.check_room(missing).await } else { Ok(()) }
+    }
+
+    /// Takes a model's files from sources, such as files that the user picked, into the store. They are verified by the
+    /// lock file where there is one, else by what the hub says.
+    pub async fn import(&self, text: &str, from: &[Rc<dyn Source>], call: &Call) -> Result<Pulled> {
+        let reference = Reference::parse(text)?;
+        let hub = hub_of(&reference, call.endpoint.as_deref())?;
+        if from.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidArgument, "no files were given"));
+        }
+        let client = Rc::new(self.client(hub.clone(), call)?);
+        let found = match call.lock.as_ref().map(|lock| lock.model(&reference)).transpose()? {
+            Some(locked) => {
+                let model = KeptModel::from(locked);
+                let license = model.license.as_ref().map(License::from).unwrap_or_default();
+                let files = repo_files(&model, &hub);
+                let manifest = Manifest {
+                    hub: locked.hub.clone(),
+                    repo: locked.repo.clone(),
+                    revision: None,
+                    commit: locked.commit.clone(),
+                    files: files.clone(),
+                    card: super::Card::default(),
+                    gate: super::Gate::Open,
+                };
+                Found { manifest, license, files, sources: Vec::new(), client }
+            }
+            None if call.offline => {
+                let words = "offline, only a lock file can tell what the files should be";
+                return Err(Error::new(ErrorKind::InvalidArgument, words).at(reference.to_text()));
+            }
+            None => self.find_with(client, &reference, None).await?,
+        };
+        call.policy.check_files(&found.files).at(|| reference.to_text())?;
+        self.agree(&found.license, call).await.at(|| reference.to_text())?;
+        self.bring(&reference, found, call, from).await
+    }
+
+    /// Notes the hash of a model's chat template, which is known once it was opened; fails with `IntegrityMismatch` where
+    /// the lock file has another one.
+    pub async fn note_template(&self, pulled: &mut Pulled, hash: Option<&str>, call: &Call) -> Result<()> {
+        if let Some(lock) = &call.lock {
+            let locked = lock.models.iter().find(|locked| locked.reference == pulled.model.reference);
+            if let Some(wanted) = locked.and_then(|locked| locked.template_hash.as_deref())
+                && hash != Some(wanted)
+            {
+                let found = hash.unwrap_or("none");
+                let words = format!("the lock file has a chat template of hash {wanted}, the model has {found}");
+                return Err(Error::new(ErrorKind::IntegrityMismatch, words).at(pulled.model.reference.as_str()));
+            }
+        }
+        if pulled.model.template_hash.as_deref() != hash {
+            pulled.record.model.template_hash = hash.map(str::to_owned);
+            pulled.model.template_hash.clone_from(&pulled.record.model.template_hash);
+            self.shelf.commit(&pulled.record).await?;
+        }
+        Ok(())
+    }
+
+    /// Frees what a reference has kept; gives the bytes.
+    pub async fn remove(&self, text: &str, endpoint: Option<&str>) -> Result<u64> {
+        let reference = Reference::parse(text)?;
+        self.shelf.remove(&hub_of(&reference, endpoint)?, &reference).await
+    }
+
+    /// A lock file of everything that is kept.
+    pub async fn lock(&self) -> Result<Lock> {
+        let mut lock = Lock::default();
+        // The last used first: where two commits of one model are kept, the other one is the older.
+        for listed in self.shelf.list().await? {
+            if lock.models.iter().all(|locked| locked.reference != listed.model.reference) {
+                lock.add(LockedModel::from(&listed.model))?;
+            }
+        }
+        Ok(lock)
+    }
+}
+
+fn nothing_yet() -> super::meter::Progress {
+    super::meter::Progress {
+        phase: Phase::Resolve,
+        file: String::new(),
+        file_loaded_bytes: 0,
+        file_total_bytes: 0,
+        loaded_bytes: 0,
+        total_bytes: 0,
+        bytes_per_second: 0.0,
+        eta_secs: None,
+    }
+}
+
+fn pick_of(reference: &Reference) -> &Pick {
+    match reference {
+        Reference::Repo { pick, .. } => pick,
+        Reference::Folder(_) | Reference::File(_) => &Pick::Any,
+    }
+}
+
+/// The files of a kept or locked model, by the hashes that it has.
+fn repo_files(model: &KeptModel, hub: &Address) -> Vec<RepoFile> {
+    let file = |file: &LockedFile| RepoFile {
+        path: file.path.clone(),
+        size_bytes: file.size_bytes,
+        expected: Expected::Sha256(file.sha256.to_ascii_lowercase()),
+        address: hub.clone(),
+    };
+    model.files.iter().map(file).collect()
+}
+
+/// The same, but what nobody vouched for when it came has no hash that a policy could ask for.
+fn unvouched(model: &KeptModel, mut files: Vec<RepoFile>) -> Vec<RepoFile> {
+    for file in files.iter_mut().filter(|file| model.unverified.contains(&file.path)) {
+        file.expected = Expected::Unknown(None);
+    }
+    files
+}
+
+/// Whether a given file is meant by a path: the whole of it, or its last part.
+fn same_name(name: &str, path: &str) -> bool {
+    let base = |path: &str| path.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
+    name == path || base(name) == base(path)
+}
+
+impl From<&LockedModel> for KeptModel {
+    fn from(locked: &LockedModel) -> Self {
+        let LockedModel { reference, hub, repo, commit, files, license, template_hash } = locked.clone();
+        let (revision, unverified, hosts) = (None, Vec::new(), Vec::new());
+        Self {
+            reference,
+            hub,
+            repo,
+            revision,
+            commit,
+            files,
+            unverified,
+            license,
+            template_hash,
+            hosts,
+            stored_at: 0.0,
+        }
+    }
+}
+
+impl From<&KeptModel> for LockedModel {
+    fn from(kept: &KeptModel) -> Self {
+        let KeptModel { reference, hub, repo, commit, files, license, template_hash, .. } = kept.clone();
+        Self { reference, hub, repo, commit, files, license, template_hash }
+    }
+}

@@ -1,0 +1,341 @@
+//! Brings files into the store: ranges of blocks over several connections, tried again where they fail, resumed where
+//! they were left, and verified before they count.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use super::address::Address;
+use super::blob::{Blob, Kept, kept};
+use super::client::{Answer, Client, Fault, Then};
+use super::edge::{ByteRange, Store};
+use super::journal::BLOCK_BYTES;
+use super::manifest::{Expected, RepoFile};
+use super::meter::Meter;
+use super::wait::all;
+use crate::error::{At, Error, ErrorKind, Result};
+use crate::source::Source;
+
+/// Blocks of one request.
+const SPAN_BLOCKS: u64 = 16;
+/// Connections at first, and at most. A block is in memory for each of them, and a block of each is what a crash costs.
+const CONNECTIONS: usize = 4;
+/// How long a connection waits before it looks whether it may go on, when a busy server made it rest.
+const REST_SECS: f64 = 0.5;
+/// Spans that have to go well before one connection more is used again.
+const SPANS_TO_RECOVER: usize = 4;
+/// Files of at most this many bytes come side by side, larger ones one after another.
+const SMALL_BYTES: u64 = 4 * BLOCK_BYTES;
+/// Small files that come at once.
+const SMALL_AT_ONCE: usize = 4;
+
+/// A file that has to be in the store.
+pub(super) struct Job {
+    /// What it is.
+    pub(super) file: RepoFile,
+    /// Its name in the store.
+    pub(super) blob: String,
+    /// Where its bytes are taken from in place of the network.
+    pub(super) from: Option<Rc<dyn Source>>,
+}
+
+/// Brings files.
+pub(super) struct Transfer<'a> {
+    pub(super) client: &'a Client,
+    pub(super) store: &'a dyn Store,
+    pub(super) meter: &'a Meter,
+}
+
+impl Transfer<'_> {
+    /// Brings every file, in the order given; gives their hashes. What was finished stays, whatever fails later.
+    pub(super) async fn run(&self, jobs: &[Job]) -> Result<Vec<Kept>> {
+        let mut done = Vec::new();
+        let mut rest = jobs;
+        while let Some(first) = rest.first() {
+            let small = rest.iter().take(SMALL_AT_ONCE).take_while(|job| job.file.size_bytes <= SMALL_BYTES).count();
+            let (group, after) = rest.split_at(small.max(1));
+            if small == 0 {
+                done.push(self.bring(first).await?);
+            } else {
+                let brought: Vec<Pin<Box<dyn Future<Output = Result<Kept>> + '_>>> =
+                    group.iter().map(|job| Box::pin(self.bring(job)) as Pin<Box<_>>).collect();
+                for one in all(brought).await {
+                    done.push(one?);
+                }
+            }
+            rest = after;
+        }
+        Ok(done)
+    }
+
+    async fn bring(&self, job: &Job) -> Result<Kept> {
+        self.bring_file(job).await.at(|| job.file.path.clone())
+    }
+
+    async fn bring_file(&self, job: &Job) -> Result<Kept> {
+        if let Some(kept) = kept(self.store, &job.blob, &job.file).await? {
+            self.meter.loaded(job.file.size_bytes);
+            return Ok(kept);
+        }
+        let blob = Blob::open(self.store, self.meter, &job.file, &job.blob).await?;
+        let brought = self.fill(&blob, job).await;
+        let closed = blob.close().await;
+        let kept = brought?;
+        closed.map(|()| kept)
+    }
+
+    /// Brings what is missing; a file whose hash is wrong once is brought once more.
+    async fn fill(&self, blob: &Blob<'_>, job: &Job) -> Result<Kept> {
+        let mut wrong = None;
+        for _ in 0..2 {
+            match &job.from {
+                Some(source) => copy(blob, source.as_ref()).await?,
+                None => self.fetch(blob).await?,
+            }
+            match blob.finish().await? {
+                Ok(kept) => return Ok(kept),
+                Err(words) => wrong = Some(words),
+            }
+        }
+        Err(Error::new(ErrorKind::IntegrityMismatch, wrong.unwrap_or_default()))
+    }
+
+    async fn fetch(&self, blob: &Blob<'_>) -> Result<()> {
+        let fetch = Fetch {
+            client: self.client,
+            meter: self.meter,
+            blob,
+            signed: RefCell::new(None),
+            whole: Cell::new(false),
+            alone: Cell::new(true),
+            next: Cell::new(0),
+            allowed: Cell::new(CONNECTIONS),
+            went_well: Cell::new(0),
+            failed: RefCell::new(None),
+        };
+        // The first block alone tells whether ranges are served, and where: not each connection has to find out.
+        if let Some((first, _)) = blob.missing(0, 1) {
+            fetch.span(first, 1).await?;
+        }
+        fetch.alone.set(false);
+        if blob.missing(0, 1).is_none() {
+            return Ok(());
+        }
+        let lanes: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> =
+            (0..CONNECTIONS).map(|lane| Box::pin(fetch.lane(lane)) as Pin<Box<_>>).collect();
+        all(lanes).await;
+        match fetch.failed.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Takes a file's blocks from a source, such as a file that the user picked.
+async fn copy(blob: &Blob<'_>, source: &dyn Source) -> Result<()> {
+    while let Some((block, _)) = blob.missing(0, 1) {
+        let (offset, len) = blob.place(block);
+        let bytes = source.read(offset, len).await?;
+        blob.put(block, &bytes).await?;
+    }
+    Ok(())
+}
+
+/// One file being fetched.
+struct Fetch<'a> {
+    client: &'a Client,
+    meter: &'a Meter,
+    blob: &'a Blob<'a>,
+    /// Where the hub sent us last: asked directly until it is refused.
+    signed: RefCell<Option<Address>>,
+    /// The server sends the whole file to every request, so one connection takes it all.
+    whole: Cell<bool>,
+    /// Only one connection is open yet.
+    alone: Cell<bool>,
+    /// Blocks before this one are given out.
+    next: Cell<u64>,
+    /// Connections that a busy server leaves us.
+    allowed: Cell<usize>,
+    went_well: Cell<usize>,
+    failed: RefCell<Option<Error>>,
+}
+
+impl Fetch<'_> {
+    /// One connection: takes spans until none is left, or any connection failed.
+    async fn lane(&self, lane: usize) {
+        while self.failed.borrow().is_none() {
+            if self.whole.get() && lane > 0 {
+                return;
+            }
+            let Some((first, count)) = self.blob.missing(self.next.get(), SPAN_BLOCKS) else { return };
+            if lane >= self.allowed.get() {
+                if let Err(error) = self.client.patience.sleep(REST_SECS).await {
+                    self.fail(error);
+                }
+                continue;
+            }
+            if !self.whole.get() {
+                self.next.set(first.saturating_add(count));
+            }
+            match self.span(first, count).await {
+                Ok(()) => self.recover(),
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        self.failed.borrow_mut().get_or_insert(error);
+    }
+
+    fn recover(&self) {
+        self.went_well.set(self.went_well.get().saturating_add(1));
+        if self.went_well.get() >= SPANS_TO_RECOVER {
+            self.went_well.set(0);
+            self.allowed.set(self.allowed.get().saturating_add(1).min(CONNECTIONS));
+        }
+    }
+
+    /// Brings blocks, trying again as long as every try brings at least one more.
+    async fn span(&self, first: u64, count: u64) -> Result<()> {
+        let end = first.saturating_add(count);
+        let mut tried = 0;
+        loop {
+            let Some((from, run)) = self.blob.missing(first, count).filter(|(from, _)| *from < end) else {
+                return Ok(());
+            };
+            let run = run.min(end.saturating_sub(from));
+            let brought = Cell::new(0_u64);
+            let Err(fault) = self.try_span(from, run, &brought).await else { continue };
+            if self.failed.borrow().is_some() {
+                return Err(fault.error);
+            }
+            if matches!(fault.then, Then::RetryAfter(_)) || fault.error.kind() == ErrorKind::HttpStatus {
+                self.allowed.set(self.allowed.get().div_ceil(2).max(1));
+                self.went_well.set(0);
+            }
+            if brought.get() > 0 {
+                tried = 0;
+            }
+            if fault.then == Then::AskAgain {
+                self.signed.replace(None);
+            }
+            self.client.back_off(fault, &mut tried).await?;
+        }
+    }
+
+    /// One request for blocks `first ..` and what comes of it.
+    async fn try_span(&self, first: u64, count: u64, brought: &Cell<u64>) -> std::result::Result<(), Fault> {
+        let (offset, _) = self.blob.place(first);
+        let (last_offset, last_len) = self.blob.place(first.saturating_add(count).saturating_sub(1));
+        let end = last_offset.saturating_add(last_len as u64);
+        let range = ByteRange { first: offset, last: end.saturating_sub(1) };
+        let signed = self.signed.borrow().clone();
+        let address = signed.as_ref().unwrap_or(&self.blob.file.address);
+        let mut answer = self.client.try_get(address, Some(range), signed.is_some()).await?;
+        if answer.address != self.blob.file.address {
+            self.signed.replace(Some(answer.address.clone()));
+        }
+        self.check_mark(&answer)?;
+        if answer.response.status == 206 {
+            check_range(&answer, range, self.blob.file.size_bytes)?;
+            return self.take(&mut answer, offset..end, offset, brought).await;
+        }
+        // The whole file came in place of a part, so it is read from its beginning. One connection takes all of it; among
+        // several, each keeps to its own part.
+        if self.alone.get() || self.whole.get() {
+            self.whole.set(true);
+            return self.take(&mut answer, 0..self.blob.file.size_bytes, 0, brought).await;
+        }
+        self.take(&mut answer, offset..end, 0, brought).await
+    }
+
+    /// A file that is known by its mark alone must still have it.
+    fn check_mark(&self, answer: &Answer) -> Result<()> {
+        let Expected::Unknown(Some(wanted)) = &self.blob.file.expected else { return Ok(()) };
+        match answer.response.header("etag") {
+            Some(now) if now != wanted => {
+                let words = format!("the file changed on the server: its mark was {wanted}, it is {now}");
+                Err(Error::new(ErrorKind::RevisionChanged, words))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts the bytes `wanted` of the file away, block by block, out of an answer that begins at byte `at`, leaving out
+    /// what is there. Bytes behind the end are not read: what they would do to the file, its hash tells.
+    async fn take(
+        &self,
+        answer: &mut Answer,
+        wanted: Range<u64>,
+        mut at: u64,
+        brought: &Cell<u64>,
+    ) -> std::result::Result<(), Fault> {
+        let end = wanted.end;
+        let mut block_bytes: Vec<u8> = Vec::new();
+        let mut more = false;
+        while at < end {
+            self.client.patience.check()?;
+            if let Some(error) = self.failed.borrow().as_ref() {
+                return Err(Error::new(error.kind(), "another connection failed").into());
+            }
+            let Some(part) = self.client.next(answer).await? else { break };
+            self.meter.fetched(part.len() as u64);
+            let mut part = part.as_slice();
+            while !part.is_empty() && at < end {
+                let block = at / BLOCK_BYTES;
+                let (start, len) = self.blob.place(block);
+                let lacks = start.saturating_add(len as u64).saturating_sub(at);
+                let (now, later) = part.split_at(part.len().min(usize::try_from(lacks).unwrap_or(usize::MAX)));
+                block_bytes.extend(now);
+                at = at.saturating_add(now.len() as u64);
+                part = later;
+                if now.len() as u64 == lacks {
+                    if start >= wanted.start && !self.blob.has(block) {
+                        self.blob.put(block, &block_bytes).await?;
+                        brought.set(brought.get().saturating_add(1));
+                    }
+                    block_bytes.clear();
+                }
+            }
+            more = !part.is_empty();
+        }
+        if at < end {
+            let words = format!("the answer ended at byte {at} of {end}");
+            return Err(Error::new(ErrorKind::SizeMismatch, words).at(answer.address.shown()).into());
+        }
+        // What has no hash must at least not be longer than it should.
+        if matches!(self.blob.file.expected, Expected::Unknown(_)) && end == self.blob.file.size_bytes {
+            more = more || self.client.next(answer).await?.is_some_and(|part| !part.is_empty());
+            if more {
+                // Nobody vouches for what came, so none of it stays.
+                self.blob.restart().await?;
+                let words = format!("more came than the {end} bytes of the file");
+                return Err(Fault { error: Error::new(ErrorKind::SizeMismatch, words), then: Then::Stop });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fails where the server sends another part than the one that was asked for. Browsers show this header only where the
+/// server lets them; what it would have told, the hash tells later.
+fn check_range(answer: &Answer, range: ByteRange, size_bytes: u64) -> Result<()> {
+    let Some(header) = answer.response.header("content-range") else { return Ok(()) };
+    let told = header.trim().strip_prefix("bytes ").and_then(|rest| {
+        let (span, total) = rest.split_once('/')?;
+        let (first, last) = span.split_once('-')?;
+        Some((first.trim().parse::<u64>().ok()?, last.trim().parse::<u64>().ok()?, total.trim().to_owned()))
+    });
+    let fits = told.as_ref().is_some_and(|(first, last, total)| {
+        *first == range.first && *last <= range.last && (total == "*" || total.parse() == Ok(size_bytes))
+    });
+    if fits {
+        return Ok(());
+    }
+    let words =
+        format!("bytes {}-{} of {size_bytes} were asked for, the server sends {header:?}", range.first, range.last);
+    Err(Error::new(ErrorKind::SizeMismatch, words).at(answer.address.shown()))
+}

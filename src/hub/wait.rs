@@ -1,0 +1,82 @@
+//! Waiting on one thread: for several futures at once, and not for ever.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::edge::Edge;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How often waiting looks up: whether the caller gave up, whether nothing moves.
+const TICK_SECS: f64 = 0.25;
+
+/// What may end a wait: the caller, or that nothing happened for too long. Clones share it.
+#[derive(Clone)]
+pub struct Patience {
+    pub(super) edge: Rc<dyn Edge>,
+    pub(super) aborted: Rc<dyn Fn() -> bool>,
+    pub(super) stall_secs: f64,
+}
+
+impl Patience {
+    /// Waits for a future; fails with `Aborted`, or with `Stalled` after the time in which something should have come.
+    pub(super) async fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T> {
+        let mut future = std::pin::pin!(future);
+        let mut waited_secs = 0.0;
+        loop {
+            self.check()?;
+            let mut tick = self.edge.sleep(TICK_SECS);
+            let done = poll_fn(|context| match future.as_mut().poll(context) {
+                Poll::Ready(value) => Poll::Ready(Some(value)),
+                Poll::Pending => tick.as_mut().poll(context).map(|()| None),
+            });
+            if let Some(value) = done.await {
+                return Ok(value);
+            }
+            waited_secs += TICK_SECS;
+            if waited_secs >= self.stall_secs {
+                let words = format!("nothing came for {} seconds", self.stall_secs);
+                return Err(Error::new(ErrorKind::Stalled, words));
+            }
+        }
+    }
+
+    /// Sleeps, unless the caller gives up.
+    pub(super) async fn sleep(&self, secs: f64) -> Result<()> {
+        let mut left_secs = secs;
+        while left_secs > 0.0 {
+            self.check()?;
+            self.edge.sleep(left_secs.min(TICK_SECS)).await;
+            left_secs -= TICK_SECS;
+        }
+        self.check()
+    }
+
+    /// Fails with `Aborted` once the caller gave up.
+    pub(super) fn check(&self) -> Result<()> {
+        match (self.aborted)() {
+            true => Err(Error::new(ErrorKind::Aborted, "ended by the caller's signal")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Runs all futures side by side until each has ended.
+pub(super) async fn all<'a, T>(futures: Vec<Pin<Box<dyn Future<Output = T> + 'a>>>) -> Vec<T> {
+    let mut slots: Vec<_> = futures.into_iter().map(|future| (Some(future), None)).collect();
+    poll_fn(|context| {
+        let mut pending = false;
+        for (future, value) in &mut slots {
+            if let Some(running) = future {
+                match running.as_mut().poll(context) {
+                    Poll::Ready(done) => (*future, *value) = (None, Some(done)),
+                    Poll::Pending => pending = true,
+                }
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    slots.into_iter().filter_map(|(_, value)| value).collect()
+}

@@ -1,0 +1,670 @@
+//! A world of its own for the hub: servers, a store and a clock in memory, each of whose calls can be made to fail.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::task::Poll;
+
+use headwater::error::{Error, ErrorKind, Result};
+use headwater::hub::edge::{Body, Edge, Guard, Request, Response, Store, StoredFile, Transport};
+use headwater::source::LocalFuture;
+use serde_json::{Value, json};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+pub(crate) const HUB: &str = "https://hub.example";
+pub(crate) const CDN: &str = "https://cdn.example";
+pub(crate) const TOKEN: &str = "hf_secretsecretsecret";
+
+/// When which call fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Break {
+    #[default]
+    Never,
+    /// The n-th call alone, counted from 1.
+    Once(usize),
+    /// The n-th and every later one.
+    From(usize),
+}
+
+/// Counts calls and says which fails.
+#[derive(Default)]
+pub(crate) struct Breaker {
+    pub(crate) calls: Cell<usize>,
+    pub(crate) breaks: Cell<Break>,
+}
+
+impl Breaker {
+    pub(crate) fn set(&self, breaks: Break) {
+        self.calls.set(0);
+        self.breaks.set(breaks);
+    }
+
+    fn breaks(&self) -> bool {
+        self.calls.set(self.calls.get() + 1);
+        match self.breaks.get() {
+            Break::Never => false,
+            Break::Once(call) => self.calls.get() == call,
+            Break::From(call) => self.calls.get() >= call,
+        }
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn git_hash(bytes: &[u8]) -> String {
+    hex(&Sha1::digest([format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat()))
+}
+
+/// Bytes that look like weights and differ everywhere.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |state: &mut u64| {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    };
+    (0..len.div_ceil(8)).flat_map(|_| next(&mut state).to_le_bytes()).take(len).collect()
+}
+
+/// A GGUF file as far as its first bytes go.
+pub(crate) fn weights(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = noise(seed, len);
+    bytes[..4].copy_from_slice(b"GGUF");
+    bytes
+}
+
+/// A GGUF file with a header that can be read and no tensors, and noise behind it.
+pub(crate) fn readable(seed: u64, len: usize) -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let mut bytes = [&b"GGUF"[..], &3_u32.to_le_bytes(), &0_u64.to_le_bytes(), &2_u64.to_le_bytes()].concat();
+    for (key, value) in [("general.architecture", "llama"), ("general.license", "llama3.2")] {
+        bytes.extend([text(key), 8_u32.to_le_bytes().to_vec(), text(value)].concat());
+    }
+    let rest = len - bytes.len();
+    bytes.extend(noise(seed, rest));
+    bytes
+}
+
+/// What a server does in place of its duty.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// This status, these headers, this text.
+    Status(u16, Vec<(&'static str, &'static str)>, &'static str),
+    /// The body ends after so many bytes, without an error.
+    Cut(usize),
+    /// The connection breaks after so many bytes.
+    Reset(usize),
+    /// Nothing comes any more after so many bytes.
+    Hang(usize),
+    /// A bit is wrong in the byte at this place of the answer.
+    Flip(usize),
+    /// So many bytes too many.
+    Longer(usize),
+    /// 200 and everything, whatever range was asked for.
+    NoRanges,
+    /// A header is replaced.
+    Header(&'static str, &'static str),
+    /// A redirect to there.
+    Redirect(&'static str),
+}
+
+/// A request as servers saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) url: String,
+    pub(crate) range: Option<(u64, u64)>,
+    pub(crate) bearer: bool,
+}
+
+type Rule = Box<dyn Fn(&Seen, usize) -> Option<Fault>>;
+
+/// A hub, its CDN and whoever else is asked.
+#[derive(Default)]
+pub(crate) struct Servers {
+    /// Files by repository and path; large ones (those with weights) are on the CDN.
+    pub(crate) files: RefCell<BTreeMap<String, BTreeMap<String, Vec<u8>>>>,
+    /// What the API tells of a repository beside its commit.
+    pub(crate) info: RefCell<BTreeMap<String, Value>>,
+    pub(crate) seen: RefCell<Vec<Seen>>,
+    /// Bytes of bodies that were sent, by path.
+    pub(crate) served: RefCell<BTreeMap<String, u64>>,
+    pub(crate) rule: RefCell<Option<Rule>>,
+    pub(crate) breaker: Breaker,
+    /// Signatures that are accepted.
+    pub(crate) signature: Cell<u64>,
+    /// Follows redirects by itself, as browsers do.
+    pub(crate) follows: Cell<bool>,
+    /// Repositories that want a token.
+    pub(crate) gated: RefCell<BTreeSet<String>>,
+}
+
+/// The commit of a repository: of its contents.
+pub(crate) fn commit_of(files: &BTreeMap<String, Vec<u8>>) -> String {
+    let mut all = Vec::new();
+    for (path, bytes) in files {
+        all.extend(path.as_bytes());
+        all.extend(sha256(bytes).as_bytes());
+    }
+    sha256(&all)[..40].to_owned()
+}
+
+impl Servers {
+    pub(crate) fn put(&self, repo: &str, path: &str, bytes: Vec<u8>) {
+        self.files.borrow_mut().entry(repo.to_owned()).or_default().insert(path.to_owned(), bytes);
+    }
+
+    pub(crate) fn commit(&self, repo: &str) -> String {
+        commit_of(&self.files.borrow()[repo])
+    }
+
+    pub(crate) fn rule(&self, rule: impl Fn(&Seen, usize) -> Option<Fault> + 'static) {
+        *self.rule.borrow_mut() = Some(Box::new(rule));
+    }
+
+    pub(crate) fn forget(&self) {
+        self.seen.borrow_mut().clear();
+        self.served.borrow_mut().clear();
+    }
+
+    pub(crate) fn served(&self, path: &str) -> u64 {
+        self.served.borrow().iter().filter(|(key, _)| key.ends_with(path)).map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Status, headers and body as an honest server gives them.
+    fn answer(&self, url: &str) -> (u16, Vec<(String, String)>, Vec<u8>) {
+        let not_found = || (404, vec![("X-Error-Code".to_owned(), "EntryNotFound".to_owned())], b"not here".to_vec());
+        let files = self.files.borrow();
+        if let Some(path) = url.strip_prefix(CDN) {
+            let (path, query) = path.split_once('?').unwrap_or((path, ""));
+            if query != format!("X-Sig=signature{:08}", self.signature.get()) {
+                return (403, Vec::new(), format!("<Error>AccessDenied {query}</Error>").into_bytes());
+            }
+            let found =
+                files.values().flat_map(BTreeMap::iter).find(|(_, bytes)| path == format!("/{}", sha256(bytes)));
+            return found.map_or_else(not_found, |(_, bytes)| (200, Vec::new(), bytes.clone()));
+        }
+        let Some(path) = url.strip_prefix(HUB) else { return (200, Vec::new(), b"a stranger".to_vec()) };
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        if let Some(rest) = path.strip_prefix("/api/models/") {
+            let parts: Vec<&str> = rest.split('/').collect();
+            let [owner, name, verb, revision] = parts.as_slice() else { return not_found() };
+            let repo = format!("{owner}/{name}");
+            let Some(own) = files.get(&repo) else {
+                return (404, vec![("X-Error-Code".to_owned(), "RepoNotFound".to_owned())], Vec::new());
+            };
+            let commit = commit_of(own);
+            if *verb == "revision" {
+                if *revision != "main" && *revision != commit {
+                    return (404, vec![("X-Error-Code".to_owned(), "RevisionNotFound".to_owned())], Vec::new());
+                }
+                let mut info = json!({ "id": repo, "sha": commit, "gated": false, "private": false });
+                for (key, value) in self.info.borrow().get(&repo).and_then(Value::as_object).into_iter().flatten() {
+                    info[key] = value.clone();
+                }
+                return (200, Vec::new(), info.to_string().into_bytes());
+            }
+            // Two entries a page.
+            let entries: Vec<Value> = own
+                .iter()
+                .map(|(path, bytes)| match is_large(path) {
+                    true => json!({"type": "file", "path": path, "size": bytes.len(), "oid": "0".repeat(40),
+                                   "lfs": {"oid": sha256(bytes), "size": bytes.len(), "pointerSize": 134}}),
+                    false => json!({"type": "file", "path": path, "size": bytes.len(), "oid": git_hash(bytes)}),
+                })
+                .collect();
+            let page: usize = query.rsplit_once("cursor=").and_then(|(_, page)| page.parse().ok()).unwrap_or(0);
+            let part: Vec<Value> = entries.iter().skip(2 * page).take(2).cloned().collect();
+            let more = 2 * page + 2 < entries.len();
+            let link = format!("<{HUB}{path}?recursive=true&cursor={}>; rel=\"next\"", page + 1);
+            let headers = if more { vec![("Link".to_owned(), link)] } else { Vec::new() };
+            return (200, headers, Value::from(part).to_string().into_bytes());
+        }
+        if let Some((repo, rest)) = path[1..].split_once("/resolve/") {
+            let Some((commit, file)) = rest.split_once('/') else { return not_found() };
+            let Some(own) = files.get(repo) else { return not_found() };
+            let Some(bytes) = own.get(file).filter(|_| commit == commit_of(own)) else { return not_found() };
+            if is_large(file) {
+                let to = format!("{CDN}/{}?X-Sig=signature{:08}", sha256(bytes), self.signature.get());
+                return (302, vec![("Location".to_owned(), to)], Vec::new());
+            }
+            return (200, Vec::new(), bytes.clone());
+        }
+        // A plain server.
+        let found = files.get("plain").and_then(|own| own.get(&path[1..]));
+        found.map_or_else(not_found, |bytes| {
+            (200, vec![("ETag".to_owned(), format!("\"{}\"", git_hash(bytes)))], bytes.clone())
+        })
+    }
+
+    fn serve(self: &Rc<Self>, request: &Request) -> Result<Response> {
+        if self.breaker.breaks() {
+            return Err(Error::new(ErrorKind::Network, format!("broken on purpose at {}", request.url)));
+        }
+        let seen = Seen {
+            url: request.url.clone(),
+            range: request.range.map(|range| (range.first, range.last)),
+            bearer: request.bearer.is_some(),
+        };
+        self.seen.borrow_mut().push(seen.clone());
+        let count = self.seen.borrow().len();
+        let fault = self.rule.borrow().as_ref().and_then(|rule| rule(&seen, count));
+        let (mut status, mut headers, mut body) = self.answer(&request.url);
+        let wants_token = self.gated.borrow().iter().any(|repo| request.url.starts_with(&format!("{HUB}/{repo}/")));
+        if wants_token && request.bearer.is_none() {
+            (status, headers, body) = (401, vec![("X-Error-Code".to_owned(), "GatedRepo".to_owned())], Vec::new());
+        }
+        if let Some(range) = request.range
+            && status == 200
+            && !matches!(fault, Some(Fault::NoRanges))
+        {
+            let total = body.len() as u64;
+            if range.first >= total {
+                (status, body) = (416, Vec::new());
+            } else {
+                let last = range.last.min(total - 1);
+                headers.push(("Content-Range".to_owned(), format!("bytes {}-{last}/{total}", range.first)));
+                (status, body) = (206, body[range.first as usize..=last as usize].to_vec());
+            }
+        }
+        if request.range.is_some() && status == 200 {
+            headers.push(("Content-Length".to_owned(), body.len().to_string()));
+        }
+        let mut end = End::Whole;
+        match fault {
+            Some(Fault::Status(other, more, text)) => {
+                status = other;
+                headers = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+                body = text.as_bytes().to_vec();
+            }
+            Some(Fault::Redirect(to)) => (status, headers) = (302, vec![("Location".to_owned(), to.to_owned())]),
+            Some(Fault::Cut(len)) => body.truncate(len),
+            Some(Fault::Reset(len)) => {
+                body.truncate(len);
+                end = End::Reset;
+            }
+            Some(Fault::Hang(len)) => {
+                body.truncate(len);
+                end = End::Hang;
+            }
+            Some(Fault::Flip(place)) if place < body.len() => body[place] ^= 4,
+            Some(Fault::Longer(more)) => body.extend(vec![7; more]),
+            Some(Fault::Header(name, value)) => {
+                headers.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
+                headers.push((name.to_owned(), value.to_owned()));
+            }
+            _ => {}
+        }
+        let path = request.url.split('?').next().unwrap_or_default().to_owned();
+        let body = Box::new(Sent { bytes: body, at: 0, end, path, turn: false, servers: Rc::clone(self) });
+        Ok(Response { status, url: request.url.clone(), headers, body })
+    }
+}
+
+fn is_large(path: &str) -> bool {
+    path.ends_with(".gguf") || path.ends_with(".safetensors")
+}
+
+/// The servers, as the hub's transport.
+pub(crate) struct Wire(pub(crate) Rc<Servers>);
+
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Whole,
+    Reset,
+    Hang,
+}
+
+struct Sent {
+    bytes: Vec<u8>,
+    at: usize,
+    end: End,
+    path: String,
+    turn: bool,
+    servers: Rc<Servers>,
+}
+
+impl Body for Sent {
+    fn next(&mut self) -> LocalFuture<'_, Result<Option<Vec<u8>>>> {
+        Box::pin(async move {
+            // Every other call has to wait once, so that connections take turns.
+            self.turn = !self.turn;
+            if self.turn {
+                yield_once().await;
+            }
+            if self.servers.breaker.breaks() {
+                return Err(Error::new(ErrorKind::Network, "broken on purpose"));
+            }
+            let rest = &self.bytes[self.at..];
+            if rest.is_empty() {
+                return match self.end {
+                    End::Whole => Ok(None),
+                    End::Reset => Err(Error::new(ErrorKind::Network, "the connection was reset")),
+                    End::Hang => std::future::pending().await,
+                };
+            }
+            let part = rest[..rest.len().min(300_000)].to_vec();
+            self.at += part.len();
+            *self.servers.served.borrow_mut().entry(self.path.clone()).or_default() += part.len() as u64;
+            Ok(Some(part))
+        })
+    }
+}
+
+impl Transport for Wire {
+    fn get<'a>(&'a self, request: &'a Request) -> LocalFuture<'a, Result<Response>> {
+        Box::pin(async move {
+            let mut request = request.clone();
+            for _ in 0..10 {
+                let answer = self.0.serve(&request)?;
+                let location = answer.header("location").map(str::to_owned);
+                if let (true, Some(to), 300..400) = (self.0.follows.get(), location, answer.status) {
+                    // As browsers do: another origin does not get the header.
+                    if !to.starts_with(HUB) {
+                        request.bearer = None;
+                    }
+                    request.url = to;
+                    continue;
+                }
+                return Ok(answer);
+            }
+            Err(Error::new(ErrorKind::Network, "too many redirects"))
+        })
+    }
+}
+
+async fn yield_once() {
+    let mut done = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut done, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A clock that only sleeping moves, and chance that repeats.
+#[derive(Default)]
+pub(crate) struct Clock {
+    pub(crate) now_secs: Cell<f64>,
+}
+
+impl Edge for Clock {
+    fn now_secs(&self) -> f64 {
+        self.now_secs.get()
+    }
+
+    fn random(&self) -> f64 {
+        0.5
+    }
+
+    fn sleep(&self, secs: f64) -> LocalFuture<'_, ()> {
+        Box::pin(async move {
+            yield_once().await;
+            self.now_secs.set(self.now_secs.get() + secs);
+        })
+    }
+}
+
+/// A file in memory: what was flushed outlives a power cut, the rest may not.
+#[derive(Clone, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    flushed: Vec<u8>,
+}
+
+/// A store in memory.
+#[derive(Default)]
+pub(crate) struct Memory {
+    files: RefCell<BTreeMap<String, Content>>,
+    locks: Rc<RefCell<BTreeSet<String>>>,
+    /// Handles that were opened for writing and not closed.
+    open: Rc<Cell<usize>>,
+    pub(crate) breaker: Breaker,
+    pub(crate) room: Cell<Option<u64>>,
+}
+
+impl Memory {
+    fn check(&self) -> Result<()> {
+        match self.breaker.breaks() {
+            true => Err(Error::new(ErrorKind::Io, "broken on purpose")),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        self.files.borrow().get(name).map(|content| content.bytes.clone())
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.files.borrow().keys().cloned().collect()
+    }
+
+    pub(crate) fn set(&self, name: &str, bytes: Vec<u8>) {
+        self.files.borrow_mut().insert(name.to_owned(), Content { flushed: bytes.clone(), bytes });
+    }
+
+    pub(crate) fn take(&self, name: &str) {
+        self.files.borrow_mut().remove(name);
+    }
+
+    /// Everything of the process ends: locks and handles go.
+    pub(crate) fn kill(&self) {
+        self.locks.borrow_mut().clear();
+        self.open.set(0);
+    }
+
+    /// The power goes: of what was not flushed, every third byte is lost.
+    pub(crate) fn power_cut(&self) {
+        self.kill();
+        for content in self.files.borrow_mut().values_mut() {
+            for place in 0..content.bytes.len() {
+                if content.flushed.get(place) != Some(&content.bytes[place]) && place % 3 == 0 {
+                    content.bytes[place] = 0;
+                }
+            }
+            content.flushed = content.bytes.clone();
+        }
+    }
+
+    pub(crate) fn leaks(&self) -> (usize, usize) {
+        (self.locks.borrow().len(), self.open.get())
+    }
+
+    pub(crate) fn hold(&self, name: &str) {
+        self.locks.borrow_mut().insert(name.to_owned());
+    }
+
+    fn used(&self) -> u64 {
+        self.files.borrow().values().map(|content| content.bytes.len() as u64).sum()
+    }
+}
+
+/// The store of one process or tab.
+#[derive(Clone)]
+pub(crate) struct Disk(pub(crate) Rc<Memory>);
+
+struct Handle {
+    memory: Rc<Memory>,
+    name: String,
+    writes: bool,
+    closed: Cell<bool>,
+}
+
+impl Handle {
+    fn with<T>(&self, change: impl FnOnce(&mut Content) -> Result<T>) -> Result<T> {
+        self.memory.check()?;
+        if self.closed.get() {
+            return Err(Error::new(ErrorKind::Io, "the file is closed"));
+        }
+        match self.memory.files.borrow_mut().get_mut(&self.name) {
+            Some(content) => change(content),
+            None => Err(Error::new(ErrorKind::Io, "the file is gone")),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        assert!(self.closed.get() || std::thread::panicking() || !self.writes, "{} was not closed", self.name);
+    }
+}
+
+impl StoredFile for Handle {
+    fn size_bytes(&self) -> LocalFuture<'_, Result<u64>> {
+        Box::pin(async { self.with(|content| Ok(content.bytes.len() as u64)) })
+    }
+
+    fn read(&self, offset: u64, len: usize) -> LocalFuture<'_, Result<Vec<u8>>> {
+        Box::pin(async move {
+            self.with(|content| {
+                let part = content.bytes.get(offset as usize..offset as usize + len);
+                part.map(<[u8]>::to_vec).ok_or_else(|| Error::new(ErrorKind::SizeMismatch, "past the end"))
+            })
+        })
+    }
+
+    fn write<'a>(&'a self, offset: u64, bytes: &'a [u8]) -> LocalFuture<'a, Result<()>> {
+        Box::pin(async move {
+            assert!(self.writes, "{} is open for reading", self.name);
+            yield_once().await;
+            if self.memory.room.get().is_some_and(|room| self.memory.used() + bytes.len() as u64 > room) {
+                return Err(Error::new(ErrorKind::QuotaExceeded, "no room"));
+            }
+            self.with(|content| {
+                let end = offset as usize + bytes.len();
+                content.bytes.resize(content.bytes.len().max(end), 0);
+                content.bytes[offset as usize..end].copy_from_slice(bytes);
+                Ok(())
+            })
+        })
+    }
+
+    fn resize(&self, size_bytes: u64) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.with(|content| {
+                content.bytes.resize(size_bytes as usize, 0);
+                Ok(())
+            })
+        })
+    }
+
+    fn flush(&self) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async {
+            self.with(|content| {
+                content.flushed = content.bytes.clone();
+                Ok(())
+            })
+        })
+    }
+
+    fn close(&self) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async {
+            // A handle goes even where closing fails.
+            if !self.closed.replace(true) && self.writes {
+                self.memory.open.set(self.memory.open.get().saturating_sub(1));
+            }
+            Ok(())
+        })
+    }
+}
+
+struct Held(Rc<RefCell<BTreeSet<String>>>, String);
+
+impl Guard for Held {}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.borrow_mut().remove(&self.1);
+    }
+}
+
+impl Disk {
+    fn handle(&self, name: &str, writes: bool) -> Rc<dyn StoredFile> {
+        if writes {
+            self.0.open.set(self.0.open.get() + 1);
+        }
+        Rc::new(Handle { memory: Rc::clone(&self.0), name: name.to_owned(), writes, closed: Cell::new(false) })
+    }
+}
+
+impl Store for Disk {
+    fn read<'a>(&'a self, name: &'a str) -> LocalFuture<'a, Result<Option<Rc<dyn StoredFile>>>> {
+        Box::pin(async move {
+            self.0.check()?;
+            Ok(self.0.files.borrow().contains_key(name).then(|| self.handle(name, false)))
+        })
+    }
+
+    fn write<'a>(&'a self, name: &'a str) -> LocalFuture<'a, Result<Rc<dyn StoredFile>>> {
+        Box::pin(async move {
+            self.0.check()?;
+            assert!(
+                name.split('/').all(|part| {
+                    !part.is_empty()
+                        && !part.starts_with('.')
+                        && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+                }),
+                "{name}"
+            );
+            self.0.files.borrow_mut().entry(name.to_owned()).or_default();
+            Ok(self.handle(name, true))
+        })
+    }
+
+    fn replace<'a>(&'a self, name: &'a str, bytes: &'a [u8]) -> LocalFuture<'a, Result<()>> {
+        Box::pin(async move {
+            if self.0.breaker.breaks() {
+                // Torn: half of it is there.
+                self.0.set(name, bytes[..bytes.len() / 2].to_vec());
+                return Err(Error::new(ErrorKind::Io, "broken on purpose"));
+            }
+            self.0.set(name, bytes.to_vec());
+            Ok(())
+        })
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str) -> LocalFuture<'a, Result<Vec<String>>> {
+        Box::pin(async move {
+            self.0.check()?;
+            Ok(self.0.names().into_iter().filter(|name| name.starts_with(prefix)).collect())
+        })
+    }
+
+    fn remove<'a>(&'a self, name: &'a str) -> LocalFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.0.check()?;
+            self.0.take(name);
+            Ok(())
+        })
+    }
+
+    fn check_room(&self, bytes: u64) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.0.check()?;
+            match self.0.room.get() {
+                Some(room) if self.0.used() + bytes > room => {
+                    Err(Error::new(ErrorKind::QuotaExceeded, format!("{bytes} bytes are needed, {room} is the quota")))
+                }
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn try_lock<'a>(&'a self, name: &'a str) -> LocalFuture<'a, Result<Option<Box<dyn Guard>>>> {
+        Box::pin(async move {
+            self.0.check()?;
+            let free = self.0.locks.borrow_mut().insert(name.to_owned());
+            Ok(free.then(|| Box::new(Held(Rc::clone(&self.0.locks), name.to_owned())) as Box<dyn Guard>))
+        })
+    }
+}
