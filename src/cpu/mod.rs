@@ -3,6 +3,7 @@
 //! It computes a graph as it stands, node by node, in f32. Weights stay as the files store them; a row is decoded
 //! when it is needed and then used for all rows of the step.
 
+mod adapter;
 mod attention;
 mod kv;
 mod ops;
@@ -14,15 +15,16 @@ mod weights;
 pub use sampler::{History, choose, uniform};
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    Backend, BackendInfo, Counters, Decode, Graph, KvFormat, PAGE_TOKENS, Row, SamplerSettings, SlotBook, StateSlots,
-    Step, Ticket, WeightId,
+    AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, Graph, KvFormat, PAGE_TOKENS,
+    Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId,
 };
 use crate::model::{Plan, WeightSink};
 use crate::source::LocalFuture;
+use adapter::Adapter;
 use kv::Kv;
 use run::{Memory, Schedule};
 use state::States;
@@ -53,6 +55,9 @@ struct State {
     last: Option<u32>,
     tickets: VecDeque<(u64, Result<Vec<u32>>)>,
     next_ticket: u64,
+    adapters: BTreeMap<AdapterId, Adapter>,
+    adapter: Option<AdapterUse>,
+    next_adapter: u64,
 }
 
 impl Cpu {
@@ -71,6 +76,9 @@ impl Cpu {
             last: None,
             tickets: VecDeque::new(),
             next_ticket: 0,
+            adapters: BTreeMap::new(),
+            adapter: None,
+            next_adapter: 0,
         };
         Ok(Self {
             schedule: Schedule::new(&plan.graph),
@@ -85,9 +93,10 @@ impl Cpu {
     /// Runs a step as [`Backend::forward`] does and shows every value to `observe`: its name, its width, its numbers.
     pub fn trace(&self, step: &Step<'_>, observe: &mut dyn FnMut(&str, usize, &[f32])) -> Result<Vec<f32>> {
         step.check(self.graph.vocab(), self.n_pages, self.max_rows)?;
-        let mut state = self.state.borrow_mut();
-        state.slots.step(step)?;
-        run::run(&self.graph, &self.schedule, &self.weights, &mut state.memory, step, observe)
+        let State { memory, slots, adapters, adapter, .. } = &mut *self.state.borrow_mut();
+        slots.step(step)?;
+        let adapter = adapter.and_then(|used| Some((adapters.get(&used.id)?, used.scale)));
+        run::run(&self.graph, &self.schedule, &self.weights, adapter, memory, step, observe)
     }
 
     /// Runs a step with one output and chooses from its logits.
@@ -205,9 +214,43 @@ impl Backend for Cpu {
         })
     }
 
+    fn add_adapter<'a>(&'a self, deltas: &'a [Delta]) -> LocalFuture<'a, Result<AdapterId>> {
+        Box::pin(async move {
+            let adapter = Adapter::new(&self.graph, deltas)?;
+            let mut state = self.state.borrow_mut();
+            let id = AdapterId(state.next_adapter);
+            state.next_adapter += 1;
+            state.adapters.insert(id, adapter);
+            Ok(id)
+        })
+    }
+
+    fn fill_adapter(&self, id: AdapterId, index: usize, values: &DeltaValues<'_>) -> Result<()> {
+        self.state.borrow_mut().adapters.get_mut(&id).ok_or_else(no_adapter)?.fill(index, values)
+    }
+
+    fn remove_adapter(&self, id: AdapterId) -> Result<()> {
+        let mut state = self.state.borrow_mut();
+        state.adapter = state.adapter.filter(|used| used.id != id);
+        state.adapters.remove(&id).map(drop).ok_or_else(no_adapter)
+    }
+
+    fn use_adapter(&self, adapter: Option<AdapterUse>) -> Result<()> {
+        let mut state = self.state.borrow_mut();
+        if let Some(used) = adapter {
+            state.adapters.get(&used.id).ok_or_else(no_adapter)?.check_loaded()?;
+        }
+        state.adapter = adapter;
+        Ok(())
+    }
+
     fn counters(&self) -> Counters {
         Counters::default()
     }
+}
+
+fn no_adapter() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such adapter")
 }
 
 /// What a step computes is known at once here; bad logits are told at the collection all the same, as on a GPU.

@@ -1,5 +1,6 @@
 //! The interpreter: runs the nodes of a graph in their order and lets go of each value after its last use.
 
+use super::adapter::Adapter;
 use super::attention::{Inputs, attention};
 use super::kv::Kv;
 use super::ops;
@@ -42,12 +43,13 @@ pub(super) struct Memory {
     pub states: States,
 }
 
-/// Runs a step that was checked. Returns the logits `(outputs, vocab)`; fails with `BadLogits` where one of them is no
+/// Runs a step that was checked, with so much of an adapter. Returns the logits `(outputs, vocab)`; fails with `BadLogits` where one of them is no
 /// number.
 pub(super) fn run(
     graph: &Graph,
     schedule: &Schedule,
     weights: &Weights,
+    adapter: Option<(&Adapter, f32)>,
     memory: &mut Memory,
     step: &Step<'_>,
     observe: &mut dyn FnMut(&str, usize, &[f32]),
@@ -64,7 +66,13 @@ pub(super) fn run(
                 let factors = weight.map(|weight| weights.vector(weight));
                 ops::rms_norm(value(x), factors.as_deref(), *eps, node.width / groups)
             }
-            Op::MatMul { x, weight } => ops::matmul(weights, *weight, value(x), graph.width(*x)),
+            Op::MatMul { x, weight } => {
+                let mut y = ops::matmul(weights, *weight, value(x), graph.width(*x));
+                if let Some((adapter, scale)) = adapter {
+                    adapter.apply(*weight, value(x), graph.width(*x), scale, &mut y);
+                }
+                y
+            }
             Op::Rope { x, rope, heads, first } => {
                 let pairs = graph.ropes[rope.0].pairs;
                 ops::rope(value(x), pairs, &angles[rope.0], (step.rows.len(), *heads), *first)

@@ -70,7 +70,7 @@ fn folder(sources: &[Rc<dyn Source>]) -> Result<Folder> {
 }
 
 /// A whole file as text.
-async fn read_text(source: &dyn Source, limit_bytes: u64, kind: ErrorKind) -> Result<String> {
+pub(super) async fn read_text(source: &dyn Source, limit_bytes: u64, kind: ErrorKind) -> Result<String> {
     let size = source.size_bytes();
     if size > limit_bytes {
         return Err(limits::exceeded("bytes", size, limit_bytes));

@@ -13,6 +13,7 @@
     )
 )]
 
+mod adapter;
 mod config;
 mod gguf;
 mod hub;
@@ -23,6 +24,7 @@ mod open;
 mod safetensors;
 mod sniff;
 
+pub use adapter::ADAPTER_CONFIG;
 pub use metadata::{Dialect, Metadata, Value};
 
 use std::rc::Rc;

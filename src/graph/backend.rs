@@ -1,6 +1,6 @@
 //! What a backend promises: to run a [`Graph`](super::Graph) over steps, and to chain decode steps without the caller.
 
-use super::{SamplerSettings, StateSlots, Step};
+use super::{AdapterId, AdapterUse, Delta, DeltaValues, SamplerSettings, StateSlots, Step};
 use crate::error::Result;
 use crate::source::LocalFuture;
 
@@ -103,6 +103,21 @@ pub trait Backend {
 
     /// The ids of a ticket. Fails with `BadLogits` where logits were not numbers.
     fn collect(&self, ticket: Ticket) -> LocalFuture<'_, Result<Vec<u32>>>;
+
+    /// Makes room for an adapter, and everything that steps with it need; its numbers come through
+    /// [`Backend::fill_adapter`]. Steps under way are not touched.
+    ///
+    /// Fails with `GpuOutOfMemory` or `LimitExceeded` where there is no room.
+    fn add_adapter<'a>(&'a self, deltas: &'a [Delta]) -> LocalFuture<'a, Result<AdapterId>>;
+
+    /// Takes the numbers of delta `index` of an adapter.
+    fn fill_adapter(&self, id: AdapterId, index: usize, values: &DeltaValues<'_>) -> Result<()>;
+
+    /// Frees an adapter. `NotFound` where there is no such. Steps go on without one if it was in use.
+    fn remove_adapter(&self, id: AdapterId) -> Result<()>;
+
+    /// All steps from now on use this adapter, or none. `NotFound` where there is no such.
+    fn use_adapter(&self, adapter: Option<AdapterUse>) -> Result<()>;
 
     /// The counts so far.
     fn counters(&self) -> Counters;

@@ -2,6 +2,7 @@
 //!
 //! Every value is a matrix of float32 of shape `(tokens, width)`; `tokens` is known only when a step runs.
 
+mod adapter;
 mod attention;
 mod backend;
 mod build;
@@ -9,6 +10,7 @@ mod recurrent;
 mod state;
 mod step;
 
+pub use adapter::{AdapterId, AdapterUse, Delta, DeltaValues};
 pub use attention::{Attention, KvWidths, Temperature};
 pub use backend::{Backend, BackendInfo, Counters, Decode, KvFormat, Ticket};
 pub use build::Builder;

@@ -13,6 +13,7 @@
     )
 )]
 
+mod adapter;
 mod decoder;
 mod family;
 mod gemma2;
@@ -32,10 +33,11 @@ mod rotary;
 mod smollm3;
 mod weights;
 
+pub use adapter::{AdapterKind, AdapterPlan, MAX_RANK, plan_adapter, read_adapter};
 pub use hyper::{Hyper, Layer};
 pub use longrope::LongRope;
 pub use options::{DEFAULT_CONTEXT, PlanOptions};
-pub use weights::{WeightSink, read_weights};
+pub use weights::{WeightSink, read_weight, read_weights};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -91,6 +93,12 @@ impl Architecture {
             Dialect::Gguf => self.gguf,
             Dialect::Hub => self.hub,
         }
+    }
+
+    /// The row of that name, in whichever dialect.
+    fn find(name: &str) -> Result<&'static Self> {
+        let found = ARCHITECTURES.iter().find(|known| known.gguf == Some(name) || known.hub == Some(name));
+        found.ok_or_else(|| Error::new(ErrorKind::Internal, format!("no architecture is called {name}")))
     }
 }
 

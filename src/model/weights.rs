@@ -1,12 +1,14 @@
 //! Reading weights: in the order of the files, in pieces of whole rows, into whatever takes them.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::{Fused, Plan};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::{Checkpoint, TensorInfo};
 use crate::graph::{Weight, WeightId, WeightKind};
 use crate::quant::FormatId;
+use crate::source::Source;
 
 /// Largest piece: large enough for throughput, small beside any memory limit.
 const PIECE_BYTES: usize = 8 << 20;
@@ -37,7 +39,7 @@ pub(super) struct Slice {
     /// Rows of the tensor.
     pub rows: usize,
     /// Its first row that is the weight's.
-    first_row: usize,
+    pub first_row: usize,
 }
 
 impl Slice {
@@ -132,25 +134,48 @@ pub async fn read_weights(
     let (mut done, total) = (0u64, plan.weight_bytes());
     progress(done, total)?;
     for (weight, location) in order {
-        let source = checkpoint
-            .files
-            .get(location.file)
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "the plan is of another checkpoint"))?;
-        let mut first_row = 0usize;
-        while first_row < location.rows {
-            let rows = location.piece_rows().min(location.rows.saturating_sub(first_row));
-            let start = (first_row as u64).saturating_mul(location.row_bytes as u64);
-            let len = rows.saturating_mul(location.row_bytes);
-            let bytes = source.read(location.offset.saturating_add(start), len).await.at(|| location.name.clone())?;
-            let bytes = match location.vector {
-                Some(vector) => as_f32(vector, &bytes),
-                None => bytes,
-            };
-            sink.rows(weight, first_row, &bytes)?;
-            first_row = first_row.saturating_add(rows);
+        read_rows(&checkpoint.files, location, &mut |first_row, bytes, len| {
+            sink.rows(weight, first_row, bytes)?;
             done = done.saturating_add(len as u64);
-            progress(done, total)?;
-        }
+            progress(done, total)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Reads one weight of the plan from its files and hands it to `take` in pieces of whole rows, first row and bytes, in
+/// the plan's format of that weight.
+pub async fn read_weight(
+    files: &[Rc<dyn Source>],
+    plan: &Plan,
+    weight: WeightId,
+    take: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let location = plan.locations.get(weight.0);
+    let location = location.ok_or_else(|| Error::new(ErrorKind::Internal, "the plan has no such weight"))?;
+    read_rows(files, location, &mut |first_row, bytes, _| take(first_row, bytes)).await
+}
+
+/// Pieces of a weight: first row, bytes as they are handed on, how many were read.
+type Take<'a> = dyn FnMut(usize, &[u8], usize) -> Result<()> + 'a;
+
+async fn read_rows(files: &[Rc<dyn Source>], location: &Location, take: &mut Take<'_>) -> Result<()> {
+    let source = files
+        .get(location.file)
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "the plan is of another checkpoint"))?;
+    let mut first_row = 0usize;
+    while first_row < location.rows {
+        let rows = location.piece_rows().min(location.rows.saturating_sub(first_row));
+        let start = (first_row as u64).saturating_mul(location.row_bytes as u64);
+        let len = rows.saturating_mul(location.row_bytes);
+        let bytes = source.read(location.offset.saturating_add(start), len).await.at(|| location.name.clone())?;
+        let bytes = match location.vector {
+            Some(vector) => as_f32(vector, &bytes),
+            None => bytes,
+        };
+        take(first_row, &bytes, len)?;
+        first_row = first_row.saturating_add(rows);
     }
     Ok(())
 }

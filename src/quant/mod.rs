@@ -173,6 +173,16 @@ impl FormatId {
         FORMATS.iter().find(|(_, format)| format.gguf_type == gguf_type).map(|(id, _)| *id)
     }
 
+    /// The bytes of numbers in a format of plain floats, rounded to it; `None` in every other format.
+    pub fn encode_floats(self, numbers: &[f32]) -> Option<Vec<u8>> {
+        match self {
+            FormatId::F32 => Some(numbers.iter().flat_map(|number| number.to_le_bytes()).collect()),
+            FormatId::F16 => Some(numbers.iter().flat_map(|number| half::f16::from_f32(*number).to_le_bytes()).collect()),
+            FormatId::Bf16 => Some(numbers.iter().flat_map(|number| half::bf16::from_f32(*number).to_le_bytes()).collect()),
+            _ => None,
+        }
+    }
+
     /// Bytes of a row of `cols` weights; `None` when the row is no whole number of blocks or the size overflows.
     pub fn row_bytes(self, cols: usize) -> Option<usize> {
         let format = self.format();
