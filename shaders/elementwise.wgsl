@@ -1,6 +1,7 @@
 // What works element by element, by the number OP: 0 a + b, 1 silu(a) * b, 2 gelu(a) * b (tanh form), 3 a + bias,
 // 4 factor * a, 5 factor * tanh(a / factor). One invocation makes four elements.
 override OP: u32 = 0u;
+override PAIRS: bool = false;                                          // the even columns of a are a, the odd ones b
 override OUTPUTS: bool = false;                                        // the rows are the step's outputs
 
 struct Params {
@@ -24,8 +25,13 @@ fn bounded_tanh(v: vec4<f32>) -> vec4<f32> {
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = id.y;
     if (id.x >= (params.cols + 3u) / 4u || row >= state[params.max_rows + select(0u, 1u, OUTPUTS)]) { return; }
-    let va = a[(params.a_offset + row * params.a_stride) / 4u + id.x];
-    let vb = b[(params.b_offset + row * params.b_stride) / 4u + id.x];
+    var va = a[(params.a_offset + row * params.a_stride) / 4u + id.x];
+    var vb = b[(params.b_offset + row * params.b_stride) / 4u + id.x];
+    if (PAIRS) {
+        let at = (params.a_offset + row * params.a_stride) / 4u + id.x * 2u;
+        va = vec4(a[at].xz, a[at + 1u].xz);
+        vb = vec4(a[at].yw, a[at + 1u].yw);
+    }
     var result = va;
     switch (OP) {
         case 1u: { result = va / (1.0 + exp(-va)) * vb; }

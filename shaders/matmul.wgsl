@@ -5,16 +5,18 @@
 override RESIDUAL: bool = false;
 override GLU: u32 = 0u;                                                // 1: silu, 2: gelu (tanh)
 override BIAS: bool = false;
+override ADAPT: u32 = 0u;                                              // the product times 1: factor, 2: 1 + factor * gain[r]
 override OUTPUTS: bool = false;                                        // the rows of x are the step's outputs
 
 struct Params {
     rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, max_rows: u32, bias_offset: u32,
+    gain_offset: u32, factor: f32,
 }
 
 @group(1) @binding(0) var<uniform> params: Params;
 @group(1) @binding(1) var<storage, read> state: array<u32>;
 @group(1) @binding(2) var<storage, read> x: array<vec4<f32>>;          // (T, cols), rows x_stride apart
-@group(1) @binding(3) var<storage, read> norms: array<f32>;            // bias: (rows) from bias_offset
+@group(1) @binding(3) var<storage, read> norms: array<f32>;            // bias: (rows) from bias_offset, gain likewise
 @group(1) @binding(4) var<storage, read_write> y: array<f32>;          // (T, rows or rows / 2), rows y_stride apart
 
 const TILE_X = 32u;
@@ -101,6 +103,8 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
             for (var j = 0u; j < 4u; j++) {
                 if (r + j >= params.rows) { break; }
                 var result = acc[i][j];
+                if (ADAPT == 1u) { result *= params.factor; }
+                if (ADAPT == 2u) { result *= 1.0 + params.factor * norms[params.gain_offset + r + j]; }
                 if (BIAS) { result += norms[params.bias_offset + r + j]; }
                 if (RESIDUAL) { result += y[at + r + j]; }
                 y[at + r + j] = result;

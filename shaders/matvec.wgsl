@@ -7,12 +7,16 @@ override NORM: bool = false;
 override RESIDUAL: bool = false;
 override GLU: u32 = 0u;                                                // 1: silu, 2: gelu (tanh)
 override BIAS: bool = false;
+override ADAPT: u32 = 0u;                                              // the product times 1: factor, 2: 1 + factor * gain[r]
 
-struct Params { rows: u32, cols: u32, x_offset: u32, y_offset: u32, norm_offset: u32, eps: f32, bias_offset: u32 }
+struct Params {
+    rows: u32, cols: u32, x_offset: u32, y_offset: u32, norm_offset: u32, eps: f32, bias_offset: u32,
+    gain_offset: u32, factor: f32,
+}
 
 @group(1) @binding(0) var<uniform> params: Params;
 @group(1) @binding(1) var<storage, read> x: array<vec4<f32>>;          // (cols) from x_offset
-@group(1) @binding(2) var<storage, read> norms: array<vec4<f32>>;      // g: (cols) from norm_offset, bias: (rows)
+@group(1) @binding(2) var<storage, read> norms: array<vec4<f32>>;      // g: (cols) from norm_offset, bias, gain: (rows)
 @group(1) @binding(3) var<storage, read_write> y: array<f32>;          // (rows) from y_offset
 
 fn activation(v: f32) -> f32 {
@@ -66,6 +70,11 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_wo
     } else if (lane.index < 4u && row0 + lane.index < params.rows) {
         let at = params.y_offset + row0 + lane.index;
         var result = sums[lane.index];
+        if (ADAPT == 1u) { result *= params.factor; }
+        if (ADAPT == 2u) {
+            let g = params.gain_offset + row0 + lane.index;
+            result *= 1.0 + params.factor * norms[g / 4u][g % 4u];
+        }
         if (BIAS) {
             let b = params.bias_offset + row0 + lane.index;
             result += norms[b / 4u][b % 4u];

@@ -191,7 +191,7 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
 /// Computes what the sequence lacks of `ids`, up to the id that follows them.
 async fn prefill(loaded: &Loaded, session: &mut Session, ids: &[u32]) -> Result<()> {
     let backend = loaded.backend.as_ref();
-    let held = session.begin(backend, ids, true).await?;
+    let held = session.begin(backend, ids, true, None).await?;
     let mut rest = ids.get(held..).unwrap_or_default().chunks(backend.max_rows().max(1)).peekable();
     while let Some(chunk) = rest.next() {
         loaded.alive()?;

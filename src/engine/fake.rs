@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::task::Poll;
 
+use super::adapters::{Adapters, Base};
 use super::info::Info;
 use super::loaded::Loaded;
 use super::options::Environment;
@@ -12,11 +13,13 @@ use super::session::Session;
 use super::stats::{Totals, Traffic};
 use super::turn::Turns;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Dialect, Metadata};
+use crate::format::{Checkpoint, Dialect, Metadata};
 use crate::graph::{
-    Backend, BackendInfo, Counters, Decode, PAGE_TOKENS, STATE_SLOTS, SamplerSettings, StateSlots, Step, Ticket,
+    AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, PAGE_TOKENS, STATE_SLOTS,
+    SamplerSettings, StateSlots, Step, Ticket,
 };
-use crate::source::LocalFuture;
+use crate::model::plan;
+use crate::source::{LocalFuture, MemorySource};
 use crate::tokenizer::Tokenizer;
 
 /// What was asked of the backend, in order.
@@ -182,9 +185,34 @@ impl Backend for Rc<Fake> {
         })
     }
 
+    fn add_adapter<'a>(&'a self, _: &'a [Delta]) -> LocalFuture<'a, Result<AdapterId>> {
+        Box::pin(async { Ok(AdapterId(0)) })
+    }
+
+    fn fill_adapter(&self, _: AdapterId, _: usize, _: &DeltaValues<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn remove_adapter(&self, _: AdapterId) -> Result<()> {
+        Ok(())
+    }
+
+    fn use_adapter(&self, _: Option<AdapterUse>) -> Result<()> {
+        assert_eq!(self.open_tickets(), 0, "an adapter is chosen with nothing under way");
+        Ok(())
+    }
+
     fn counters(&self) -> Counters {
         Counters::default()
     }
+}
+
+/// A model that adapters could be checked against.
+fn base() -> Base {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/www/models/tiny-assistant/tiny-assistant-q4_0.gguf");
+    let file = MemorySource::new("tiny.gguf", std::fs::read(path).expect("a file"));
+    let checkpoint = pollster::block_on(Checkpoint::open(vec![Rc::new(file)])).expect("a model");
+    Base { plan: plan(&checkpoint).expect("a model"), files: checkpoint.files }
 }
 
 /// A loaded model around the fake, with the tokenizer of the demo model.
@@ -212,6 +240,8 @@ pub(super) fn loaded(fake: &Rc<Fake>) -> Loaded {
             yield_now: Box::new(|| Box::pin(async {})),
         },
         inline: false,
+        base: base(),
+        adapters: Adapters::default(),
         turns: Turns::new(Session::new(N_PAGES, fake.n_states()).expect("pages")),
         totals: Totals::default(),
         disposed: Cell::new(false),

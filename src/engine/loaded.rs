@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::adapters::{Adapters, Base};
 use super::info::Info;
 use super::json::invalid;
 use super::options::Environment;
@@ -31,6 +32,8 @@ pub(super) struct Loaded {
     /// The backend works while it is called, not beside us: nothing is gained by submitting ahead, and other work of
     /// the thread needs pauses that are made for it.
     pub(super) inline: bool,
+    pub(super) base: Base,
+    pub(super) adapters: Adapters,
     pub(super) turns: Turns<Session>,
     pub(super) totals: Totals,
     pub(super) disposed: Cell<bool>,

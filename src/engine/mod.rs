@@ -6,6 +6,7 @@
 //!
 //! [`Disposed`]: crate::error::ErrorKind::Disposed
 
+mod adapters;
 mod bench;
 mod defaults;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod stop;
 mod turn;
 
 pub use crate::model::DEFAULT_CONTEXT;
+pub use adapters::{AdapterChoice, AdapterInfo, ScaledAdapter};
 pub use bench::{BenchReport, BenchRequest, CountersPerToken, Rate};
 pub use info::{FileInfo, Info, Runtime, TemplateInfo, inspect};
 pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
@@ -35,6 +37,7 @@ use std::rc::Rc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
+use crate::graph::AdapterUse;
 use loaded::{Loaded, TemplateInput, disposed};
 use reply::Job;
 
@@ -118,7 +121,8 @@ impl Engine {
         };
         let prompt = loaded.encode(&request.prompt, input)?;
         loaded.check_room(prompt.len(), 1)?;
-        let job = Job { prompt, settings, asked_secs: (loaded.environment.now_secs)() };
+        let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
+        let job = Job { prompt, settings, adapter, asked_secs: (loaded.environment.now_secs)() };
         loaded.turns.take(async |session| job.run(&loaded, session, aborted, sink).await).await
     }
 
@@ -127,7 +131,13 @@ impl Engine {
     /// Fails with `InvalidArgument`, `ContextFull`, `LimitExceeded` past [`MAX_LOGITS_BYTES`], `BadLogits` where a
     /// logit is not a number.
     pub async fn logits(&self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.logits_with(ids, None).await
+    }
+
+    /// As [`Engine::logits`], with an adapter.
+    pub async fn logits_with(&self, ids: &[u32], adapter: Option<&AdapterChoice>) -> Result<Vec<f32>> {
         let loaded = self.loaded()?;
+        let adapter = loaded.adapters.chosen(adapter)?;
         loaded.check_ids(ids)?;
         loaded.check_room(ids.len(), 0)?;
         let size_bytes = ids.len().saturating_mul(loaded.info.vocab_size).saturating_mul(size_of::<f32>());
@@ -138,7 +148,33 @@ impl Engine {
             );
             return Err(Error::new(ErrorKind::LimitExceeded, message));
         }
-        loaded.turns.take(async |session| score(&loaded, session, ids).await).await
+        loaded.turns.take(async |session| score(&loaded, session, ids, adapter).await).await
+    }
+
+    /// Loads an adapter ([`Checkpoint::open_adapter`]) beside the model, under `name` or one of its own. The model's
+    /// weights are neither read to memory again nor copied, and replies go on meanwhile. `aborted` is asked now and then.
+    ///
+    /// Fails with `InvalidArgument` where the name is taken, with `UnsupportedFormat`, `MalformedModel` or
+    /// `LimitExceeded` where the adapter does not fit (naming key or tensor), `GpuOutOfMemory`, `Aborted`.
+    pub async fn load_adapter(
+        &self,
+        adapter: &Checkpoint,
+        name: Option<&str>,
+        aborted: &dyn Fn() -> bool,
+    ) -> Result<AdapterInfo> {
+        adapters::load(&*self.loaded()?, adapter, name, aborted).await
+    }
+
+    /// The resident adapters, in the order in which they were loaded.
+    pub fn adapters(&self) -> Result<Vec<AdapterInfo>> {
+        Ok(self.loaded()?.adapters.list())
+    }
+
+    /// Frees an adapter, once the replies that were asked for before are done. `NotFound` where there is none of that
+    /// name.
+    pub async fn unload_adapter(&self, name: &str) -> Result<()> {
+        let loaded = self.loaded()?;
+        loaded.turns.take(async |_| adapters::unload(&loaded, name)).await
     }
 
     /// Measures prefill and decode, with the counts of the device.
@@ -156,10 +192,15 @@ impl Engine {
 }
 
 /// The logits of all ids, chunk by chunk.
-async fn score(loaded: &Loaded, session: &mut session::Session, ids: &[u32]) -> Result<Vec<f32>> {
+async fn score(
+    loaded: &Loaded,
+    session: &mut session::Session,
+    ids: &[u32],
+    adapter: Option<AdapterUse>,
+) -> Result<Vec<f32>> {
     let backend = loaded.backend.as_ref();
     let scored = async {
-        session.begin(backend, ids, false).await?;
+        session.begin(backend, ids, false, adapter).await?;
         let mut logits = Vec::with_capacity(ids.len().saturating_mul(loaded.info.vocab_size));
         for chunk in ids.chunks(backend.max_rows().max(1)) {
             loaded.alive()?;

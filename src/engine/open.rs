@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 
+use super::adapters::{Adapters, Base};
 use super::loaded::Loaded;
 use super::options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 use super::session::Session;
@@ -66,6 +67,8 @@ pub(super) async fn load(
         weight_bytes,
         environment,
         inline,
+        base: Base { plan, files: checkpoint.files.clone() },
+        adapters: Adapters::default(),
         totals: Totals::default(),
         disposed: Cell::new(false),
     })

@@ -10,6 +10,7 @@ use super::request::Settings;
 use super::session::Session;
 use super::stop::StopText;
 use crate::error::{Error, ErrorKind, Result};
+use crate::graph::AdapterUse;
 use crate::tokenizer::StreamDecoder;
 
 /// A part of a reply, as it comes.
@@ -140,6 +141,7 @@ impl Transcript<'_> {
 pub(super) struct Job {
     pub(super) prompt: Vec<u32>,
     pub(super) settings: Settings,
+    pub(super) adapter: Option<AdapterUse>,
     /// When the caller asked.
     pub(super) asked_secs: f64,
 }
@@ -188,7 +190,7 @@ impl Job {
             tokens: Vec::new(),
         };
 
-        let cached = session.begin(backend, &self.prompt, true).await?;
+        let cached = session.begin(backend, &self.prompt, true, self.adapter).await?;
         backend.start_reply(&self.settings.sampler, &self.prompt)?;
         let mut rest = self.prompt.get(cached..).unwrap_or_default().chunks(backend.max_rows().max(1)).peekable();
         while let Some(chunk) = rest.next() {
@@ -254,6 +256,7 @@ mod tests {
     use super::super::request::{GenerateRequest, Prompt};
     use super::{FinishReason, GenerationResult, Job};
     use crate::error::{ErrorKind, Result};
+    use crate::graph::{AdapterId, AdapterUse};
     use crate::sample::SampleOptions;
 
     const STOP_ID: u32 = 2047;
@@ -261,7 +264,7 @@ mod tests {
     fn job(prompt: &[u32], max_tokens: f64) -> Job {
         let request = GenerateRequest { max_tokens: Some(max_tokens), ..GenerateRequest::new(Prompt::Ids(vec![])) };
         let settings = request.settings(&SampleOptions::default(), || 0).expect("valid");
-        Job { prompt: prompt.to_vec(), settings, asked_secs: 0.0 }
+        Job { prompt: prompt.to_vec(), settings, adapter: None, asked_secs: 0.0 }
     }
 
     fn run(loaded: &Loaded, job: &Job, aborted: &dyn Fn() -> bool) -> Result<GenerationResult> {
@@ -313,6 +316,19 @@ mod tests {
         let next = reply(&loaded, &[1, 2, 3, 10, 11, 12, STOP_ID, 13, 5], 1.0);
         assert_eq!(next.usage.cached_tokens, 7, "the reply is kept, the rest is not");
         assert_eq!(fake.calls().0.first(), Some(&Call::Prefill(7, 2, true)));
+    }
+
+    #[test]
+    fn what_one_adapter_computed_is_not_reused_by_another() {
+        let loaded = loaded(&Fake::new(100..200));
+        let with = |adapter: Option<(u64, f32)>| {
+            let adapter = adapter.map(|(id, scale)| AdapterUse { id: AdapterId(id), scale });
+            let job = Job { adapter, ..job(&[1, 2, 3], 2.0) };
+            run(&loaded, &job, &|| false).expect("a reply").usage.cached_tokens
+        };
+        for adapter in [None, Some((1, 1.0)), Some((1, 0.5)), Some((2, 0.5)), None] {
+            assert_eq!((with(adapter), with(adapter)), (0, 2), "{adapter:?}");
+        }
     }
 
     #[test]

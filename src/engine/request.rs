@@ -4,6 +4,7 @@
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _};
 use serde_json::{Map, Value};
 
+use super::adapters::AdapterChoice;
 use super::json::{self, invalid, not_yet};
 use crate::chat::Message;
 use crate::error::Result;
@@ -106,6 +107,8 @@ pub struct GenerateRequest {
     pub template_variables: Map<String, Value>,
     /// With messages: descriptions of tools, for the template.
     pub tools: Option<Value>,
+    /// The adapter that the reply is made with; the model alone when absent.
+    pub adapter: Option<AdapterChoice>,
     /// What happens to a prompt that the context cannot hold: `"error"`, also when absent.
     pub on_overflow: Option<String>,
 }
@@ -127,7 +130,6 @@ const PLANNED: &[&str] = &[
     "grammar",
     "toolChoice",
     "reasoning",
-    "adapter",
     "prefill",
 ];
 
@@ -150,6 +152,7 @@ impl GenerateRequest {
             ignore_eos: false,
             template_variables: Map::new(),
             tools: None,
+            adapter: None,
             on_overflow: None,
         }
     }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use crate::cache::{Pool, Sequence, States};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Backend, Decode, Row, StateSlots, Step, Ticket};
+use crate::graph::{AdapterUse, Backend, Decode, Row, StateSlots, Step, Ticket};
 
 /// One sequence with its pages and its open tickets.
 pub(super) struct Session {
@@ -23,6 +23,8 @@ pub(super) struct Session {
     latest: Option<u32>,
     /// The position that the next submit writes first.
     position: usize,
+    /// What the sequence was computed with.
+    adapter: Option<AdapterUse>,
 }
 
 impl Session {
@@ -35,15 +37,28 @@ impl Session {
             open: VecDeque::new(),
             latest: None,
             position: 0,
+            adapter: None,
         })
     }
 
     /// Makes room for a prompt. Gives the number of its first tokens that need no work: those that the sequence holds
     /// already (up to a state that was kept, where the model has such), but never all, because the last one's logits
-    /// are needed; 0 unless `reuse`.
-    pub(super) async fn begin(&mut self, backend: &dyn Backend, prompt: &[u32], reuse: bool) -> Result<usize> {
+    /// are needed; 0 unless `reuse`, and 0 where they were computed with another adapter, or more or less of it. All
+    /// steps until the next prompt use `adapter`.
+    pub(super) async fn begin(
+        &mut self,
+        backend: &dyn Backend,
+        prompt: &[u32],
+        reuse: bool,
+        adapter: Option<AdapterUse>,
+    ) -> Result<usize> {
         self.settle(backend).await?;
-        let held = if reuse { self.sequence.common_prefix(prompt) } else { 0 };
+        let same = self.adapter == adapter;
+        if !same {
+            backend.use_adapter(adapter).map_err(|error| error.at("adapter"))?;
+            self.adapter = adapter;
+        }
+        let held = if reuse && same { self.sequence.common_prefix(prompt) } else { 0 };
         let held = self.states.resume(held.min(prompt.len().saturating_sub(1)));
         self.sequence.truncate(&mut self.pool, held)?;
         self.sequence.reserve(&mut self.pool, prompt.len())?;

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use super::buffers::assign;
 use super::fuse::{Analysis, Chain, bases, chain, norm_of};
-use super::stage::{Class, Domain, ElementOp, Lowered, Matrix, Norm, Part, Place, Stage};
+use super::adapter::Joint;
+use super::stage::{Adapt, Class, Domain, ElementOp, Lowered, Matrix, Norm, Part, Place, Stage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Gates, Graph, Op, ValueId};
+use crate::graph::{Activation, Gates, Graph, Op, ValueId, WeightId};
 use crate::quant::FormatId;
 
 /// Which matrices a graph needs. The same for both classes, since they share the weights on the device.
@@ -56,17 +57,19 @@ pub fn matrices(graph: &Graph, formats: &[FormatId], without: &[&str]) -> (Vec<M
     (matrices, of_node)
 }
 
-/// Lowers a graph for one class of steps; `of_node` from [`matrices`], `without` names fusions to leave out.
+/// Lowers a graph for one class of steps; `of_node` from [`matrices`], `without` names fusions to leave out. `joints` are
+/// an adapter's, by the matrix that they change.
 pub fn lower(
     graph: &Graph,
     formats: &[FormatId],
     of_node: &BTreeMap<usize, usize>,
+    joints: &BTreeMap<usize, Joint>,
     class: Class,
     without: &[&str],
 ) -> Result<Lowered> {
     let analysis = Analysis::new(graph, formats, class, without);
     let mut emission =
-        Emission { graph, class, analysis, of_node, places: BTreeMap::new(), buffers: vec![], stages: vec![] };
+        Emission { graph, class, analysis, of_node, joints, places: BTreeMap::new(), buffers: vec![], stages: vec![] };
     for index in 0..graph.nodes.len() {
         emission.emit(index)?;
     }
@@ -86,11 +89,24 @@ fn unlowered(graph: &Graph, index: usize) -> Error {
     Error::new(ErrorKind::Internal, "no stage makes a value that another needs").at(name)
 }
 
+/// A product to be made.
+#[derive(Clone, Copy)]
+struct Work {
+    matrix: usize,
+    x: Place,
+    y: Place,
+    norm: Option<Norm>,
+    bias: Option<WeightId>,
+    residual: bool,
+    domain: Domain,
+}
+
 struct Emission<'a> {
     graph: &'a Graph,
     class: Class,
     analysis: Analysis<'a>,
     of_node: &'a BTreeMap<usize, usize>,
+    joints: &'a BTreeMap<usize, Joint>,
     places: BTreeMap<ValueId, Place>,
     buffers: Vec<(usize, Domain)>,
     stages: Vec<Stage>,
@@ -168,8 +184,8 @@ impl Emission<'_> {
                     let product = self.analysis.product(gate).ok_or_else(|| unlowered(self.graph, index))?;
                     let (x, norm, domain) = self.product_input(product.x)?;
                     let (matrix, y) = (self.matrix(index)?, self.make(value, domain));
-                    let glu = Some(activation);
-                    self.stages.push(Stage::MatMul { matrix, x, y, norm, bias: None, residual: false, glu, domain });
+                    let product = Work { matrix, x, y, norm, bias: None, residual: false, domain };
+                    self.gated(product, activation, self.graph.width(value));
                 }
                 None => self.elementwise(value, ElementOp::Glu(activation), gate, up)?,
             },
@@ -230,8 +246,46 @@ impl Emission<'_> {
         let matrix = self.matrix(index)?;
         let y = onto.unwrap_or_else(|| self.make(value, domain));
         let (bias, residual) = (product.bias, onto.is_some());
-        self.stages.push(Stage::MatMul { matrix, x, y, norm, bias, residual, glu: None, domain });
+        self.multiply(Work { matrix, x, y, norm, bias, residual, domain }, None);
         Ok(())
+    }
+
+    /// A product, and what an adapter adds to it.
+    fn multiply(&mut self, work: Work, glu: Option<Activation>) {
+        let Work { matrix, x, y, norm, bias, residual, domain } = work;
+        let Some(joint) = self.joints.get(&matrix).copied() else {
+            self.stages.push(Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt: None, domain });
+            return;
+        };
+        // Before the product itself, which may overwrite what x shares a buffer with.
+        let inner = self.fresh(joint.rank, domain);
+        let (a, b, times) = (joint.a, joint.b, Some(Adapt::Times(joint.factor)));
+        let gain = joint.gain.map(|offset| Adapt::Gain { offset });
+        let plain = |matrix, x, y, norm, residual, adapt| {
+            Stage::MatMul { matrix, x, y, norm, bias: None, residual, glu: None, adapt, domain }
+        };
+        self.stages.push(plain(a, x, inner, norm, false, times));
+        self.stages.push(Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt: gain, domain });
+        self.stages.push(plain(b, inner, y, None, true, None));
+    }
+
+    /// A product whose rows alternate between gate and up, and their gated unit: in one kernel, unless an adapter has
+    /// something to add between.
+    fn gated(&mut self, work: Work, activation: Activation, width: usize) {
+        if !self.joints.contains_key(&work.matrix) {
+            return self.multiply(work, Some(activation));
+        }
+        let pairs = self.fresh(2 * width, work.domain);
+        self.multiply(Work { y: pairs, ..work }, None);
+        let (op, y, domain) = (ElementOp::GluPairs(activation), work.y, work.domain);
+        self.stages.push(Stage::Elementwise { op, a: pairs, b: pairs, y, width, domain });
+    }
+
+    /// A place that no value of the graph has.
+    fn fresh(&mut self, width: usize, domain: Domain) -> Place {
+        let stride = width.next_multiple_of(8);
+        self.buffers.push((stride, domain));
+        Place { buffer: self.buffers.len() - 1, offset: 0, stride }
     }
 
     fn elementwise(&mut self, value: ValueId, op: ElementOp, a: ValueId, b: ValueId) -> Result<()> {

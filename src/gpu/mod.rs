@@ -1,6 +1,7 @@
 //! The GPU backend: lowers a graph once for decoding and once for prefilling, then replays. The only folder that names
 //! wgpu.
 
+mod adapter;
 mod buffers;
 mod device;
 mod fuse;

@@ -1,6 +1,7 @@
 //! Matrices on the device: planes by shards of rows, and the repacking of raw blocks into them as they are read.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::device::{Device, whole};
 use super::shader::repack_source;
@@ -24,15 +25,45 @@ struct Planes {
     shards: Vec<Shard>,
 }
 
-/// All matrices of a model.
+/// All matrices of a model, or of an adapter.
 pub(super) struct Matrices {
-    device: Device,
     planes: Vec<Planes>,
     /// For each weight its matrix and its part in it.
     homes: BTreeMap<WeightId, (usize, usize)>,
-    repacker: wgpu::ComputePipeline,
-    repack_layout: wgpu::BindGroupLayout,
-    repack_params: wgpu::Buffer,
+    repacker: Rc<Repacker>,
+}
+
+/// The matrices of a model and, after them, those of an adapter.
+#[derive(Clone, Copy)]
+pub(super) struct Bank<'a> {
+    pub(super) model: &'a Matrices,
+    pub(super) adapter: Option<&'a Matrices>,
+}
+
+impl<'a> Bank<'a> {
+    /// Columns and rows of the shards of every matrix.
+    pub(super) fn shapes(&self) -> Vec<(usize, Vec<ShardRows>)> {
+        let shape = |planes: &Planes| (planes.matrix.cols, planes.shards.iter().map(|shard| shard.rows).collect());
+        let further = self.adapter.iter().flat_map(|adapter| &adapter.planes);
+        self.model.planes.iter().chain(further).map(shape).collect()
+    }
+
+    /// The format of a matrix and the bind group of one of its shards.
+    pub(super) fn shard(&self, matrix: usize, shard: usize) -> Result<(FormatId, &'a wgpu::BindGroup)> {
+        let model = &self.model.planes;
+        let further = self.adapter.and_then(|adapter| adapter.planes.get(matrix.checked_sub(model.len())?));
+        let planes = model.get(matrix).or(further);
+        let found = planes.and_then(|planes| Some((planes.matrix.format, &planes.shards.get(shard)?.group)));
+        found.ok_or_else(|| Error::new(ErrorKind::Internal, "a launch names a shard that does not exist"))
+    }
+}
+
+/// What fills planes.
+struct Repacker {
+    device: Device,
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+    params: wgpu::Buffer,
     staging: wgpu::Buffer,
     staging_bytes: u64,
 }
@@ -40,16 +71,26 @@ pub(super) struct Matrices {
 impl Matrices {
     /// Makes the planes of all matrices (zeros) and what fills them. `layout` is that of bind group 0.
     pub(super) async fn new(device: &Device, matrices: Vec<Matrix>, layout: &wgpu::BindGroupLayout) -> Result<Self> {
+        let widest = matrices.iter().filter_map(|matrix| matrix.format.row_bytes(matrix.cols)).max();
+        let repacker = Rc::new(Repacker::new(device, widest.unwrap_or(0)));
+        Self::filled_by(repacker, matrices, layout).await
+    }
+
+    /// Makes the planes of further matrices, filled by the same means.
+    pub(super) async fn beside(&self, matrices: Vec<Matrix>, layout: &wgpu::BindGroupLayout) -> Result<Self> {
+        Self::filled_by(Rc::clone(&self.repacker), matrices, layout).await
+    }
+
+    async fn filled_by(repacker: Rc<Repacker>, matrices: Vec<Matrix>, layout: &wgpu::BindGroupLayout) -> Result<Self> {
+        let device = &repacker.device;
         let limit = device.max_binding_bytes();
         let mut homes = BTreeMap::new();
         let mut planes = vec![];
-        let mut widest_row = 0usize;
         let mut tables = BTreeMap::new();
         for matrix in matrices {
             let label = format!("matrix {}", planes.len());
             let format = matrix.format.format();
             let row_bytes = plane_row_bytes(format, matrix.cols).map(|bytes| bytes as u64);
-            widest_row = widest_row.max(matrix.format.row_bytes(matrix.cols).unwrap_or(0));
             let table = tables.entry(matrix.format).or_insert_with(|| table(device, format));
             let mut shards = vec![];
             for rows in shard_rows(matrix.rows, row_bytes[0], limit)? {
@@ -67,33 +108,18 @@ impl Matrices {
             }
             planes.push(Planes { matrix, shards });
         }
-        let repack_layout = device.layout(&[Use::Uniform, Use::Read, Use::Write, Use::Write]);
-        let repacker = device.pipeline("repack", repack_source(), &[Some(&repack_layout)], &[]);
-        use wgpu::BufferUsages as U;
-        let staging_bytes = (8u64 << 20).max(widest_row as u64).next_multiple_of(16);
-        Ok(Self {
-            device: device.clone(),
-            planes,
-            homes,
-            repacker,
-            repack_layout,
-            repack_params: device.buffer("repack params", 48, U::UNIFORM | U::COPY_DST),
-            staging: device.storage("upload", staging_bytes),
-            staging_bytes,
-        })
+        Ok(Self { planes, homes, repacker })
     }
 
-    /// Columns and rows of the shards of every matrix.
-    pub(super) fn shapes(&self) -> Vec<(usize, Vec<ShardRows>)> {
-        let shape = |planes: &Planes| (planes.matrix.cols, planes.shards.iter().map(|shard| shard.rows).collect());
-        self.planes.iter().map(shape).collect()
+    /// The matrices.
+    pub(super) fn list(&self) -> impl Iterator<Item = &Matrix> {
+        self.planes.iter().map(|planes| &planes.matrix)
     }
 
-    /// The format of a matrix and the bind group of one of its shards.
-    pub(super) fn shard(&self, matrix: usize, shard: usize) -> Result<(FormatId, &wgpu::BindGroup)> {
-        let planes = self.planes.get(matrix);
-        let found = planes.and_then(|planes| Some((planes.matrix.format, &planes.shards.get(shard)?.group)));
-        found.ok_or_else(|| Error::new(ErrorKind::Internal, "a launch names a shard that does not exist"))
+    /// Frees the planes without waiting for anybody else who holds them.
+    pub(super) fn destroy(&self) {
+        let shards = self.planes.iter().flat_map(|planes| &planes.shards);
+        shards.flat_map(|shard| &shard.planes).for_each(wgpu::Buffer::destroy);
     }
 
     /// Repacks whole rows of a weight, `first_row` on, into its planes.
@@ -108,7 +134,7 @@ impl Matrices {
             return Err(Error::new(ErrorKind::Internal, "weights did not arrive in whole rows"));
         }
         let rows = bytes.len() / row_bytes;
-        let most = (self.staging_bytes as usize / row_bytes).max(1);
+        let most = (self.repacker.staging_bytes as usize / row_bytes).max(1);
         for shard in &self.planes[index].shards {
             // Source rows whose place, first_row + r * row_step, lies in this shard.
             let place = |row: usize| part.first_row + row * part.row_step;
@@ -119,11 +145,29 @@ impl Matrices {
                 let count = most.min(end - row);
                 let from = (row - first_row) * row_bytes;
                 let piece = bytes.get(from..from + count * row_bytes).unwrap_or_default();
-                self.repack(matrix, shard, piece, count, place(row) - shard.rows.first, part.row_step);
+                self.repacker.repack(matrix, shard, piece, count, place(row) - shard.rows.first, part.row_step);
                 row += count;
             }
         }
         Ok(())
+    }
+
+}
+
+impl Repacker {
+    /// Makes room for rows of `widest_row` bytes at least.
+    fn new(device: &Device, widest_row: usize) -> Self {
+        let layout = device.layout(&[Use::Uniform, Use::Read, Use::Write, Use::Write]);
+        use wgpu::BufferUsages as U;
+        let staging_bytes = (8u64 << 20).max(widest_row as u64).next_multiple_of(16);
+        Self {
+            device: device.clone(),
+            pipeline: device.pipeline("repack", repack_source(), &[Some(&layout)], &[]),
+            layout,
+            params: device.buffer("repack params", 48, U::UNIFORM | U::COPY_DST),
+            staging: device.storage("upload", staging_bytes),
+            staging_bytes,
+        }
     }
 
     fn repack(&self, matrix: &Matrix, shard: &Shard, piece: &[u8], rows: usize, first_row: usize, row_step: usize) {
@@ -150,7 +194,7 @@ impl Matrices {
             0,
         ]
         .map(word);
-        self.device.write(&self.repack_params, 0, bytemuck::cast_slice(&params));
+        self.device.write(&self.params, 0, bytemuck::cast_slice(&params));
         let whole_words = piece.len() / 4 * 4;
         self.device.write(&self.staging, 0, &piece[..whole_words]);
         if whole_words < piece.len() {
@@ -158,12 +202,12 @@ impl Matrices {
             last[..piece.len() - whole_words].copy_from_slice(&piece[whole_words..]);
             self.device.write(&self.staging, whole_words as u64, &last);
         }
-        let buffers = [&self.repack_params, &self.staging, &shard.planes[0], &shard.planes[1]].map(whole);
-        let group = self.device.bind("repack", &self.repack_layout, &buffers);
+        let buffers = [&self.params, &self.staging, &shard.planes[0], &shard.planes[1]].map(whole);
+        let group = self.device.bind("repack", &self.layout, &buffers);
         let mut encoder = self.device.encoder();
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            pass.set_pipeline(&self.repacker);
+            pass.set_pipeline(&self.pipeline);
             pass.set_bind_group(0, &group, &[]);
             let (x, y) = crate::kernel::fold((rows * blocks_per_row).div_ceil(64));
             pass.dispatch_workgroups(x, y, 1);

@@ -1,11 +1,13 @@
 //! A lowered graph on a device: a flat list of dispatches with pipelines and bind groups made once, then replayed.
 
+use std::cell::RefCell;
+
 use super::device::{Device, whole};
 use super::pipelines::Pipelines;
-use super::planes::Matrices;
+use super::planes::Bank;
 use super::stage::{Class, Domain, Lowered, Place};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernel::{Buffer, Extent, Launch};
+use crate::kernel::{Buffer, Extent, Launch, adapter_factor};
 
 /// One dispatch, ready to be encoded.
 struct Dispatch {
@@ -17,6 +19,7 @@ struct Dispatch {
 }
 
 /// The buffers of a model that its programs share.
+#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) norms: wgpu::Buffer,
     pub(super) ropes: wgpu::Buffer,
@@ -46,35 +49,46 @@ pub(super) struct Program {
     pub(super) logits: wgpu::Buffer,
     /// Where the logits start and how far their rows are apart.
     pub(super) logits_place: Place,
+    /// Where an adapter's scale goes.
+    factors: Option<Factors>,
+}
+
+/// The parameters of all launches, some of which have a factor that the scale of an adapter multiplies.
+struct Factors {
+    params: wgpu::Buffer,
+    words: RefCell<Vec<u32>>,
+    /// By their place among the words, as they are at a scale of 1.
+    at_one: Vec<(usize, f32)>,
+}
+
+/// What a program is made of.
+pub(super) struct Parts<'a> {
+    pub(super) class: Class,
+    pub(super) lowered: &'a Lowered,
+    /// Of all stages and, last, of the sampler.
+    pub(super) launches: &'a [Launch],
+    pub(super) matrices: Bank<'a>,
+    pub(super) shared: &'a Shared,
+    pub(super) pipelines: &'a Pipelines,
+    pub(super) max_rows: usize,
+    pub(super) max_outputs: usize,
+    pub(super) state: wgpu::Buffer,
+    /// Activation buffers of programs of this class that never run between two dispatches of one another. What is missing
+    /// is made and put there.
+    pub(super) activations: &'a RefCell<Vec<wgpu::Buffer>>,
 }
 
 /// Bytes between the parameters of two dispatches in their common buffer, as WebGPU aligns uniform bindings.
 const PARAMS_STRIDE: u64 = 256;
 
 impl Program {
-    /// Makes everything a list needs: `launches` of all stages and, last, of the sampler.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of the one thing that is put together here")]
-    pub(super) async fn new(
-        device: &Device,
-        class: Class,
-        lowered: &Lowered,
-        launches: &[Launch],
-        matrices: &Matrices,
-        shared: &Shared,
-        pipelines: &Pipelines,
-        (max_rows, max_outputs): (usize, usize),
-        state: wgpu::Buffer,
-    ) -> Result<Self> {
+    /// Makes everything a list needs.
+    pub(super) async fn new(device: &Device, parts: Parts<'_>) -> Result<Self> {
+        let Parts { class, lowered, launches, matrices, shared, pipelines, max_rows, max_outputs, state, .. } = parts;
         let elements =
             |(width, domain): &(usize, Domain)| width * if *domain == Domain::Rows { max_rows } else { max_outputs };
         let sizes: Vec<u64> = lowered.buffers.iter().map(|buffer| elements(buffer) as u64 * 4).collect();
-        let activation_bytes = sizes.iter().sum();
-        let label = format!("{class:?} activations");
-        let activations = device
-            .guarded(activation_bytes, || {
-                Ok(sizes.iter().map(|size| device.storage(&label, *size)).collect::<Vec<_>>())
-            })
-            .await?;
+        let activations = activations(device, class, &sizes, parts.activations).await?;
 
         use wgpu::BufferUsages as U;
         let params_bytes = PARAMS_STRIDE * launches.len() as u64;
@@ -84,6 +98,13 @@ impl Program {
             slot[..launch.params.len()].copy_from_slice(&launch.params);
         }
         device.write(&params, 0, bytemuck::cast_slice(&words));
+        let factor = |(index, launch): (usize, &Launch)| {
+            let at = index * (PARAMS_STRIDE as usize / 4) + adapter_factor(launch)?;
+            Some((at, f32::from_bits(words[at])))
+        };
+        let at_one: Vec<(usize, f32)> = launches.iter().enumerate().filter_map(factor).collect();
+        let factors = (!at_one.is_empty())
+            .then(|| Factors { params: params.clone(), words: RefCell::new(words.clone()), at_one });
 
         let find = |buffer: Buffer| {
             let found = match buffer {
@@ -127,7 +148,17 @@ impl Program {
         let missing = || Error::new(ErrorKind::Internal, "a program without logits or sampler");
         let sample = dispatches.pop().ok_or_else(missing)?;
         let logits = activations.get(lowered.logits.buffer).cloned().ok_or_else(missing)?;
-        Ok(Self { dispatches, sample, state, logits, logits_place: lowered.logits })
+        Ok(Self { dispatches, sample, state, logits, logits_place: lowered.logits, factors })
+    }
+
+    /// From the next submit on, so much of the adapter is applied.
+    pub(super) fn set_scale(&self, device: &Device, scale: f32) {
+        let Some(Factors { params, words, at_one }) = &self.factors else { return };
+        let mut words = words.borrow_mut();
+        for (at, factor) in at_one {
+            words[*at] = (factor * scale).to_bits();
+        }
+        device.write(params, 0, bytemuck::cast_slice(&words));
     }
 
     /// Dispatches of one run with these rows, the sampler counted.
@@ -156,4 +187,27 @@ impl Program {
             counters.dispatches += dispatched;
         });
     }
+}
+
+/// A buffer of `pool` for each size, the smallest that is large enough and not taken; what is missing is made.
+async fn activations(
+    device: &Device,
+    class: Class,
+    sizes: &[u64],
+    pool: &RefCell<Vec<wgpu::Buffer>>,
+) -> Result<Vec<wgpu::Buffer>> {
+    let mut free = pool.borrow().clone();
+    let mut take = |size: &u64| {
+        let fits = free.iter().enumerate().filter(|(_, buffer)| buffer.size() >= *size);
+        let best = fits.min_by_key(|(_, buffer)| buffer.size()).map(|(index, _)| index);
+        best.map(|index| free.swap_remove(index))
+    };
+    let found: Vec<Option<wgpu::Buffer>> = sizes.iter().map(&mut take).collect();
+    let missing = || found.iter().zip(sizes).filter(|(found, _)| found.is_none()).map(|(_, size)| *size);
+    let label = format!("{class:?} activations");
+    let make = || Ok(missing().map(|size| device.storage(&label, size)).collect::<Vec<_>>());
+    let made = device.guarded(missing().sum(), make).await?;
+    pool.borrow_mut().extend(made.iter().cloned());
+    let mut made = made.into_iter();
+    Ok(found.into_iter().filter_map(|found| found.or_else(|| made.next())).collect())
 }

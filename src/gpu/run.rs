@@ -1,24 +1,27 @@
 //! Runs steps: writes a step's rows with one upload, replays a program, several decode steps to a submit.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
+use super::adapter::{Adapter, AdapterLayout, Joint};
 use super::device::Device;
 use super::lower::{lower, matrices};
 use super::pipelines::Pipelines;
-use super::planes::Matrices;
-use super::program::{Program, Shared, Size};
+use super::planes::{Bank, Matrices};
+use super::program::{Parts, Program, Shared, Size};
 use super::readback::{IdRing, MAX_CHAIN, Pending};
 use super::rope;
 use super::stage::Class;
 use super::state::{Layout, Words};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    Backend, BackendInfo, Counters, Decode, Graph, KvFormat, KvWidths, PAGE_TOKENS, RopeId, SamplerSettings, SlotBook,
-    StateSlots, Step, Ticket, WeightId, WeightKind,
+    AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, Graph, KvFormat, KvWidths,
+    PAGE_TOKENS, RopeId, SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId, WeightKind,
 };
 use crate::kernel::{BAD_LOGITS, Context, MAX_HEAD_DIM, launches, reply_words, sample, word};
 use crate::model::{Plan, WeightSink};
+use crate::quant::FormatId;
 use crate::source::LocalFuture;
 
 /// Rows of one prefill chunk: four tiles of the matrix product.
@@ -37,6 +40,7 @@ pub struct Gpu {
     matrices: Matrices,
     shared: Shared,
     norm_offsets: BTreeMap<WeightId, usize>,
+    recipe: Recipe,
     prefill: Program,
     /// Not there where rows see later ones, which decoding has none of.
     decode: Option<Program>,
@@ -48,6 +52,23 @@ pub struct Gpu {
     slots: RefCell<SlotBook>,
     ids: RefCell<IdRing>,
     logits_readback: RefCell<Option<wgpu::Buffer>>,
+    adapters: RefCell<BTreeMap<AdapterId, Rc<Adapter>>>,
+    adapter: RefCell<Option<Rc<Adapter>>>,
+    next_adapter: Cell<u64>,
+}
+
+/// What programs of a model are made from, beside its buffers; adapters bring programs of their own.
+struct Recipe {
+    formats: Vec<FormatId>,
+    /// The matrix of each node that has one.
+    of_node: BTreeMap<usize, usize>,
+    /// Elements of all vectors.
+    norm_elements: usize,
+    rope_offsets: Vec<usize>,
+    pipelines: Pipelines,
+    without: Vec<String>,
+    /// Of prefilling and of decoding: programs of a class run one after another, so they share them.
+    activations: [RefCell<Vec<wgpu::Buffer>>; 2],
 }
 
 impl Gpu {
@@ -97,37 +118,21 @@ impl Gpu {
             device.write(&shared.ropes, *offset as u64 * 8, bytemuck::cast_slice(&table));
         }
 
-        let shapes = matrices.shapes();
-        let mut programs = vec![];
-        let classes = [(Class::Prefill, max_rows, max_outputs), (Class::Decode, 1, 1)];
-        for (class, rows, outputs) in classes.into_iter().take(if bidirectional { 1 } else { 2 }) {
-            let lowered = lower(&graph, &plan.formats, &of_node, class, without)?;
-            let context = Context {
-                graph: &graph,
-                class,
-                max_rows: rows,
-                matrices: &shapes,
-                norm_offset: &|weight| norm_offsets.get(&weight).copied().unwrap_or(0),
-                rope_offset: &|RopeId(index)| rope_offsets.get(index).copied().unwrap_or(0),
-            };
-            let mut list: Vec<_> = lowered.stages.iter().flat_map(|stage| launches(stage, &context)).collect();
-            list.push(sample(lowered.logits, vocab));
-            let state = match class {
-                Class::Prefill => device.storage("prefill state", state_bytes(rows)),
-                Class::Decode => shared.decode_state.clone(),
-            };
-            // Pipelines are made inside, so a shader that does not compile is found here.
-            let validation = device.raw().push_error_scope(wgpu::ErrorFilter::Validation);
-            let sizes = (rows, outputs);
-            let made = Program::new(device, class, &lowered, &list, &matrices, &shared, &pipelines, sizes, state).await;
-            if let Some(error) = validation.pop().await {
-                device.made().forget();
-                return Err(Error::new(ErrorKind::Internal, error.to_string()).at("GPU"));
-            }
-            programs.push(made?);
-        }
         let slots = graph.n_states();
-        let mut programs = programs.into_iter();
+        let recipe = Recipe {
+            formats: plan.formats.clone(),
+            of_node,
+            norm_elements,
+            rope_offsets,
+            pipelines,
+            without: without.iter().map(ToString::to_string).collect(),
+            activations: Default::default(),
+        };
+        let prefill_state = device.storage("prefill state", state_bytes(max_rows));
+        let making =
+            Making { device, graph: &graph, recipe: &recipe, norm_offsets: &norm_offsets, max_rows, max_outputs };
+        let bank = Bank { model: &matrices, adapter: None };
+        let mut programs = making.programs(bank, &BTreeMap::new(), &shared, &prefill_state).await?.into_iter();
         let (Some(prefill), decode) = (programs.next(), programs.next()) else {
             return Err(Error::new(ErrorKind::Internal, "a model without programs"));
         };
@@ -137,6 +142,7 @@ impl Gpu {
             matrices,
             shared,
             norm_offsets,
+            recipe,
             prefill,
             decode,
             n_pages,
@@ -146,7 +152,51 @@ impl Gpu {
             slots: RefCell::new(SlotBook::new(slots)),
             ids: RefCell::new(IdRing::new(device)),
             logits_readback: RefCell::new(None),
+            adapters: RefCell::default(),
+            adapter: RefCell::default(),
+            next_adapter: Cell::new(0),
         })
+    }
+
+    /// Lays an adapter out and makes its matrices and programs.
+    async fn make_adapter(&self, deltas: &[Delta]) -> Result<Adapter> {
+        let (device, vectors) = (&self.device, self.recipe.norm_elements);
+        device.check()?;
+        let model: Vec<_> = self.matrices.list().cloned().collect();
+        let layout = AdapterLayout::new(&model, vectors, deltas)?;
+        let matrices = layout.matrices.clone();
+        let matrices = self.matrices.beside(matrices, self.recipe.pipelines.weights_layout()).await?;
+        // Kernels read norms, biases and gains from one buffer, so gains come behind a copy of the model's vectors.
+        let (mut shared, mut with_gains) = (self.shared.clone(), None);
+        if layout.vectors > vectors {
+            let bytes = layout.vectors as u64 * 4;
+            let norms = device.guarded(bytes, || Ok(device.storage("norms and gains", bytes))).await?;
+            let mut encoder = device.encoder();
+            encoder.copy_buffer_to_buffer(&shared.norms, 0, &norms, 0, vectors as u64 * 4);
+            device.submit(encoder);
+            with_gains = Some(norms.clone());
+            shared.norms = norms;
+        }
+        let making = Making {
+            device,
+            graph: &self.graph,
+            recipe: &self.recipe,
+            norm_offsets: &self.norm_offsets,
+            max_rows: self.max_rows,
+            max_outputs: self.max_outputs,
+        };
+        let bank = Bank { model: &self.matrices, adapter: Some(&matrices) };
+        let programs = making.programs(bank, &layout.joints, &shared, &self.prefill.state).await?;
+        Ok(Adapter::new(layout, matrices, with_gains, vectors, programs))
+    }
+
+    /// Encodes a run of the program of a class, with the adapter in use.
+    fn encode(&self, class: Class, encoder: &mut wgpu::CommandEncoder, size: Size, sample: bool) -> Result<()> {
+        let adapter = self.adapter.borrow();
+        let own = if class == Class::Prefill { Some(&self.prefill) } else { self.decode.as_ref() };
+        let program = adapter.as_ref().map_or(own, |adapter| adapter.program(class)).ok_or_else(no_decoding)?;
+        program.encode(&self.device, encoder, size, sample);
+        Ok(())
     }
 
     /// Uploads a step to the prefill program.
@@ -180,7 +230,7 @@ impl Gpu {
     async fn forward_chunk(&self, step: &Step<'_>) -> Result<Vec<f32>> {
         let (size, outputs) = (self.write_step(step)?, step.outputs);
         let mut encoder = self.device.encoder();
-        self.prefill.encode(&self.device, &mut encoder, size, false);
+        self.encode(Class::Prefill, &mut encoder, size, false)?;
         if outputs.is_empty() {
             self.device.submit(encoder);
             return Ok(vec![]);
@@ -194,8 +244,13 @@ impl Gpu {
             let make = || self.device.buffer("logits", most_bytes, U::MAP_READ | U::COPY_DST);
             kept.get_or_insert_with(make).clone()
         };
-        let from = self.prefill.logits_place.offset as u64 * 4;
-        encoder.copy_buffer_to_buffer(&self.prefill.logits, from, &readback, 0, size_bytes);
+        {
+            let adapter = self.adapter.borrow();
+            let adapted = adapter.as_ref().and_then(|adapter| adapter.program(Class::Prefill));
+            let Program { logits, logits_place, .. } = adapted.unwrap_or(&self.prefill);
+            let from = logits_place.offset as u64 * 4;
+            encoder.copy_buffer_to_buffer(logits, from, &readback, 0, size_bytes);
+        }
         let submission = self.device.submit(encoder);
         let words = Pending::new(&readback, size_bytes, submission).words(&self.device).await?;
         let mut logits: Vec<f32> = bytemuck::cast_vec(words);
@@ -205,6 +260,81 @@ impl Gpu {
         }
         Ok(logits)
     }
+}
+
+/// Makes programs.
+struct Making<'a> {
+    device: &'a Device,
+    graph: &'a Graph,
+    recipe: &'a Recipe,
+    norm_offsets: &'a BTreeMap<WeightId, usize>,
+    max_rows: usize,
+    max_outputs: usize,
+}
+
+impl Making<'_> {
+    /// The program that prefills and, where the model decodes, the one that does so.
+    async fn programs(
+        &self,
+        matrices: Bank<'_>,
+        joints: &BTreeMap<usize, Joint>,
+        shared: &Shared,
+        prefill_state: &wgpu::Buffer,
+    ) -> Result<Vec<Program>> {
+        let Self { device, graph, recipe, .. } = *self;
+        let without: Vec<&str> = recipe.without.iter().map(String::as_str).collect();
+        let shapes = matrices.shapes();
+        let mut programs = vec![];
+        let classes = [
+            (Class::Prefill, self.max_rows, self.max_outputs, prefill_state),
+            (Class::Decode, 1, 1, &shared.decode_state),
+        ];
+        let n_classes = if graph.bidirectional() { 1 } else { 2 };
+        for ((class, max_rows, max_outputs, state), activations) in
+            classes.into_iter().zip(&recipe.activations).take(n_classes)
+        {
+            let lowered = lower(graph, &recipe.formats, &recipe.of_node, joints, class, &without)?;
+            let context = Context {
+                graph,
+                class,
+                max_rows,
+                matrices: &shapes,
+                norm_offset: &|weight| self.norm_offsets.get(&weight).copied().unwrap_or(0),
+                rope_offset: &|RopeId(index)| recipe.rope_offsets.get(index).copied().unwrap_or(0),
+            };
+            let mut list: Vec<_> = lowered.stages.iter().flat_map(|stage| launches(stage, &context)).collect();
+            list.push(sample(lowered.logits, graph.vocab().max(1)));
+            // Pipelines are made inside, so a shader that does not compile is found here.
+            let validation = device.raw().push_error_scope(wgpu::ErrorFilter::Validation);
+            let parts = Parts {
+                class,
+                lowered: &lowered,
+                launches: &list,
+                matrices,
+                shared,
+                pipelines: &recipe.pipelines,
+                max_rows,
+                max_outputs,
+                state: state.clone(),
+                activations,
+            };
+            let made = Program::new(device, parts).await;
+            if let Some(error) = validation.pop().await {
+                device.made().forget();
+                return Err(Error::new(ErrorKind::Internal, error.to_string()).at("GPU"));
+            }
+            programs.push(made?);
+        }
+        Ok(programs)
+    }
+}
+
+fn no_decoding() -> Error {
+    Error::new(ErrorKind::InvalidArgument, "a model whose rows see later ones does not decode")
+}
+
+fn no_adapter() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such adapter")
 }
 
 fn bad_logits() -> Error {
@@ -384,7 +514,7 @@ impl Backend for Gpu {
             self.write_chain(&Decode { token: None, position: 0, count: 1, pages: &[], states, index: 0 });
         }
         let mut encoder = self.device.encoder();
-        self.prefill.encode(&self.device, &mut encoder, size, choose);
+        self.encode(Class::Prefill, &mut encoder, size, choose)?;
         if choose {
             return self.submit_ids(encoder, 1).map(Some);
         }
@@ -394,9 +524,9 @@ impl Backend for Gpu {
 
     fn decode(&self, chain: &Decode<'_>) -> Result<Ticket> {
         self.device.check()?;
-        let Some(program) = &self.decode else {
-            return Err(Error::new(ErrorKind::InvalidArgument, "a model whose rows see later ones does not decode"));
-        };
+        if self.decode.is_none() {
+            return Err(no_decoding());
+        }
         let end = u64::from(chain.position) + u64::from(chain.count);
         if chain.count == 0 || chain.count > MAX_CHAIN || end > (chain.pages.len() * PAGE_TOKENS) as u64 {
             let words =
@@ -415,7 +545,7 @@ impl Backend for Gpu {
         let size = self.write_chain(chain);
         let mut encoder = self.device.encoder();
         for _ in 0..chain.count {
-            program.encode(&self.device, &mut encoder, size, true);
+            self.encode(Class::Decode, &mut encoder, size, true)?;
         }
         self.submit_ids(encoder, chain.count)
     }
@@ -429,6 +559,41 @@ impl Backend for Gpu {
                 false => Ok(ids),
             }
         })
+    }
+
+    fn add_adapter<'a>(&'a self, deltas: &'a [Delta]) -> LocalFuture<'a, Result<AdapterId>> {
+        Box::pin(async move {
+            let adapter = self.make_adapter(deltas).await?;
+            let id = AdapterId(self.next_adapter.replace(self.next_adapter.get() + 1));
+            self.adapters.borrow_mut().insert(id, Rc::new(adapter));
+            Ok(id)
+        })
+    }
+
+    fn fill_adapter(&self, id: AdapterId, index: usize, values: &DeltaValues<'_>) -> Result<()> {
+        self.device.check()?;
+        self.adapters.borrow().get(&id).ok_or_else(no_adapter)?.fill(&self.device, index, values)
+    }
+
+    fn remove_adapter(&self, id: AdapterId) -> Result<()> {
+        let adapter = self.adapters.borrow_mut().remove(&id).ok_or_else(no_adapter)?;
+        let mut used = self.adapter.borrow_mut();
+        *used = used.take().filter(|used| !Rc::ptr_eq(used, &adapter));
+        adapter.destroy();
+        Ok(())
+    }
+
+    fn use_adapter(&self, adapter: Option<AdapterUse>) -> Result<()> {
+        let chosen = match adapter {
+            None => None,
+            Some(AdapterUse { id, scale }) => {
+                let adapter = self.adapters.borrow().get(&id).cloned().ok_or_else(no_adapter)?;
+                adapter.ready(&self.device, scale)?;
+                Some(adapter)
+            }
+        };
+        *self.adapter.borrow_mut() = chosen;
+        Ok(())
     }
 
     fn counters(&self) -> Counters {

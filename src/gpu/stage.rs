@@ -68,6 +68,19 @@ pub struct Norm {
     pub eps: f32,
 }
 
+/// What an adapter does to a product, before a bias or what is there already is added. The numbers are those of an
+/// adapter that is applied as it was trained; the scale of a reply multiplies them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Adapt {
+    /// Times this factor.
+    Times(f32),
+    /// Row `r` times `1 + gain[r]`.
+    Gain {
+        /// Where the gains start in the buffer of vectors, in elements.
+        offset: usize,
+    },
+}
+
 /// One kernel's work.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each variant says what its operands are")]
@@ -85,6 +98,7 @@ pub enum Stage {
         bias: Option<WeightId>,
         residual: bool,
         glu: Option<Activation>,
+        adapt: Option<Adapt>,
         domain: Domain,
     },
     /// Norms and rotation of queries and keys, and the write of keys and values into their pages.
@@ -115,6 +129,8 @@ pub enum ElementOp {
     Add,
     /// `activation(a) * b`.
     Glu(Activation),
+    /// The same where the even columns of `a` are a and the odd ones b.
+    GluPairs(Activation),
     /// `a + bias`.
     Bias(WeightId),
     /// `factor * a`.

@@ -34,7 +34,7 @@ pub(super) fn elementwise(
 ) -> Launch {
     let (number, bias, factor) = match op {
         ElementOp::Add => (0.0, None, 0.0),
-        ElementOp::Glu(activation) => (glu_number(Some(activation)), None, 0.0),
+        ElementOp::Glu(activation) | ElementOp::GluPairs(activation) => (glu_number(Some(activation)), None, 0.0),
         ElementOp::Bias(bias) => (3.0, Some(bias), 0.0),
         ElementOp::Scale(factor) => (4.0, None, factor),
         ElementOp::SoftCap(cap) => (5.0, None, cap),
@@ -45,7 +45,11 @@ pub(super) fn elementwise(
     Launch {
         kernel: &ELEMENTWISE,
         weights: None,
-        constants: vec![("OP", number), ("OUTPUTS", f64::from(u8::from(domain == Domain::Outputs)))],
+        constants: vec![
+            ("OP", number),
+            ("PAIRS", f64::from(u8::from(matches!(op, ElementOp::GluPairs(_))))),
+            ("OUTPUTS", f64::from(u8::from(domain == Domain::Outputs))),
+        ],
         params,
         buffers: vec![
             Buffer::State,

@@ -1,7 +1,7 @@
 //! Matrix products: by a vector when decoding, by a tile of rows when prefilling.
 
 use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, fold, lanes, padded, word};
-use crate::gpu::stage::{Domain, Stage};
+use crate::gpu::stage::{Adapt, Domain, Stage};
 use crate::graph::{Activation, WeightId};
 
 pub(super) const MATVEC: Kernel = Kernel {
@@ -53,6 +53,30 @@ fn bias_offset(bias: Option<WeightId>, shard: &super::ShardRows, context: &Conte
     word(bias.map_or(0, |bias| (context.norm_offset)(bias) + shard.first))
 }
 
+/// The shaders' number of what an adapter does; 0 for nothing.
+fn adapt_number(adapt: Option<Adapt>) -> f64 {
+    match adapt {
+        None => 0.0,
+        Some(Adapt::Times(_)) => 1.0,
+        Some(Adapt::Gain { .. }) => 2.0,
+    }
+}
+
+/// The last two words of `Params`: where the gains of a shard's rows start, and the factor.
+fn adapt_words(adapt: Option<Adapt>, shard: &super::ShardRows) -> [u32; 2] {
+    match adapt {
+        None => [0, 0],
+        Some(Adapt::Times(factor)) => [0, factor.to_bits()],
+        Some(Adapt::Gain { offset }) => [word(offset + shard.first), 1.0f32.to_bits()],
+    }
+}
+
+/// Where in its parameters a launch has a factor that the scale of an adapter multiplies.
+pub(crate) fn adapter_factor(launch: &Launch) -> Option<usize> {
+    let adapted = launch.constants.iter().any(|(name, number)| *name == "ADAPT" && *number != 0.0);
+    adapted.then(|| launch.params.len() - 1)
+}
+
 /// Rows of the result that rows of a shard make: pairs make one when gate and up are joined.
 fn made(rows: usize, glu: Option<Activation>) -> usize {
     if glu.is_some() { rows / 2 } else { rows }
@@ -60,7 +84,7 @@ fn made(rows: usize, glu: Option<Activation>) -> usize {
 
 /// `y = W x` for one row, a launch a shard.
 pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
-    let Stage::MatMul { matrix, x, y, norm, bias, residual, glu, .. } = stage else { return vec![] };
+    let Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt, .. } = stage else { return vec![] };
     let Some((cols, shards)) = context.matrices.get(*matrix) else { return vec![] };
     let launch = |(index, shard): (usize, &super::ShardRows)| {
         let (grid_x, grid_y) = fold(shard.rows.div_ceil(MATVEC_ROWS));
@@ -68,6 +92,7 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
         params.push(norm.map_or(0, |norm| context.norm_weight(norm)));
         params.push(norm.map_or(0.0f32, |norm| norm.eps).to_bits());
         params.push(bias_offset(*bias, shard, context));
+        params.extend(adapt_words(*adapt, shard));
         Launch {
             kernel: &MATVEC,
             weights: Some((*matrix, index)),
@@ -78,6 +103,7 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
                 ("RESIDUAL", switch(*residual)),
                 ("GLU", glu_number(*glu)),
                 ("BIAS", switch(bias.is_some())),
+                ("ADAPT", adapt_number(*adapt)),
             ],
             params,
             buffers: vec![Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
@@ -90,13 +116,14 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
 
 /// `y = x W^T` for many rows, a launch a shard.
 pub(super) fn matmul(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
-    let Stage::MatMul { matrix, x, y, bias, residual, glu, domain, .. } = stage else { return vec![] };
+    let Stage::MatMul { matrix, x, y, bias, residual, glu, adapt, domain, .. } = stage else { return vec![] };
     let Some((cols, shards)) = context.matrices.get(*matrix) else { return vec![] };
     let launch = |(index, shard): (usize, &super::ShardRows)| {
         let places = [x.offset, x.stride, y.offset + made(shard.first, *glu), y.stride];
         let mut params = vec![word(shard.rows), word(padded(*cols))];
         params.extend(places.map(word));
         params.extend([context.max_rows(), bias_offset(*bias, shard, context)]);
+        params.extend(adapt_words(*adapt, shard));
         Launch {
             kernel: &MATMUL,
             weights: Some((*matrix, index)),
@@ -105,6 +132,7 @@ pub(super) fn matmul(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
                 ("RESIDUAL", switch(*residual)),
                 ("GLU", glu_number(*glu)),
                 ("BIAS", switch(bias.is_some())),
+                ("ADAPT", adapt_number(*adapt)),
                 ("OUTPUTS", switch(*domain == Domain::Outputs)),
             ],
             params,

@@ -10,6 +10,7 @@ mod sample;
 mod short_conv;
 
 pub(crate) use attention::MAX_HEAD_DIM;
+pub(crate) use matmul::adapter_factor;
 pub use sample::{BAD_LOGITS, reply_words, sample};
 
 use crate::gpu::stage::{Class, Domain, Norm, Stage};

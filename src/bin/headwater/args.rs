@@ -102,6 +102,16 @@ pub(crate) struct GenerateArgs {
     /// Go on after the ids that end a reply
     #[arg(long)]
     pub(crate) ignore_eos: bool,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
+}
+
+/// An adapter to load beside the model.
+#[derive(Args)]
+pub(crate) struct AdapterArgs {
+    /// A folder as peft writes it or a .gguf file, applied; after a colon how much of it (`my-lora:0.5`)
+    #[arg(long, value_name = "PATH[:SCALE]")]
+    pub(crate) adapter: Option<String>,
 }
 
 /// The prompt, in one of three ways.
@@ -130,6 +140,8 @@ pub(crate) struct LogitsArgs {
     /// The file to write
     #[arg(long)]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
 }
 
 /// Flags of `tokenize`.

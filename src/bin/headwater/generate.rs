@@ -11,7 +11,7 @@ use crate::output::{print, print_json, print_line};
 use crate::{model, source};
 
 pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
-    let request = GenerateRequest {
+    let mut request = GenerateRequest {
         max_tokens: args.max_tokens,
         temperature: args.temperature,
         top_k: args.top_k,
@@ -23,6 +23,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
         ..GenerateRequest::new(prompt(&args.prompt)?)
     };
     let engine = model::load(&args.common).await?;
+    request.adapter = model::adapter(&engine, &args.adapter).await?;
     let streams = !args.common.json;
     let (mut printed, gone) = (Ok(()), Cell::new(false));
     let mut sink = |piece: &Piece| {

@@ -3,11 +3,11 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use headwater::engine::{BackendChoice, Engine, Environment, LoadOptions};
+use headwater::engine::{AdapterChoice, BackendChoice, Engine, Environment, LoadOptions, ScaledAdapter};
 use headwater::error::Result;
 use headwater::format::Checkpoint;
 
-use crate::args::{Backend, Common};
+use crate::args::{AdapterArgs, Backend, Common};
 use crate::source;
 
 /// Opens the model's files and checks their headers.
@@ -34,11 +34,39 @@ pub(crate) async fn load(common: &Common) -> Result<Engine> {
     Engine::load(open(common).await?, &options(common), environment(), &mut |_| Ok(())).await
 }
 
+/// Loads the adapter that the flags name, and says how to ask for it.
+pub(crate) async fn adapter(engine: &Engine, args: &AdapterArgs) -> Result<Option<AdapterChoice>> {
+    let Some(given) = &args.adapter else { return Ok(None) };
+    let (path, scale) = path_and_scale(given);
+    let adapter = Checkpoint::open_adapter(source::open(path)?).await?;
+    let info = engine.load_adapter(&adapter, Some(path), &|| false).await?;
+    Ok(Some(AdapterChoice::Scaled(ScaledAdapter { name: info.name, scale })))
+}
+
+/// What stands after the last colon, if it is a number, is the scale.
+fn path_and_scale(given: &str) -> (&str, Option<f64>) {
+    let scaled = given.rsplit_once(':').and_then(|(path, scale)| Some((path, Some(scale.parse().ok()?))));
+    scaled.unwrap_or((given, None))
+}
+
 fn environment() -> Environment {
     Environment {
         now_secs: Box::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())),
         // The standard library seeds its hash maps from the system's randomness.
         seed: Box::new(|| RandomState::new().hash_one(0) as u32),
         yield_now: Box::new(|| Box::pin(async {})),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::path_and_scale;
+
+    #[test]
+    fn a_number_after_the_last_colon_is_the_scale() {
+        assert_eq!(path_and_scale("my-lora"), ("my-lora", None));
+        assert_eq!(path_and_scale("my-lora:0.5"), ("my-lora", Some(0.5)));
+        assert_eq!(path_and_scale("a:b.gguf:-1"), ("a:b.gguf", Some(-1.0)));
+        assert_eq!(path_and_scale("C:\\lora"), ("C:\\lora", None));
     }
 }
