@@ -23,7 +23,8 @@ impl Adapter {
     pub(super) fn new(graph: &Graph, deltas: &[Delta]) -> Result<Self> {
         let mut weights = vec![];
         for Delta { weight, rank, .. } in deltas {
-            let base = graph.weights.get(weight.0).ok_or_else(|| internal("an adapter of a weight that is not there"))?;
+            let base =
+                graph.weights.get(weight.0).ok_or_else(|| internal("an adapter of a weight that is not there"))?;
             let matrix = |name: &str, rows, cols| {
                 let name = format!("{}.{name}", base.name);
                 Weight { name, rows, cols, kind: WeightKind::Matrix }

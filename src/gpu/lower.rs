@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use super::adapter::Joint;
 use super::buffers::assign;
 use super::fuse::{Analysis, Chain, bases, chain, norm_of};
-use super::adapter::Joint;
 use super::stage::{Adapt, Class, Domain, ElementOp, Lowered, Matrix, Norm, Part, Place, Stage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Activation, Gates, Graph, Op, ValueId, WeightId};
@@ -261,8 +261,16 @@ impl Emission<'_> {
         let inner = self.fresh(joint.rank, domain);
         let (a, b, times) = (joint.a, joint.b, Some(Adapt::Times(joint.factor)));
         let gain = joint.gain.map(|offset| Adapt::Gain { offset });
-        let plain = |matrix, x, y, norm, residual, adapt| {
-            Stage::MatMul { matrix, x, y, norm, bias: None, residual, glu: None, adapt, domain }
+        let plain = |matrix, x, y, norm, residual, adapt| Stage::MatMul {
+            matrix,
+            x,
+            y,
+            norm,
+            bias: None,
+            residual,
+            glu: None,
+            adapt,
+            domain,
         };
         self.stages.push(plain(a, x, inner, norm, false, times));
         self.stages.push(Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt: gain, domain });

@@ -151,7 +151,6 @@ impl Matrices {
         }
         Ok(())
     }
-
 }
 
 impl Repacker {

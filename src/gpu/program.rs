@@ -103,8 +103,11 @@ impl Program {
             Some((at, f32::from_bits(words[at])))
         };
         let at_one: Vec<(usize, f32)> = launches.iter().enumerate().filter_map(factor).collect();
-        let factors = (!at_one.is_empty())
-            .then(|| Factors { params: params.clone(), words: RefCell::new(words.clone()), at_one });
+        let factors = (!at_one.is_empty()).then(|| Factors {
+            params: params.clone(),
+            words: RefCell::new(words.clone()),
+            at_one,
+        });
 
         let find = |buffer: Buffer| {
             let found = match buffer {

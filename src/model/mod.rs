@@ -141,6 +141,10 @@ pub fn plan(checkpoint: &Checkpoint) -> Result<Plan> {
 
 /// As [`plan`], with what the caller chose. Fails with `InvalidArgument` for a choice that cannot be met.
 pub fn plan_with(checkpoint: &Checkpoint, options: &PlanOptions) -> Result<Plan> {
+    if checkpoint.metadata.dialect == Dialect::Gguf && checkpoint.metadata.text("general.type")? == Some("adapter") {
+        let problem = "this is an adapter; load the model that it was made for, and then the adapter beside it";
+        return Err(Error::new(ErrorKind::UnsupportedFormat, problem).at("general.type"));
+    }
     family::plan(checkpoint, options)
 }
 

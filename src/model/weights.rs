@@ -161,9 +161,8 @@ pub async fn read_weight(
 type Take<'a> = dyn FnMut(usize, &[u8], usize) -> Result<()> + 'a;
 
 async fn read_rows(files: &[Rc<dyn Source>], location: &Location, take: &mut Take<'_>) -> Result<()> {
-    let source = files
-        .get(location.file)
-        .ok_or_else(|| Error::new(ErrorKind::Internal, "the plan is of another checkpoint"))?;
+    let source =
+        files.get(location.file).ok_or_else(|| Error::new(ErrorKind::Internal, "the plan is of another checkpoint"))?;
     let mut first_row = 0usize;
     while first_row < location.rows {
         let rows = location.piece_rows().min(location.rows.saturating_sub(first_row));

@@ -177,8 +177,12 @@ impl FormatId {
     pub fn encode_floats(self, numbers: &[f32]) -> Option<Vec<u8>> {
         match self {
             FormatId::F32 => Some(numbers.iter().flat_map(|number| number.to_le_bytes()).collect()),
-            FormatId::F16 => Some(numbers.iter().flat_map(|number| half::f16::from_f32(*number).to_le_bytes()).collect()),
-            FormatId::Bf16 => Some(numbers.iter().flat_map(|number| half::bf16::from_f32(*number).to_le_bytes()).collect()),
+            FormatId::F16 => {
+                Some(numbers.iter().flat_map(|number| half::f16::from_f32(*number).to_le_bytes()).collect())
+            }
+            FormatId::Bf16 => {
+                Some(numbers.iter().flat_map(|number| half::bf16::from_f32(*number).to_le_bytes()).collect())
+            }
             _ => None,
         }
     }

@@ -47,14 +47,18 @@ impl Model {
 
     /// Loads an adapter from its files.
     fn adapter(&self, files: Vec<Rc<dyn Source>>) -> AdapterId {
-        let adapter = block_on(Checkpoint::open_adapter(files)).unwrap();
-        let adapter_plan = plan_adapter(&self.plan, &adapter).unwrap_or_else(|error| panic!("{error}"));
+        self.loaded(&block_on(Checkpoint::open_adapter(files)).unwrap())
+    }
+
+    /// Loads an adapter that was opened.
+    fn loaded(&self, adapter: &Checkpoint) -> AdapterId {
+        let adapter_plan = plan_adapter(&self.plan, adapter).unwrap_or_else(|error| panic!("{error}"));
         let id = block_on(self.backend.add_adapter(&adapter_plan.deltas)).unwrap();
         let (files, plan) = (&self.checkpoint.files, &self.plan);
-        let filled = read_adapter(files, plan, &adapter, &adapter_plan, &mut |index, values| {
+        block_on(read_adapter(files, plan, adapter, &adapter_plan, &mut |index, values| {
             self.backend.fill_adapter(id, index, values)
-        });
-        block_on(filled).unwrap();
+        }))
+        .unwrap();
         id
     }
 

@@ -31,7 +31,8 @@ pub(super) fn read(adapter: &Checkpoint, architecture: &Architecture) -> Result<
     // Files of some families call themselves llama.
     let expected = architecture.name(Dialect::Gguf).unwrap_or("llama");
     if metadata.architecture != expected {
-        let problem = format!("{expected:?} is needed, {:?} is there: an adapter of another base", metadata.architecture);
+        let problem =
+            format!("{expected:?} is needed, {:?} is there: an adapter of another base", metadata.architecture);
         return Err(malformed(problem).at(ARCHITECTURE));
     }
     // llama.cpp applies what says nothing, or 0, as it is.

@@ -172,7 +172,9 @@ fn check_shape(tensor: &TensorInfo, expected: &[usize]) -> Result<()> {
     // GGUF cannot tell a matrix of one row from a vector.
     let row = matches!(expected, [1, _]) && tensor.shape == [cols];
     if tensor.shape != expected && !row {
-        return Err(malformed(format!("shape {:?} where {expected:?} is needed", tensor.shape)).at(tensor.name.as_str()));
+        return Err(
+            malformed(format!("shape {:?} where {expected:?} is needed", tensor.shape)).at(tensor.name.as_str())
+        );
     }
     let rows = expected.iter().rev().skip(1).product::<usize>();
     let bytes = tensor.format.row_bytes(cols).and_then(|bytes| bytes.checked_mul(rows));

@@ -39,7 +39,8 @@ pub async fn read_adapter(
         }
         let scaled = b.chunks_exact(module.rank.max(1)).zip(&factors);
         let scaling = f64::from(module.scaling);
-        let scaled = scaled.flat_map(|(row, factor)| row.iter().map(move |b| (f64::from(*b) * scaling * factor) as f32));
+        let scaled =
+            scaled.flat_map(|(row, factor)| row.iter().map(move |b| (f64::from(*b) * scaling * factor) as f32));
         let scaled: Vec<f32> = scaled.collect();
         let gain: Vec<f32> = factors.iter().map(|factor| (factor - 1.0) as f32).collect();
         take(index, &DeltaValues { a: &a, b: &scaled, gain: Some(&gain) })?;
