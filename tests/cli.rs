@@ -69,6 +69,36 @@ fn generate_answers_messages_in_words_and_in_json() {
     assert_eq!(json(&[&args[..], &["--json", "--stop", " "]].concat())["text"], first);
 }
 
+/// What peft made of a prompt, with its name.
+fn peft(prompt: &str) -> (String, Value) {
+    let path = format!("{}/tests/data/lora/llama3-plain/goldens.json", env!("CARGO_MANIFEST_DIR"));
+    let goldens: Value = serde_json::from_str(&std::fs::read_to_string(path).expect("a file")).expect("JSON");
+    let prompts = goldens["prompts"].as_array().expect("prompts");
+    let prompt = prompts.iter().find(|found| found["name"] == prompt).expect("that prompt");
+    let ids: Vec<String> = prompt["ids"].as_array().expect("ids").iter().map(Value::to_string).collect();
+    (ids.join(","), prompt["greedy"].clone())
+}
+
+#[test]
+fn an_adapter_is_a_folder_or_a_file_and_a_scale() {
+    let (ids, greedy) = peft("mid");
+    let reply = |adapter: &[&str]| {
+        let args = ["generate", LLAMA3, "--backend", "cpu", "--exact", "--json", "--ids", &ids, "--ignore-eos"];
+        json(&[&args[..], &["--temperature", "0", "--max-tokens", "32"], adapter].concat())["tokens"].clone()
+    };
+    let plain = reply(&[]);
+    assert_eq!(reply(&["--adapter", "tests/data/lora/llama3-plain"]), greedy);
+    assert_eq!(reply(&["--adapter", "tests/data/lora/llama3-plain/adapter.gguf:1"]), greedy);
+    assert_eq!(reply(&["--adapter", "tests/data/lora/llama3-plain:0"]), plain);
+    assert_ne!(plain, greedy);
+    let wrong = run(
+        &["generate", LLAMA3, "--backend", "cpu", "--json", "--ids", "1", "--adapter", "tests/data/lora/qwen3-dora"],
+        "",
+    );
+    let error: Value = serde_json::from_str(&stdout(&wrong)).expect("JSON");
+    assert!(!wrong.status.success() && error.to_string().contains("lora_A.weight"), "{error}");
+}
+
 #[test]
 fn generate_continues_ids_as_the_reference_does() {
     let goldens = std::fs::read_to_string(format!("{}/{LLAMA3}/goldens.json", env!("CARGO_MANIFEST_DIR")));
