@@ -3,7 +3,7 @@
 
 use headwater::error::ErrorKind;
 use headwater::format::{Checkpoint, Dialect};
-use headwater::graph::{AdapterUse, Counters, Decode, Delta, SamplerSettings, WeightId};
+use headwater::graph::{AdapterUse, Counters, Decode, Delta, SamplerSettings, StateSlots, WeightId};
 use headwater::model::plan_adapter;
 use headwater::quant::FormatId;
 use pollster::block_on;
@@ -312,7 +312,14 @@ fn spent(model: &Model) -> (u64, Counters, Counters) {
     let mut ids = 0;
     for index in 1..5 {
         let position = 9 + index * chain;
-        let decode = Decode { token: None, position, count: chain, pages: &pages, index: index * chain };
+        let decode = Decode {
+            token: None,
+            position,
+            count: chain,
+            pages: &pages,
+            states: StateSlots::default(),
+            index: index * chain,
+        };
         let ticket = model.backend.decode(&decode).unwrap();
         ids += block_on(model.backend.collect(ticket)).unwrap().len() as u64;
     }
