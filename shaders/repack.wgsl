@@ -9,6 +9,7 @@ struct Params {
     blocks_per_row: u32, rows: u32, first_row: u32, row_step: u32,
     block_bytes: u32, first_at: u32, first_bytes: u32, nibble_span: u32,
     row_bytes: u32,                                                    // of a row of `raw`; the rest of its blocks is zero
+    shared_rows: u32, shared_blocks: u32,                              // blocks with one entry in plane 1 (Shared)
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -66,6 +67,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     }
     let rest_bytes = params.block_bytes - params.first_bytes;
     let after = params.first_at + params.first_bytes;
-    rest(block * rest_bytes, at, params.first_at);
-    rest(block * rest_bytes + params.first_at, at + after, params.block_bytes - after);
+    // Blocks that share an entry have the same bytes, so that it does not matter how many of them write it.
+    let entry_row = select(row, row / 16u * 2u + row % 2u, params.shared_rows != 0u);
+    let row_entries = (params.blocks_per_row + params.shared_blocks - 1u) / params.shared_blocks;
+    let entry = entry_row * row_entries + source % params.blocks_per_row / params.shared_blocks;
+    rest(entry * rest_bytes, at, params.first_at);
+    rest(entry * rest_bytes + params.first_at, at + after, params.block_bytes - after);
 }

@@ -16,6 +16,11 @@ pub trait Source {
     /// Total size.
     fn size_bytes(&self) -> u64;
 
+    /// Whether this is a file as it was given; false for what is put together of others.
+    fn is_given(&self) -> bool {
+        true
+    }
+
     /// Exactly `len` bytes from `offset`. Fails with `SizeMismatch` when they are not all there.
     fn read(&self, offset: u64, len: usize) -> LocalFuture<'_, Result<Vec<u8>>>;
 }

@@ -10,9 +10,9 @@ use headwater::cpu::Cpu;
 use headwater::gpu::{Device, DeviceOptions, FUSIONS, Gpu};
 use headwater::graph::{Backend, Counters, Decode, KvFormat, PAGE_TOKENS, Row, SamplerSettings, StateSlots, Step};
 use headwater::model::{Plan, WeightSink, plan, read_weights};
-use headwater::quant::{FORMATS, FormatId};
+use headwater::quant::FormatId;
 use pollster::block_on;
-use synthetic::{Shape, synthetic};
+use synthetic::{Shape, representatives, synthetic};
 
 /// Both backends compute in float32; only the order of additions differs.
 const NMSE: f64 = 1e-10;
@@ -137,8 +137,8 @@ fn greedy(backend: &dyn Backend, sampler: &SamplerSettings, prompt: &[u32], chai
 
 fn shapes() -> Vec<Shape> {
     let mut shapes = vec![];
-    for (format, _) in FORMATS {
-        shapes.push(Shape::of(*format));
+    for format in representatives() {
+        shapes.push(Shape::of(format));
     }
     shapes.extend([
         // Rotations of neighbours, no norms of queries and keys, an odd number of blocks in a row, one key head.
@@ -262,8 +262,8 @@ fn every_fusion_changes_nothing() {
 
 #[test]
 fn matrices_larger_than_a_binding_are_split() {
-    for (format, _) in FORMATS {
-        let shape = Shape { vocab: 3000, ..Shape::of(*format) };
+    for format in representatives() {
+        let shape = Shape { vocab: 3000, ..Shape::of(format) };
         let ids = tokens(33, shape.vocab);
         let expected = logits(&*cpu(&shape), &ids, 33);
         // Keys and values of a layer are the largest thing that is not split: 16 pages of 2 x 32 x 32 half floats.

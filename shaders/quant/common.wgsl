@@ -31,6 +31,24 @@ fn high_nibbles(word: u32) -> vec4<u32> {                              // of reg
     return unpack4xU8((word >> 4u) & 0x0f0f0f0fu);
 }
 
+fn first_nibbles(word: u32) -> vec4<u32> {                             // of nibbles in order the weights 0 .. 4
+    return (vec4(word) >> vec4(0u, 4u, 8u, 12u)) & vec4(15u);
+}
+
+fn last_nibbles(word: u32) -> vec4<u32> {                              // of nibbles in order the weights 4 .. 8
+    return (vec4(word) >> vec4(16u, 20u, 24u, 28u)) & vec4(15u);
+}
+
+fn two_floats(word: u32, upper_halves: bool) -> vec2<f32> {            // half floats, or upper halves of float32
+    let upper = vec2(bitcast<f32>(word << 16u), bitcast<f32>(word & 0xffff0000u));
+    return select(unpack2x16float(word), upper, upper_halves);
+}
+
+fn bytes_of(low: u32, high: u32, byte: u32) -> u32 {                   // 4 bytes from byte 0 .. 4 of two words on
+    let shift = (byte & 3u) * 8u;
+    return select((low >> shift) | (high << (32u - shift)), low, shift == 0u);
+}
+
 fn bit_pairs(word: u32, shift: u32) -> vec4<u32> {                     // two bits of each byte
     return unpack4xU8((word >> shift) & 0x03030303u);
 }

@@ -110,7 +110,7 @@ pub(super) fn describe(
         parameters = parameters.saturating_add(numbers);
     }
     let file = |file: &Rc<dyn Source>| FileInfo { name: file.name().to_owned(), size_bytes: file.size_bytes() };
-    let files: Vec<FileInfo> = checkpoint.files.iter().map(file).collect();
+    let files: Vec<FileInfo> = checkpoint.files.iter().filter(|file| file.is_given()).map(file).collect();
     let metadata = &checkpoint.metadata;
     let own_name = metadata.text("general.name")?.or(files.first().map(|file| file.name.as_str()));
     Ok(Info {

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use serde::Deserialize;
 
 use super::limits::{self, CONFIG_BYTES, INDEX_BYTES, TOKENIZER_BYTES};
+use super::packed::{self, Raw};
 use super::sniff::{Kind, sniff};
-use super::{Checkpoint, Dialect, Metadata, TensorInfo, base_name, config, json, safetensors, shown};
+use super::{Checkpoint, Dialect, Metadata, base_name, config, json, safetensors, shown};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::source::Source;
 
@@ -44,8 +45,9 @@ type Folder = BTreeMap<String, Rc<dyn Source>>;
 /// Opens a folder's files, given in any order; files below the folder of `config.json` are left alone.
 pub(super) async fn open(sources: &[Rc<dyn Source>]) -> Result<Checkpoint> {
     let folder = folder(sources)?;
-    let metadata = read_metadata(&folder).await?;
+    let mut metadata = read_metadata(&folder).await?;
     let (files, tensors) = read_tensors(&folder).await?;
+    let (files, tensors) = packed::unpack(files, tensors, &mut metadata).await?;
     Ok(Checkpoint { metadata, tensors, files })
 }
 
@@ -130,7 +132,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-type Weights = (Vec<Rc<dyn Source>>, Vec<TensorInfo>);
+type Weights = (Vec<Rc<dyn Source>>, Vec<Raw>);
 
 async fn read_tensors(folder: &Folder) -> Result<Weights> {
     if let Some(source) = folder.get(WEIGHTS) {
@@ -152,7 +154,7 @@ async fn read_tensors(folder: &Folder) -> Result<Weights> {
 
 /// Reads the headers of all files; no tensor may be in two of them.
 async fn read_files(files: Vec<Rc<dyn Source>>) -> Result<Weights> {
-    let mut tensors: Vec<TensorInfo> = Vec::new();
+    let mut tensors: Vec<Raw> = Vec::new();
     let mut names = HashSet::new();
     for (file, source) in files.iter().enumerate() {
         let own = safetensors::read_header(source.as_ref(), file).await.at(|| source.name().to_owned())?;

@@ -139,12 +139,14 @@ impl Metadata {
         }
     }
 
-    /// An array of floats; integers count.
+    /// An array of floats. Integers count where the file's form, JSON, does not tell them apart.
     pub fn numbers(&self, key: &str) -> Result<Option<Cow<'_, [f32]>>> {
         match self.values.get(key) {
             None => Ok(None),
             Some(Value::Numbers(numbers)) => Ok(Some(numbers.into())),
-            Some(Value::Integers(integers)) => Ok(Some(integers.iter().map(|integer| *integer as f32).collect())),
+            Some(Value::Integers(integers)) if self.dialect == Dialect::Hub => {
+                Ok(Some(integers.iter().map(|integer| *integer as f32).collect()))
+            }
             Some(other) if other.is_empty_array() => Ok(Some(Cow::default())),
             Some(other) => Err(self.wrong(key, "an array of floats", other)),
         }

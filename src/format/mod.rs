@@ -21,6 +21,7 @@ pub(crate) mod json;
 pub mod limits;
 mod metadata;
 mod open;
+mod packed;
 mod safetensors;
 mod sniff;
 

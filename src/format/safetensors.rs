@@ -13,8 +13,9 @@ use super::json::{check_depth, words};
 use super::limits::{
     self, SAFETENSORS_DIMENSIONS, SAFETENSORS_HEADER_BYTES, SAFETENSORS_NAME_BYTES, SAFETENSORS_TENSORS,
 };
+use super::packed::Raw;
 use super::sniff::{Kind, SNIFF_BYTES, sniff};
-use super::{TensorInfo, past_the_end, shown};
+use super::{past_the_end, shown};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::quant::FormatId;
 use crate::source::Source;
@@ -34,7 +35,7 @@ const fn dtype(name: &'static str, bits: u64, format: Option<FormatId>) -> Dtype
     Dtype { name, bits, format }
 }
 
-/// All number types of the format; those with a format are supported.
+/// All number types of the format; those with a format are weights as they stand.
 const DTYPES: &[Dtype] = &[
     dtype("F32", 32, Some(FormatId::F32)),
     dtype("F16", 16, Some(FormatId::F16)),
@@ -60,12 +61,18 @@ const DTYPES: &[Dtype] = &[
     dtype("U64", 64, None),
 ];
 
+/// Names of the types that are weights as they stand.
+pub(super) fn supported() -> String {
+    let names: Vec<_> = DTYPES.iter().filter(|dtype| dtype.format.is_some()).map(|dtype| dtype.name).collect();
+    names.join(", ")
+}
+
 fn malformed(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::MalformedSafetensors, message)
 }
 
 /// Reads and checks the header; the tensors come in the order of their bytes, with `file` as their file.
-pub(super) async fn read_header(source: &dyn Source, file: usize) -> Result<Vec<TensorInfo>> {
+pub(super) async fn read_header(source: &dyn Source, file: usize) -> Result<Vec<Raw>> {
     let file_size = source.size_bytes();
     let start = source.read(0, usize::try_from(file_size.min(SNIFF_BYTES)).unwrap_or_default()).await?;
     if let Kind::Foreign(what) = sniff(&start) {
@@ -91,7 +98,7 @@ pub(super) async fn read_header(source: &dyn Source, file: usize) -> Result<Vec<
 }
 
 /// Parses a header whose tensors' bytes lie from `data` to the end of the file.
-fn parse(header: &[u8], data: u64, file_size: u64) -> Result<Vec<TensorInfo>> {
+fn parse(header: &[u8], data: u64, file_size: u64) -> Result<Vec<Raw>> {
     if header.first() != Some(&b'{') {
         return Err(malformed("the header does not start with {"));
     }
@@ -126,7 +133,7 @@ fn parse(header: &[u8], data: u64, file_size: u64) -> Result<Vec<TensorInfo>> {
 }
 
 /// Checks one tensor, which has to begin where the last one ended (`taken` bytes behind `data`).
-fn check(name: String, entry: Entry, taken: u64, data: u64, file_size: u64) -> Result<TensorInfo> {
+fn check(name: String, entry: Entry, taken: u64, data: u64, file_size: u64) -> Result<Raw> {
     if name.len() > SAFETENSORS_NAME_BYTES {
         return Err(limits::exceeded("bytes of a tensor's name", name.len(), SAFETENSORS_NAME_BYTES));
     }
@@ -148,8 +155,7 @@ fn check(name: String, entry: Entry, taken: u64, data: u64, file_size: u64) -> R
         ));
     }
     let unsupported = |dtype: &str, known: &str| {
-        let supported: Vec<_> = DTYPES.iter().filter(|dtype| dtype.format.is_some()).map(|dtype| dtype.name).collect();
-        let supported = supported.join(", ");
+        let supported = supported();
         Error::new(ErrorKind::UnsupportedFormat, format!("number type {dtype} is {known}; supported are {supported}"))
     };
     let dtype = DTYPES
@@ -176,10 +182,9 @@ fn check(name: String, entry: Entry, taken: u64, data: u64, file_size: u64) -> R
         .checked_add(begin)
         .filter(|start| start.checked_add(size_bytes).is_some_and(|end| end <= file_size))
         .ok_or_else(|| malformed(past_the_end(size_bytes, data, begin, file_size)))?;
-    let format = dtype.format.ok_or_else(|| unsupported(dtype.name, "not supported"))?;
     let shape = entry.shape.iter().map(|dim| usize::try_from(*dim)).collect::<std::result::Result<_, _>>();
     let shape = shape.map_err(|_| limits::exceeded("size of a dimension", format!("{:?}", entry.shape), usize::MAX))?;
-    Ok(TensorInfo { name, format, shape, file: 0, offset, size_bytes })
+    Ok(Raw { name, dtype: dtype.name, format: dtype.format, shape, file: 0, offset, size_bytes })
 }
 
 /// What the header says of a tensor.

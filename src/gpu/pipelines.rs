@@ -68,7 +68,9 @@ impl Pipelines {
         let pipeline = pipelines.entry(key).or_insert_with(|| {
             let source = kernel_source(kernel, format, self.kv, device.dialect());
             let first = if kernel.weights { &self.weights_layout } else { &self.empty.0 };
-            device.pipeline(kernel.name, source, &[Some(first), Some(&layout)], constants)
+            let own = format.map_or(&[][..], |format| format.format().planes.numbers);
+            let constants = [constants, own].concat();
+            device.pipeline(kernel.name, source, &[Some(first), Some(&layout)], &constants)
         });
         (pipeline.clone(), layout)
     }

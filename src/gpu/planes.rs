@@ -9,10 +9,10 @@ use super::stage::Matrix;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::WeightId;
 use crate::kernel::{ShardRows, Use, padded, word};
-use crate::quant::{Format, FormatId};
+use crate::quant::{Format, FormatId, Shared};
 
 /// Rows of a shard are a multiple of this, so that no two shards share a word of any plane.
-const SHARD_ROWS: usize = 8;
+const SHARD_ROWS: usize = Shared::WINDOW;
 
 struct Shard {
     rows: ShardRows,
@@ -90,11 +90,11 @@ impl Matrices {
         for matrix in matrices {
             let label = format!("matrix {}", planes.len());
             let format = matrix.format.format();
-            let row_bytes = plane_row_bytes(format, matrix.cols).map(|bytes| bytes as u64);
+            let row_bytes = first_plane_row_bytes(format, matrix.cols) as u64;
             let table = tables.entry(matrix.format).or_insert_with(|| table(device, format));
             let mut shards = vec![];
-            for rows in shard_rows(matrix.rows, row_bytes[0], limit)? {
-                let wanted = row_bytes.map(|bytes| bytes * rows.rows as u64);
+            for rows in shard_rows(matrix.rows, row_bytes, limit)? {
+                let wanted = plane_bytes(format, rows.rows, matrix.cols);
                 let buffers = device
                     .guarded(wanted[0] + wanted[1], || Ok(wanted.map(|bytes| device.storage(&label, bytes))))
                     .await?;
@@ -133,11 +133,12 @@ impl Matrices {
         if row_bytes == 0 || !bytes.len().is_multiple_of(row_bytes) {
             return Err(Error::new(ErrorKind::Internal, "weights did not arrive in whole rows"));
         }
+        let place = |row: usize| part.first_row + row * part.row_step;
+        check_shared(matrix.format.format(), (place(first_row), part.row_step), row_bytes, bytes)?;
         let rows = bytes.len() / row_bytes;
         let most = (self.repacker.staging_bytes as usize / row_bytes).max(1);
         for shard in &self.planes[index].shards {
             // Source rows whose place, first_row + r * row_step, lies in this shard.
-            let place = |row: usize| part.first_row + row * part.row_step;
             let begin = shard.rows.first.saturating_sub(part.first_row).div_ceil(part.row_step);
             let end = (shard.rows.first + shard.rows.rows).saturating_sub(part.first_row).div_ceil(part.row_step);
             let (mut row, end) = (begin.max(first_row), end.min(first_row + rows));
@@ -176,23 +177,13 @@ impl Repacker {
             [_, 0] => (4, 0..4),
             _ => (format.block_bytes, format.planes.first.clone()),
         };
-        let blocks_per_row = plane_row_bytes(format, matrix.cols)[0] / first.len();
+        let blocks_per_row = first_plane_row_bytes(format, matrix.cols) / first.len();
         let (span, row_bytes) = (format.planes.nibble_span, piece.len() / rows);
-        let params = [
-            blocks_per_row,
-            rows,
-            first_row,
-            row_step,
-            block_bytes,
-            first.start,
-            first.len(),
-            span,
-            row_bytes,
-            0,
-            0,
-            0,
-        ]
-        .map(word);
+        let shared = format.planes.shared;
+        let shared_blocks = if shared.blocks == 0 { blocks_per_row } else { shared.blocks };
+        let mut params = vec![blocks_per_row, rows, first_row, row_step, block_bytes, first.start, first.len(), span];
+        params.extend([row_bytes, usize::from(shared.rows), shared_blocks, 0]);
+        let params: Vec<u32> = params.into_iter().map(word).collect();
         self.device.write(&self.params, 0, bytemuck::cast_slice(&params));
         let whole_words = piece.len() / 4 * 4;
         self.device.write(&self.staging, 0, &piece[..whole_words]);
@@ -215,9 +206,42 @@ impl Repacker {
     }
 }
 
-/// Bytes that a row takes in each plane. Only rows of single floats need not be whole groups of columns.
-fn plane_row_bytes(format: &Format, cols: usize) -> [usize; 2] {
-    format.plane_bytes().map(|bytes| padded(cols) / format.block_weights * bytes)
+/// Bytes that a row takes in plane 0. Only rows of single floats need not be whole groups of columns.
+fn first_plane_row_bytes(format: &Format, cols: usize) -> usize {
+    padded(cols) / format.block_weights * format.plane_bytes()[0]
+}
+
+/// Bytes of both planes of a matrix or a shard of it.
+fn plane_bytes(format: &Format, rows: usize, cols: usize) -> [u64; 2] {
+    let shared = format.planes.shared;
+    let entries = shared.row_slots(rows) * shared.block_slots(padded(cols) / format.block_weights);
+    [first_plane_row_bytes(format, cols) * rows, entries * format.plane_bytes()[1]].map(|bytes| bytes as u64)
+}
+
+/// Fails where blocks that are to share an entry of plane 1 have different ones: rows do so where they do not begin where
+/// the tiles of their file do.
+fn check_shared(format: &Format, (first, step): (usize, usize), row_bytes: usize, bytes: &[u8]) -> Result<()> {
+    let shared = format.planes.shared;
+    if shared == Shared::NOTHING {
+        return Ok(());
+    }
+    let head = format.planes.first.start;
+    let rows: Vec<&[u8]> = bytes.chunks_exact(row_bytes).collect();
+    let heads =
+        |row: &[u8]| row.chunks_exact(format.block_bytes).map(|block| block[..head].to_vec()).collect::<Vec<_>>();
+    let each = if shared.blocks == 0 { usize::MAX } else { shared.blocks };
+    if rows.iter().any(|row| heads(row).chunks(each).any(|same| same.iter().any(|head| Some(head) != same.first()))) {
+        let words = format!("the scales of {} change within a row", format.name);
+        return Err(Error::new(ErrorKind::UnsupportedFormat, words));
+    }
+    for (row, pair) in rows.windows(2).enumerate().filter(|_| shared.rows) {
+        let place = first + (row + 1) * step;
+        if place % Shared::WINDOW >= step && heads(pair[0]) != heads(pair[1]) {
+            let words = format!("the scales of {} change within {} rows, at row {place}", format.name, Shared::WINDOW);
+            return Err(Error::new(ErrorKind::UnsupportedFormat, words));
+        }
+    }
+    Ok(())
 }
 
 /// The numbers that all blocks of a format share, where it has such.
@@ -245,8 +269,48 @@ mod tests {
     use super::*;
 
     #[test]
+    fn planes_are_no_larger_than_the_files_tensors_and_two_percent() {
+        // (512, 1024) of each kind, and the bytes that its tensors have in a file.
+        let (rows, cols) = (512usize, 1024usize);
+        let group = |bits: usize, group: usize, extra: f64| {
+            (rows * cols * bits / 8) as f64 + (rows * cols / group) as f64 * extra
+        };
+        for (id, format) in crate::quant::FORMATS {
+            let name = format.name;
+            let width = |name: &str| -> usize {
+                let digits = name.split("_g").nth(1).unwrap_or("0").split('_').next().unwrap_or("0");
+                digits.parse().unwrap_or(0)
+            };
+            let file = match name.split('_').next().unwrap_or_default() {
+                "affine4" => group(4, width(name), 4.0),
+                "affine8" => group(8, width(name), 4.0),
+                "zero4" => group(4, width(name), 2.5),
+                "zero8" => group(8, width(name), 3.0),
+                "f8" if name.ends_with("row") => (rows * cols + 4 * rows) as f64,
+                "f8" => (rows * cols + 4 * rows / 128 * cols / 128) as f64,
+                _ => id.row_bytes(cols).unwrap_or(0) as f64 * rows as f64,
+            };
+            let planes = plane_bytes(format, rows, cols).iter().sum::<u64>() as f64;
+            assert!(planes <= 1.02 * file, "{name}: {planes} bytes, {file} in the file");
+        }
+    }
+
+    #[test]
+    fn scales_that_differ_within_a_window_are_refused() {
+        let format = FormatId::F8E4m3Tile.format();
+        let row = |scale: f32| [scale.to_le_bytes().to_vec(), vec![0; 32]].concat();
+        let rows = |change: usize| (0..24).flat_map(|r| row(if r < change { 1.0 } else { 2.0 })).collect::<Vec<u8>>();
+        let check = |place, change| check_shared(format, place, 36, &rows(change)).map_err(|error| error.kind());
+        assert_eq!(check((0, 1), 16), Ok(()));
+        assert_eq!(check((4, 1), 12), Ok(()));
+        assert_eq!(check((0, 1), 8), Err(ErrorKind::UnsupportedFormat));
+        assert_eq!(check((1, 2), 8), Ok(()));
+        assert_eq!(check((1, 2), 4), Err(ErrorKind::UnsupportedFormat));
+    }
+
+    #[test]
     fn shards_cover_all_rows_once() -> Result<()> {
-        for (rows, row_bytes, limit) in [(1, 16, 128), (100, 16, 128), (4097, 4096, 1 << 20), (8, 64, 512)] {
+        for (rows, row_bytes, limit) in [(1, 16, 256), (100, 16, 256), (4097, 4096, 1 << 20), (16, 64, 1024)] {
             let shards = shard_rows(rows, row_bytes, limit)?;
             let mut next = 0;
             for shard in &shards {

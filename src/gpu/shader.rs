@@ -77,7 +77,12 @@ pub fn all_sources(dialects: &[Dialect]) -> Vec<(String, String)> {
     let mut sources = vec![("repack".to_owned(), repack_source())];
     for kernel in crate::kernel::KERNELS {
         let formats: Vec<Option<FormatId>> = match kernel.weights {
-            true => crate::quant::FORMATS.iter().map(|(format, _)| Some(*format)).collect(),
+            true => {
+                let mut formats: Vec<FormatId> = crate::quant::FORMATS.iter().map(|(format, _)| *format).collect();
+                // Formats that differ in numbers only have one shader.
+                formats.dedup_by_key(|format| format.format().shader);
+                formats.into_iter().map(Some).collect()
+            }
             false => vec![None],
         };
         let kv_formats: &[KvFormat] = if kernel.kv { &[KvFormat::F16, KvFormat::F32] } else { &[KvFormat::F16] };

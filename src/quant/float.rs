@@ -6,7 +6,7 @@ use super::{Format, Planes};
 
 pub(super) const F32: Format = Format {
     name: "f32",
-    gguf_type: 0,
+    gguf_type: Some(0),
     block_weights: 1,
     block_bytes: 4,
     decode: decode_f32,
@@ -16,7 +16,7 @@ pub(super) const F32: Format = Format {
 
 pub(super) const F16: Format = Format {
     name: "f16",
-    gguf_type: 1,
+    gguf_type: Some(1),
     block_weights: 1,
     block_bytes: 2,
     decode: decode_f16,
@@ -26,7 +26,7 @@ pub(super) const F16: Format = Format {
 
 pub(super) const BF16: Format = Format {
     name: "bf16",
-    gguf_type: 30,
+    gguf_type: Some(30),
     block_weights: 1,
     block_bytes: 2,
     decode: decode_bf16,

@@ -12,11 +12,11 @@ use super::{Format, Planes, widen};
 
 pub(super) const IQ1_M: Format = Format {
     name: "iq1_m",
-    gguf_type: 29,
+    gguf_type: Some(29),
     block_weights: 256,
     block_bytes: 56,
     decode,
-    planes: Planes { first: 0..48, nibble_span: 0, table: &GRID },
+    planes: Planes::split(0..48, 0).with_table(&GRID),
     shader: include_str!("../../shaders/quant/iq1_m.wgsl"),
 };
 

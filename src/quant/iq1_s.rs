@@ -9,11 +9,11 @@ use super::{Format, Planes};
 
 pub(super) const IQ1_S: Format = Format {
     name: "iq1_s",
-    gguf_type: 19,
+    gguf_type: Some(19),
     block_weights: 256,
     block_bytes: 50,
     decode,
-    planes: Planes { first: 2..50, nibble_span: 0, table: &GRID },
+    planes: Planes::split(2..50, 0).with_table(&GRID),
     shader: include_str!("../../shaders/quant/iq1_s.wgsl"),
 };
 

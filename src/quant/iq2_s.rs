@@ -9,11 +9,11 @@ use super::{Format, Planes};
 
 pub(super) const IQ2_S: Format = Format {
     name: "iq2_s",
-    gguf_type: 22,
+    gguf_type: Some(22),
     block_weights: 256,
     block_bytes: 82,
     decode,
-    planes: Planes { first: 2..82, nibble_span: 0, table: &GRID },
+    planes: Planes::split(2..82, 0).with_table(&GRID),
     shader: include_str!("../../shaders/quant/iq2_s.wgsl"),
 };
 

@@ -8,11 +8,11 @@ use super::{Format, Planes};
 
 pub(super) const IQ2_XS: Format = Format {
     name: "iq2_xs",
-    gguf_type: 17,
+    gguf_type: Some(17),
     block_weights: 256,
     block_bytes: 74,
     decode,
-    planes: Planes { first: 2..74, nibble_span: 0, table: &GRID },
+    planes: Planes::split(2..74, 0).with_table(&GRID),
     shader: include_str!("../../shaders/quant/iq2_xs.wgsl"),
 };
 

@@ -8,11 +8,11 @@ use super::{Format, Planes};
 
 pub(super) const IQ2_XXS: Format = Format {
     name: "iq2_xxs",
-    gguf_type: 16,
+    gguf_type: Some(16),
     block_weights: 256,
     block_bytes: 66,
     decode,
-    planes: Planes { first: 2..66, nibble_span: 0, table: &GRID },
+    planes: Planes::split(2..66, 0).with_table(&GRID),
     shader: include_str!("../../shaders/quant/iq2_xxs.wgsl"),
 };
 

@@ -9,11 +9,11 @@ use super::{Format, Planes};
 
 pub(super) const IQ3_S: Format = Format {
     name: "iq3_s",
-    gguf_type: 21,
+    gguf_type: Some(21),
     block_weights: 256,
     block_bytes: 110,
     decode,
-    planes: Planes { first: 2..110, nibble_span: 0, table: &GRID },
+    planes: Planes::split(2..110, 0).with_table(&GRID),
     shader: include_str!("../../shaders/quant/iq3_s.wgsl"),
 };
 

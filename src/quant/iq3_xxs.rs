@@ -8,11 +8,11 @@ use super::{Format, Planes};
 
 pub(super) const IQ3_XXS: Format = Format {
     name: "iq3_xxs",
-    gguf_type: 18,
+    gguf_type: Some(18),
     block_weights: 256,
     block_bytes: 98,
     decode,
-    planes: Planes { first: 2..98, nibble_span: 0, table: &GRID },
+    planes: Planes::split(2..98, 0).with_table(&GRID),
     shader: include_str!("../../shaders/quant/iq3_xxs.wgsl"),
 };
 

@@ -5,11 +5,11 @@ use super::{Format, Planes};
 
 pub(super) const IQ4_NL: Format = Format {
     name: "iq4_nl",
-    gguf_type: 20,
+    gguf_type: Some(20),
     block_weights: 32,
     block_bytes: 18,
     decode,
-    planes: Planes { first: 2..18, nibble_span: 16, table: &[] },
+    planes: Planes::split(2..18, 16),
     shader: include_str!("../../shaders/quant/iq4_nl.wgsl"),
 };
 

@@ -8,11 +8,11 @@ use super::{Format, Planes};
 
 pub(super) const IQ4_XS: Format = Format {
     name: "iq4_xs",
-    gguf_type: 23,
+    gguf_type: Some(23),
     block_weights: 256,
     block_bytes: 136,
     decode,
-    planes: Planes { first: 8..136, nibble_span: 16, table: &[] },
+    planes: Planes::split(8..136, 16),
     shader: include_str!("../../shaders/quant/iq4_xs.wgsl"),
 };
 

@@ -17,8 +17,10 @@
     )
 )]
 
+mod affine;
 mod bits;
 mod float;
+mod float8;
 mod grid;
 mod iq1_m;
 mod iq1_s;
@@ -30,6 +32,7 @@ mod iq3_xxs;
 mod iq4_nl;
 mod iq4_xs;
 mod mxfp4;
+mod nf4;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -43,18 +46,20 @@ mod q8_0;
 mod q8_k;
 mod tq1_0;
 mod tq2_0;
+mod zero;
 
 use std::ops::Range;
 
 pub(crate) use float::widen;
+pub(crate) use nf4::levels as nf4_levels;
 
 /// One row of the table.
 #[derive(Debug)]
 pub struct Format {
     /// The name in options, files of ours and shaders.
     pub name: &'static str,
-    /// The number of the type in GGUF files.
-    pub gguf_type: u32,
+    /// The number of the type in GGUF files, where they have it.
+    pub gguf_type: Option<u32>,
     /// Weights in one block.
     pub block_weights: usize,
     /// Bytes of one block.
@@ -78,12 +83,64 @@ pub struct Planes {
     pub nibble_span: usize,
     /// Numbers that all blocks share: binding 2, two to a word.
     pub table: &'static [u16],
+    /// Which blocks have the same bytes for plane 1, so that it keeps them once.
+    pub shared: Shared,
+    /// Values of `override` numbers in the shader.
+    pub numbers: &'static [(&'static str, f64)],
+}
+
+/// Blocks of a matrix that have the same bytes outside of plane 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Of any 16 rows, counted from a multiple of 16, the even ones among themselves and the odd ones: rows of two
+    /// weights may alternate. Without it, no two rows.
+    pub rows: bool,
+    /// So many blocks of a row; 0 for all of them.
+    pub blocks: usize,
+}
+
+impl Shared {
+    /// None.
+    pub const NOTHING: Self = Self { rows: false, blocks: 1 };
+
+    /// Rows of which [`Shared::rows`] speaks.
+    pub const WINDOW: usize = 16;
+
+    /// Entries that plane 1 has for so many rows.
+    pub fn row_slots(self, rows: usize) -> usize {
+        if self.rows { rows.div_ceil(Self::WINDOW).saturating_mul(2) } else { rows }
+    }
+
+    /// Entries that it has for a row of so many blocks.
+    pub fn block_slots(self, blocks: usize) -> usize {
+        match self.blocks {
+            0 => 1,
+            each => blocks.div_ceil(each),
+        }
+    }
 }
 
 impl Planes {
     /// All of a block of `bytes` in plane 0.
     const fn whole(bytes: usize) -> Self {
-        Self { first: 0..bytes, nibble_span: 0, table: &[] }
+        Self::split(0..bytes, 0)
+    }
+
+    /// These bytes of a block in plane 0, regrouped by `nibble_span` where it is not 0.
+    const fn split(first: Range<usize>, nibble_span: usize) -> Self {
+        Self { first, nibble_span, table: &[], shared: Shared::NOTHING, numbers: &[] }
+    }
+
+    const fn with_table(self, table: &'static [u16]) -> Self {
+        Self { table, ..self }
+    }
+
+    const fn with_numbers(self, numbers: &'static [(&'static str, f64)]) -> Self {
+        Self { numbers, ..self }
+    }
+
+    const fn with_shared(self, shared: Shared) -> Self {
+        Self { shared, ..self }
     }
 }
 
@@ -159,6 +216,52 @@ formats! {
     Tq1_0 => tq1_0::TQ1_0,
     /// 256 digits to the base of three of two bits each, and a scale.
     Tq2_0 => tq2_0::TQ2_0,
+    /// MLX: 32 nibbles, scale and bias as f16.
+    Affine4G32F16 => affine::NIBBLES_32_F16,
+    /// MLX: 64 nibbles, scale and bias as f16.
+    Affine4G64F16 => affine::NIBBLES_64_F16,
+    /// MLX: 128 nibbles, scale and bias as f16.
+    Affine4G128F16 => affine::NIBBLES_128_F16,
+    /// MLX: 32 nibbles, scale and bias as bf16.
+    Affine4G32Bf16 => affine::NIBBLES_32_BF16,
+    /// MLX: 64 nibbles, scale and bias as bf16.
+    Affine4G64Bf16 => affine::NIBBLES_64_BF16,
+    /// MLX: 128 nibbles, scale and bias as bf16.
+    Affine4G128Bf16 => affine::NIBBLES_128_BF16,
+    /// MLX: 32 bytes, scale and bias as f16.
+    Affine8G32F16 => affine::BYTES_32_F16,
+    /// MLX: 64 bytes, scale and bias as f16.
+    Affine8G64F16 => affine::BYTES_64_F16,
+    /// MLX: 128 bytes, scale and bias as f16.
+    Affine8G128F16 => affine::BYTES_128_F16,
+    /// MLX: 32 bytes, scale and bias as bf16.
+    Affine8G32Bf16 => affine::BYTES_32_BF16,
+    /// MLX: 64 bytes, scale and bias as bf16.
+    Affine8G64Bf16 => affine::BYTES_64_BF16,
+    /// MLX: 128 bytes, scale and bias as bf16.
+    Affine8G128Bf16 => affine::BYTES_128_BF16,
+    /// GPTQ and AWQ: two groups of 32 nibbles, each with a scale and a zero point.
+    Zero4G32 => zero::NIBBLES_32,
+    /// GPTQ and AWQ: 64 nibbles, a scale and a zero point.
+    Zero4G64 => zero::NIBBLES_64,
+    /// GPTQ and AWQ: 128 nibbles, a scale and a zero point.
+    Zero4G128 => zero::NIBBLES_128,
+    /// GPTQ: 32 bytes, a scale and a zero point.
+    Zero8G32 => zero::BYTES_32,
+    /// GPTQ: 64 bytes, a scale and a zero point.
+    Zero8G64 => zero::BYTES_64,
+    /// GPTQ: 128 bytes, a scale and a zero point.
+    Zero8G128 => zero::BYTES_128,
+    /// 32 floats of eight bits, four of exponent, and the scale of their tile of 128 x 128.
+    F8E4m3Tile => float8::E4M3_TILE,
+    /// 32 floats of eight bits, four of exponent, and the scale of their row.
+    F8E4m3Row => float8::E4M3_ROW,
+    /// 32 floats of eight bits, five of exponent, and the scale of their tile of 128 x 128.
+    F8E5m2Tile => float8::E5M2_TILE,
+    /// 32 floats of eight bits, five of exponent, and the scale of their row.
+    F8E5m2Row => float8::E5M2_ROW,
+    /// 64 nibbles that name levels of a normal distribution, and their largest magnitude.
+    Nf4 => nf4::NF4,
 }
 
 impl FormatId {
@@ -170,7 +273,7 @@ impl FormatId {
 
     /// The format of a GGUF type number, where it is supported.
     pub fn from_gguf(gguf_type: u32) -> Option<Self> {
-        FORMATS.iter().find(|(_, format)| format.gguf_type == gguf_type).map(|(id, _)| *id)
+        FORMATS.iter().find(|(_, format)| format.gguf_type == Some(gguf_type)).map(|(id, _)| *id)
     }
 
     /// The bytes of numbers in a format of plain floats, rounded to it; `None` in every other format.
@@ -205,6 +308,7 @@ mod tests {
             let [first, rest] = format.plane_bytes();
             assert_eq!(id.format().name, format.name);
             assert!(format.planes.first.end <= format.block_bytes && rest <= first, "{}", format.name);
+            assert_eq!(format.block_weights % 8 * (format.block_weights - 1), 0, "{}", format.name);
             // Rows are whole groups of 8 weights; formats of one plane are copied by the word.
             let least = if rest == 0 { 8 * format.block_bytes } else { first };
             assert_eq!(least % 4, 0, "{}", format.name);

@@ -7,11 +7,11 @@ use super::{Format, Planes};
 
 pub(super) const MXFP4: Format = Format {
     name: "mxfp4",
-    gguf_type: 39,
+    gguf_type: Some(39),
     block_weights: 32,
     block_bytes: 17,
     decode,
-    planes: Planes { first: 1..17, nibble_span: 16, table: &[] },
+    planes: Planes::split(1..17, 16),
     shader: include_str!("../../shaders/quant/mxfp4.wgsl"),
 };
 

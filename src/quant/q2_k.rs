@@ -7,11 +7,11 @@ use super::{Format, Planes};
 
 pub(super) const Q2_K: Format = Format {
     name: "q2_k",
-    gguf_type: 10,
+    gguf_type: Some(10),
     block_weights: 256,
     block_bytes: 84,
     decode,
-    planes: Planes { first: 16..80, nibble_span: 0, table: &[] },
+    planes: Planes::split(16..80, 0),
     shader: include_str!("../../shaders/quant/q2_k.wgsl"),
 };
 

@@ -8,11 +8,11 @@ use super::{Format, Planes};
 
 pub(super) const Q3_K: Format = Format {
     name: "q3_k",
-    gguf_type: 11,
+    gguf_type: Some(11),
     block_weights: 256,
     block_bytes: 110,
     decode,
-    planes: Planes { first: 0..96, nibble_span: 0, table: &[] },
+    planes: Planes::split(0..96, 0),
     shader: include_str!("../../shaders/quant/q3_k.wgsl"),
 };
 

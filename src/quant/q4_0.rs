@@ -6,11 +6,11 @@ use super::{Format, Planes};
 
 pub(super) const Q4_0: Format = Format {
     name: "q4_0",
-    gguf_type: 2,
+    gguf_type: Some(2),
     block_weights: 32,
     block_bytes: 18,
     decode,
-    planes: Planes { first: 2..18, nibble_span: 16, table: &[] },
+    planes: Planes::split(2..18, 16),
     shader: include_str!("../../shaders/quant/q4_0.wgsl"),
 };
 

@@ -6,11 +6,11 @@ use super::{Format, Planes};
 
 pub(super) const Q4_1: Format = Format {
     name: "q4_1",
-    gguf_type: 3,
+    gguf_type: Some(3),
     block_weights: 32,
     block_bytes: 20,
     decode,
-    planes: Planes { first: 4..20, nibble_span: 16, table: &[] },
+    planes: Planes::split(4..20, 16),
     shader: include_str!("../../shaders/quant/q4_1.wgsl"),
 };
 

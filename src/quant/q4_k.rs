@@ -7,11 +7,11 @@ use super::{Format, Planes};
 
 pub(super) const Q4_K: Format = Format {
     name: "q4_k",
-    gguf_type: 12,
+    gguf_type: Some(12),
     block_weights: 256,
     block_bytes: 144,
     decode,
-    planes: Planes { first: 16..144, nibble_span: 32, table: &[] },
+    planes: Planes::split(16..144, 32),
     shader: include_str!("../../shaders/quant/q4_k.wgsl"),
 };
 

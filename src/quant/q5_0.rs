@@ -6,11 +6,11 @@ use super::{Format, Planes};
 
 pub(super) const Q5_0: Format = Format {
     name: "q5_0",
-    gguf_type: 6,
+    gguf_type: Some(6),
     block_weights: 32,
     block_bytes: 22,
     decode,
-    planes: Planes { first: 6..22, nibble_span: 16, table: &[] },
+    planes: Planes::split(6..22, 16),
     shader: include_str!("../../shaders/quant/q5_0.wgsl"),
 };
 

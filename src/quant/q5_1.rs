@@ -6,11 +6,11 @@ use super::{Format, Planes};
 
 pub(super) const Q5_1: Format = Format {
     name: "q5_1",
-    gguf_type: 7,
+    gguf_type: Some(7),
     block_weights: 32,
     block_bytes: 24,
     decode,
-    planes: Planes { first: 8..24, nibble_span: 16, table: &[] },
+    planes: Planes::split(8..24, 16),
     shader: include_str!("../../shaders/quant/q5_1.wgsl"),
 };
 

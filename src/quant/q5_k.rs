@@ -8,11 +8,11 @@ use super::{Format, Planes};
 
 pub(super) const Q5_K: Format = Format {
     name: "q5_k",
-    gguf_type: 13,
+    gguf_type: Some(13),
     block_weights: 256,
     block_bytes: 176,
     decode,
-    planes: Planes { first: 48..176, nibble_span: 32, table: &[] },
+    planes: Planes::split(48..176, 32),
     shader: include_str!("../../shaders/quant/q5_k.wgsl"),
 };
 

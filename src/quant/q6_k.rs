@@ -8,11 +8,11 @@ use super::{Format, Planes};
 
 pub(super) const Q6_K: Format = Format {
     name: "q6_k",
-    gguf_type: 14,
+    gguf_type: Some(14),
     block_weights: 256,
     block_bytes: 210,
     decode,
-    planes: Planes { first: 0..208, nibble_span: 0, table: &[] },
+    planes: Planes::split(0..208, 0),
     shader: include_str!("../../shaders/quant/q6_k.wgsl"),
 };
 

@@ -5,11 +5,11 @@ use super::{Format, Planes};
 
 pub(super) const Q8_0: Format = Format {
     name: "q8_0",
-    gguf_type: 8,
+    gguf_type: Some(8),
     block_weights: 32,
     block_bytes: 34,
     decode,
-    planes: Planes { first: 2..34, nibble_span: 0, table: &[] },
+    planes: Planes::split(2..34, 0),
     shader: include_str!("../../shaders/quant/q8_0.wgsl"),
 };
 

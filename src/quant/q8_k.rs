@@ -5,11 +5,11 @@ use super::{Format, Planes};
 
 pub(super) const Q8_K: Format = Format {
     name: "q8_k",
-    gguf_type: 15,
+    gguf_type: Some(15),
     block_weights: 256,
     block_bytes: 292,
     decode,
-    planes: Planes { first: 4..260, nibble_span: 0, table: &[] },
+    planes: Planes::split(4..260, 0),
     shader: include_str!("../../shaders/quant/q8_k.wgsl"),
 };
 

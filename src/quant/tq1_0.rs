@@ -10,11 +10,11 @@ use super::{Format, Planes};
 
 pub(super) const TQ1_0: Format = Format {
     name: "tq1_0",
-    gguf_type: 34,
+    gguf_type: Some(34),
     block_weights: 256,
     block_bytes: 54,
     decode,
-    planes: Planes { first: 0..52, nibble_span: 0, table: &[] },
+    planes: Planes::split(0..52, 0),
     shader: include_str!("../../shaders/quant/tq1_0.wgsl"),
 };
 

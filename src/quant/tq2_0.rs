@@ -6,11 +6,11 @@ use super::{Format, Planes};
 
 pub(super) const TQ2_0: Format = Format {
     name: "tq2_0",
-    gguf_type: 35,
+    gguf_type: Some(35),
     block_weights: 256,
     block_bytes: 66,
     decode,
-    planes: Planes { first: 0..64, nibble_span: 0, table: &[] },
+    planes: Planes::split(0..64, 0),
     shader: include_str!("../../shaders/quant/tq2_0.wgsl"),
 };
 

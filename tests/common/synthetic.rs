@@ -34,6 +34,7 @@ impl Shape {
         let shape = Self { format, ..Self::default() };
         match format.format().block_weights {
             256 => Self { dim: 256, n_layers: 1, n_heads: 16, ffn_dim: 256, ..shape },
+            64 | 128 => Self { dim: 128, n_heads: 8, ffn_dim: 128, ..shape },
             _ => shape,
         }
     }
@@ -81,6 +82,16 @@ fn factors(format: FormatId) -> &'static [usize] {
         FormatId::Iq3S | FormatId::Iq3Xxs | FormatId::Iq2S | FormatId::Iq2Xs | FormatId::Iq2Xxs | FormatId::Iq1S => {
             &[0]
         }
+        FormatId::Affine4G32F16 | FormatId::Affine4G64F16 | FormatId::Affine4G128F16 => &[0, 2],
+        FormatId::Affine8G32F16 | FormatId::Affine8G64F16 | FormatId::Affine8G128F16 | FormatId::Zero4G32 => &[0, 2],
+        FormatId::Zero4G64 | FormatId::Zero4G128 | FormatId::Zero8G32 | FormatId::Zero8G64 | FormatId::Zero8G128 => {
+            &[0]
+        }
+        // Not half floats.
+        FormatId::Affine4G32Bf16 | FormatId::Affine4G64Bf16 | FormatId::Affine4G128Bf16 => &[],
+        FormatId::Affine8G32Bf16 | FormatId::Affine8G64Bf16 | FormatId::Affine8G128Bf16 => &[],
+        FormatId::F8E4m3Tile | FormatId::F8E4m3Row | FormatId::F8E5m2Tile | FormatId::F8E5m2Row => &[],
+        FormatId::Nf4 => &[],
         FormatId::Q4_1 | FormatId::Q5_1 | FormatId::Q4K | FormatId::Q5K => &[0, 2],
         FormatId::Q2K => &[80, 82],
         FormatId::Q3K => &[108],
@@ -96,7 +107,9 @@ fn set_factor(format: FormatId, block: &mut [u8], size: f32) {
         block[at..at + 2].copy_from_slice(&f16::from_f32(size).to_le_bytes());
     }
     match format {
-        FormatId::Q8K => block[..4].copy_from_slice(&size.to_le_bytes()),
+        FormatId::Q8K | FormatId::Nf4 => block[..4].copy_from_slice(&size.to_le_bytes()),
+        FormatId::Affine4G32Bf16 | FormatId::Affine4G64Bf16 | FormatId::Affine4G128Bf16 => set_bf16(block, size),
+        FormatId::Affine8G32Bf16 | FormatId::Affine8G64Bf16 | FormatId::Affine8G128Bf16 => set_bf16(block, size),
         FormatId::Mxfp4 => block[0] = (128.0 + size.log2().floor()) as u8,
         // Four bits of it at the top of each of four numbers.
         FormatId::Iq1M => {
@@ -109,6 +122,20 @@ fn set_factor(format: FormatId, block: &mut [u8], size: f32) {
     }
 }
 
+/// Scale and bias of a group.
+fn set_bf16(block: &mut [u8], size: f32) {
+    for at in [0, 2] {
+        block[at..at + 2].copy_from_slice(&half::bf16::from_f32(size).to_le_bytes());
+    }
+}
+
+/// Every shader of a weight once, by the first format that it reads.
+pub fn representatives() -> Vec<FormatId> {
+    let mut formats: Vec<FormatId> = headwater::quant::FORMATS.iter().map(|(format, _)| *format).collect();
+    formats.dedup_by_key(|format| format.format().shader);
+    formats
+}
+
 /// A block of random bits whose weights are around `scale`.
 fn block(format: FormatId, scale: f32, noise: &mut Noise) -> Vec<u8> {
     let description = format.format();
@@ -116,6 +143,12 @@ fn block(format: FormatId, scale: f32, noise: &mut Noise) -> Vec<u8> {
         FormatId::F32 => (noise.unit() * scale).to_le_bytes().into(),
         FormatId::F16 => f16::from_f32(noise.unit() * scale).to_le_bytes().into(),
         FormatId::Bf16 => half::bf16::from_f32(noise.unit() * scale).to_le_bytes().into(),
+        // One scale for all, since blocks share it; codes around one.
+        FormatId::F8E4m3Tile | FormatId::F8E4m3Row | FormatId::F8E5m2Tile | FormatId::F8E5m2Row => {
+            let low = if matches!(format, FormatId::F8E4m3Tile | FormatId::F8E4m3Row) { 0x28 } else { 0x34 };
+            let code = |noise: &mut Noise| (noise.next() as u8 & 0x8f) + low;
+            scale.to_le_bytes().into_iter().chain((0..32).map(|_| code(noise))).collect()
+        }
         _ => {
             let mut block: Vec<u8> = (0..description.block_bytes).map(|_| noise.next() as u8).collect();
             set_factor(format, &mut block, 1.0);

@@ -94,7 +94,12 @@ fn tensor_cases() -> Vec<Case> {
             file(tensor("F31", "[2]", "[0,8]"), 8),
             Fails(UnsupportedFormat, &["t: ", "F31", "BF16"]),
         ),
-        one("12 integers", file(tensor("I64", "[1]", "[0,8]"), 8), Fails(UnsupportedFormat, &["t: ", "I64", "BF16"])),
+        one("12 integers that are no weight", file(tensor("I64", "[1]", "[0,8]"), 8), Loads),
+        one(
+            "12 integers that are a weight",
+            safetensors(format!(r#"{{"t.weight":{}}}"#, tensor("I8", "[8]", "[0,8]")), 8),
+            Fails(UnsupportedFormat, &["t.weight: ", "I8", "BF16"]),
+        ),
         one(
             "13 shape overflows",
             file(tensor("F32", "[4294967296,4294967296,2]", "[0,8]"), 8),
