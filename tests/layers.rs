@@ -92,7 +92,8 @@ fn check(layer: &str, text: &str, uses: &[String]) -> Vec<String> {
         }
     }
     for (narrow, may) in NARROW.iter().filter(|(narrow, _)| *narrow == layer) {
-        let beyond = uses.iter().filter(|name| place(name).is_some() && name != narrow && !may.contains(&name.as_str()));
+        let beyond =
+            uses.iter().filter(|name| place(name).is_some() && name != narrow && !may.contains(&name.as_str()));
         faults.extend(beyond.map(|name| format!("{layer} uses {name}, of the library it may use {may:?} alone")));
     }
     for (name, may) in CRATES {

@@ -130,7 +130,7 @@ fn logits<B: Backend + WeightSink>(folder: &Folder, make: impl FnOnce(&headwater
     let row = |position: u32| Row { token: (position * 37 + 11) % 640, position, sequence: 0 };
     let rows: Vec<Row> = (0..20).map(row).collect();
     let outputs: Vec<u32> = (0..20).collect();
-    block_on(backend.forward(&Step { rows: &rows, pages: &[vec![0]], outputs: &outputs })).unwrap()
+    block_on(backend.forward(&Step { rows: &rows, pages: &[vec![0]], outputs: &outputs, states: &[] })).unwrap()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::hub::read_text;
 use super::limits::CONFIG_BYTES;
 use super::sniff::{Kind, SNIFF_BYTES, sniff};
-use super::{Checkpoint, Dialect, Metadata, base_name, gguf, json, safetensors};
+use super::{Checkpoint, Dialect, Metadata, base_name, gguf, json, packed, safetensors};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::source::Source;
 
@@ -49,7 +49,8 @@ impl Checkpoint {
         let text = read_text(config.as_ref(), CONFIG_BYTES, ErrorKind::MalformedModel).await;
         let text = text.at(|| config.name().to_owned())?;
         json::check_depth(text.as_bytes()).at(|| config.name().to_owned())?;
-        let tensors = safetensors::read_header(weights.as_ref(), 0).await.at(|| weights.name().to_owned())?;
+        let tensors = safetensors::read_header(weights.as_ref(), 0).await.and_then(packed::plain);
+        let tensors = tensors.at(|| weights.name().to_owned())?;
         let metadata = Metadata {
             dialect: Dialect::Hub,
             architecture: String::new(),

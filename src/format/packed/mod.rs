@@ -251,11 +251,7 @@ pub(super) async fn unpack(
     weights.extend(bitsandbytes::weights(&mut tensors).await?);
     weights.sort_by_key(|weight| weight.place);
 
-    let mut infos = Vec::new();
-    for raw in tensors.raw.into_values() {
-        infos.extend(info(raw)?);
-    }
-    infos.sort_by_key(|info: &TensorInfo| (info.file, info.offset));
+    let mut infos = plain(tensors.raw.into_values())?;
     if weights.is_empty() {
         return Ok((files, infos));
     }
@@ -279,6 +275,14 @@ pub(super) async fn unpack(
     let parts = files.clone();
     files.push(Rc::new(Packed { name, files: parts, weights: placed, size_bytes: end, window: Default::default() }));
     Ok((files, infos))
+}
+
+/// The tensors that stand for themselves, in the order of their bytes.
+pub(super) fn plain(raw: impl IntoIterator<Item = Raw>) -> Result<Vec<TensorInfo>> {
+    let infos = raw.into_iter().filter_map(|raw| info(raw).transpose());
+    let mut infos = infos.collect::<Result<Vec<_>>>()?;
+    infos.sort_by_key(|info| (info.file, info.offset));
+    Ok(infos)
 }
 
 /// A tensor that stands for itself. What can be no weight is left out: buffers of integers, and companions of packed
