@@ -4,8 +4,9 @@
  */
 import { HeadwaterError, toHeadwaterError, toWire } from "./errors.js";
 import { aborted, type EngineFile } from "./files.js";
-import type { Answers, Call, Connect, FromHost, Post, ToHost } from "./protocol.js";
+import type { Answers, Call, Connect, FromHost, Post, ToHost, WireSource } from "./protocol.js";
 import type { Report } from "./progress.js";
+import type { Resolved } from "./sources.js";
 import type { Piece } from "./types.js";
 
 /** A way to a host. */
@@ -29,7 +30,7 @@ interface Open extends CallEvents {
 
 /** Calls one host. */
 export class Client {
-  readonly #asked: readonly EngineFile[];
+  readonly #asked: EngineFile[];
   readonly #open = new Map<number, Open>();
   #channel: Channel | undefined;
   #nextId = 0;
@@ -37,7 +38,14 @@ export class Client {
 
   /** `asked` are the sources that the host reads by asking back. */
   private constructor(asked: readonly EngineFile[]) {
-    this.#asked = asked;
+    this.#asked = [...asked];
+  }
+
+  /** Takes further sources that the host reads by asking back: those of `resolve`, which is told the first one's number. */
+  lend(resolve: (firstAsked: number) => Resolved): readonly WireSource[] {
+    const { wire, asked } = resolve(this.#asked.length);
+    this.#asked.push(...asked);
+    return wire;
   }
 
   /** Connects to a host in a worker: an own one at `workerUrl` or where the package has it, or the caller's. */

@@ -24,16 +24,24 @@ const FOLDER_OPTIONAL = [
 const FOLDER_INDEX = "model.safetensors.index.json";
 const FOLDER_WEIGHTS = "model.safetensors";
 
+/** The files of an adapter, as peft writes them. */
+const ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors"];
+
+/** What the files are for. */
+type Purpose = "model" | "adapter";
+
 /** Largest index that is read here (its shards' names are all that is taken from it). */
 const MAX_INDEX_BYTES = 64 * 1024 * 1024;
 
 /** Opens every source; a URL that is not a `.gguf` is taken for a folder. */
-export async function openFiles(sources: readonly WireSource[], ask: Ask, signal: AbortSignal): Promise<EngineFile[]> {
-  const files = await Promise.all(sources.map((source) => openSource(source, ask, signal)));
+export async function openFiles(
+  sources: readonly WireSource[], ask: Ask, signal: AbortSignal, purpose: Purpose = "model",
+): Promise<EngineFile[]> {
+  const files = await Promise.all(sources.map((source) => openSource(source, ask, signal, purpose)));
   return files.flat();
 }
 
-async function openSource(source: WireSource, ask: Ask, signal: AbortSignal): Promise<EngineFile[]> {
+async function openSource(source: WireSource, ask: Ask, signal: AbortSignal, purpose: Purpose): Promise<EngineFile[]> {
   switch (source.type) {
     case "blob":
       return [blobFile(source.name, source.blob)];
@@ -45,7 +53,8 @@ async function openSource(source: WireSource, ask: Ask, signal: AbortSignal): Pr
       }];
     case "url": {
       const url = new URL(source.url);
-      return /\.gguf$/i.test(url.pathname) ? [await urlFile(url, signal)] : openFolder(url, signal);
+      if (/\.gguf$/i.test(url.pathname)) return [await urlFile(url, signal)];
+      return purpose === "model" ? openFolder(url, signal) : openAdapter(url, signal);
     }
     default:
       return source satisfies never;
@@ -67,9 +76,22 @@ function blobFile(name: string, blob: Blob): EngineFile {
   };
 }
 
-async function openFolder(url: URL, signal: AbortSignal): Promise<EngineFile[]> {
+/** Where the files of a folder lie. */
+function folderAt(url: URL): (name: string) => URL {
   const folder = new URL(url.pathname.endsWith("/") ? url.href : `${url.href}/`);
-  const inFolder = (name: string): URL => new URL(name, folder);
+  return (name) => new URL(name, folder);
+}
+
+/** The two files of an adapter, called after their folder, which is the adapter's name where it is given no other. */
+async function openAdapter(url: URL, signal: AbortSignal): Promise<EngineFile[]> {
+  const inFolder = folderAt(url);
+  const folder = decodeURIComponent(url.pathname.split("/").findLast((part) => part !== "") ?? "adapter");
+  const files = await Promise.all(ADAPTER_FILES.map((name) => urlFile(inFolder(name), signal)));
+  return files.map((file) => ({ ...file, name: `${folder}/${file.name}` }));
+}
+
+async function openFolder(url: URL, signal: AbortSignal): Promise<EngineFile[]> {
+  const inFolder = folderAt(url);
   const config = await urlFile(inFolder(FOLDER_CONFIG), signal);
   const optional = await Promise.all(FOLDER_OPTIONAL.map((name) => urlFileIfThere(inFolder(name), signal)));
   const index = await urlFileIfThere(inFolder(FOLDER_INDEX), signal);

@@ -90,7 +90,16 @@ export class Host {
       case "countTokens":
         return this.#loaded().countTokens(call.prompt);
       case "logits":
-        return this.#loaded().logits(call.ids);
+        return this.#loaded().logits(call.ids, call.options);
+      case "loadAdapter": {
+        const files = await openFiles(call.sources, (file, offset, length) => this.#ask(file, offset, length), signal, "adapter");
+        return this.#loaded().loadAdapter(files, call.options, signal);
+      }
+      case "unloadAdapter":
+        await this.#loaded().unloadAdapter(call.name);
+        return undefined;
+      case "adapters":
+        return this.#loaded().adapters();
       case "bench":
         return this.#loaded().bench(call.request);
       case "stats":

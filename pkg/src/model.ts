@@ -1,11 +1,12 @@
 /**
  * A loaded model and its verbs. Each checks its options, turns its values into the engine's JSON and makes one call.
  */
+import { Adapters } from "./adapters.js";
 import { Chat, type ChatOptions } from "./chat.js";
 import { HeadwaterError } from "./errors.js";
 import { Generation } from "./generation.js";
 import { toJson } from "./json.js";
-import { checkCallOptions, type GenerateOptions, type TokenizeOptions } from "./options.js";
+import { checkCallOptions, type GenerateOptions, type LogitsOptions, type TokenizeOptions } from "./options.js";
 import type { Client } from "./client.js";
 import type { BenchOptions, BenchReport, GenerationResult, ModelInfo, Piece, Prompt, Stats } from "./types.js";
 
@@ -13,6 +14,8 @@ import type { BenchOptions, BenchReport, GenerationResult, ModelInfo, Piece, Pro
 export class Model {
   /** What the model is and what runs it. */
   readonly info: ModelInfo;
+  /** Loads, lists and unloads adapters, which `GenerateOptions.adapter` chooses from. */
+  readonly adapters: Adapters;
   readonly #client: Client;
   #disposing: Promise<void> | undefined;
 
@@ -20,6 +23,7 @@ export class Model {
   constructor(client: Client, info: ModelInfo) {
     this.#client = client;
     this.info = info;
+    this.adapters = new Adapters(client);
   }
 
   /**
@@ -60,8 +64,8 @@ export class Model {
   }
 
   /** Scores of every next token after every id: `(ids, info.vocabSize)` in rows. For tests and measurements. */
-  async logits(ids: readonly number[] | Uint32Array): Promise<Float32Array> {
-    return this.#client.call({ call: "logits", ids: toJson("ids", ids) });
+  async logits(ids: readonly number[] | Uint32Array, options: LogitsOptions = {}): Promise<Float32Array> {
+    return this.#client.call({ call: "logits", ids: toJson("ids", ids), options: toJson("", options) });
   }
 
   /** Times a prefill and a decode of made-up tokens. */

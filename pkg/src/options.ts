@@ -3,7 +3,8 @@
  * not have yet; here are the checks of the few that stay on this side (workers, URLs, listeners, signals).
  */
 import { HeadwaterError } from "./errors.js";
-import type { Progress } from "./types.js";
+import type { AdapterReference } from "./sources.js";
+import type { AdapterChoice, Progress } from "./types.js";
 
 /** Options of `load`. */
 export interface LoadOptions {
@@ -23,6 +24,8 @@ export interface LoadOptions {
   workerUrl?: string | URL;
   /** Where `headwater_bg.wasm` lies, when the bundler cannot tell. */
   wasmUrl?: string | URL;
+  /** Adapters to load beside the model; without a name each is called by its own, its folder's or its file's. */
+  adapters?: readonly { readonly source: AdapterReference; readonly name?: string }[];
   /** Told how far loading is. */
   onProgress?: (progress: Progress) => void;
   /** Ends the loading with `Aborted`. */
@@ -62,10 +65,18 @@ export interface GenerateOptions {
   templateVariables?: Readonly<Record<string, unknown>>;
   /** Tool descriptions for the chat template. */
   tools?: readonly unknown[];
+  /** The adapter that the reply is made with, by its name, and how much of it (1 by default; 0 is the model alone). */
+  adapter?: AdapterChoice;
   /** What to do when the context is full; only `"error"` in this version. */
   onOverflow?: "error";
   /** Ends the reply with `Aborted`; the pieces that came before stand. */
   signal?: AbortSignal;
+}
+
+/** Options of `logits`. */
+export interface LogitsOptions {
+  /** See `GenerateOptions.adapter`. */
+  adapter?: AdapterChoice;
 }
 
 /** Options of `tokenize`. */
@@ -101,7 +112,16 @@ export function checkLoadOptions(options: LoadOptions): void {
       throw refuse(option, "not a URL");
     }
   }
+  const adapters: unknown = options.adapters;
+  if (adapters !== undefined && !(Array.isArray(adapters) && adapters.every(isAdapter))) {
+    throw refuse("adapters", "takes a list of { source, name }");
+  }
   checkSignal(options.signal);
+}
+
+function isAdapter(adapter: unknown): boolean {
+  if (typeof adapter !== "object" || adapter === null || !("source" in adapter)) return false;
+  return Object.keys(adapter).every((key) => key === "source" || key === "name");
 }
 
 /** Fails on what a verb keeps on this side of the border. */

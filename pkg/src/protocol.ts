@@ -20,7 +20,10 @@ export type Call =
   | { readonly call: "tokenize"; readonly text: string; readonly options: string }
   | { readonly call: "detokenize"; readonly ids: string }
   | { readonly call: "countTokens"; readonly prompt: string }
-  | { readonly call: "logits"; readonly ids: string }
+  | { readonly call: "logits"; readonly ids: string; readonly options: string }
+  | { readonly call: "loadAdapter"; readonly sources: readonly WireSource[]; readonly options: string }
+  | { readonly call: "unloadAdapter"; readonly name: string }
+  | { readonly call: "adapters" }
   | { readonly call: "bench"; readonly request: string }
   | { readonly call: "stats" }
   | { readonly call: "dispose" };
@@ -33,6 +36,9 @@ export interface Answers {
   detokenize: string;
   countTokens: string;
   logits: Float32Array;
+  loadAdapter: string;
+  unloadAdapter: undefined;
+  adapters: string;
   bench: string;
   stats: string;
   dispose: undefined;

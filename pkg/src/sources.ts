@@ -18,6 +18,12 @@ export interface CustomSource {
  */
 export type ModelReference = string | URL | File | Blob | CustomSource | readonly (File | CustomSource)[];
 
+/**
+ * An adapter: a URL of a `.gguf` or of a folder as peft writes it (`adapter_config.json`, `adapter_model.safetensors`), a
+ * `.gguf` file or the files of such a folder, or an own source (one file, or both).
+ */
+export type AdapterReference = ModelReference;
+
 /** Sources as the host gets them, and those that it reads by asking back. */
 export interface Resolved {
   readonly wire: readonly WireSource[];
@@ -30,8 +36,8 @@ function embedded(name: string): string {
   throw bad(`no embedded model "${name}"; there is "tiny-assistant"`);
 }
 
-/** Takes a reference apart. */
-export function resolve(reference: ModelReference): Resolved {
+/** Takes a reference apart; `firstAsked` is the number of the first source that the host reads by asking back. */
+export function resolve(reference: ModelReference, firstAsked = 0): Resolved {
   const wire: WireSource[] = [];
   const asked: EngineFile[] = [];
   const parts: readonly unknown[] = Array.isArray(reference) ? reference : [reference];
@@ -43,7 +49,7 @@ export function resolve(reference: ModelReference): Resolved {
     else if (isCustom(part)) {
       const { name, size } = part;
       const read = async (offset: number, length: number): Promise<Uint8Array> => part.read(offset, length);
-      wire.push({ type: "asked", name, size, file: asked.push({ name, size, read }) - 1 });
+      wire.push({ type: "asked", name, size, file: firstAsked + asked.push({ name, size, read }) - 1 });
     } else throw bad("not a reference to a model: a string, URL, File, Blob, { name, size, read } or a list of files");
   }
   return { wire, asked };

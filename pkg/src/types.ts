@@ -98,6 +98,23 @@ export interface ModelInfo {
   readonly warnings: readonly string[];
 }
 
+/** An adapter that is loaded. */
+export interface AdapterInfo {
+  /** What replies call it. */
+  readonly name: string;
+  readonly kind: "lora" | "dora";
+  /** The largest rank of its matrices. */
+  readonly rank: number;
+  /** Matrices of the model that it changes. */
+  readonly matrices: number;
+  readonly sizeBytes: number;
+  /** What its files say that it was made for. */
+  readonly baseModel: string | null;
+}
+
+/** An adapter by its name, or by its name and how much of it: 1 as it was trained, 0 nothing. */
+export type AdapterChoice = string | { readonly name: string; readonly scale?: number };
+
 /** How tokens are chosen; see `GenerateOptions`. */
 export interface Sampling {
   readonly temperature: number;

@@ -51,7 +51,7 @@ pub struct LoadOptions {
 
 /// Options that the package's interface names and that come with later issues.
 const PLANNED: &[&str] =
-    &["revision", "token", "endpoint", "policy", "lock", "adapters", "worker", "persist", "onEvent", "selfTest"];
+    &["revision", "token", "endpoint", "policy", "lock", "worker", "persist", "onEvent", "selfTest"];
 
 impl LoadOptions {
     /// Reads the options of the package's interface. `InvalidArgument` names what is unknown, not there yet or wrong.

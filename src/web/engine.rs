@@ -14,7 +14,7 @@ use web_sys::AbortSignal;
 
 use super::source::{JsFile, JsSource, check_aborted, is_aborted};
 use super::{environment, fault};
-use crate::engine::{BenchRequest, Engine, GenerateRequest, LoadOptions, Piece, Progress, Prompt};
+use crate::engine::{AdapterChoice, BenchRequest, Engine, GenerateRequest, LoadOptions, Piece, Progress, Prompt};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::source::Source;
@@ -31,6 +31,20 @@ pub struct WebEngine(Engine);
 struct TokenizeOptions {
     add_special: bool,
     parse_special: bool,
+}
+
+/// Options of `logits`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct LogitsOptions {
+    adapter: Option<AdapterChoice>,
+}
+
+/// Options of `loadAdapter`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct AdapterOptions {
+    name: Option<String>,
 }
 
 #[wasm_bindgen]
@@ -93,10 +107,39 @@ impl WebEngine {
     }
 
     /// Logits after every id of a JSON list, `(tokens, vocab)`.
-    pub async fn logits(&self, ids: String) -> JsResult<Float32Array> {
+    pub async fn logits(&self, ids: String, options: String) -> JsResult<Float32Array> {
         let ids: Vec<u32> = take("ids", &ids)?;
-        let logits = self.0.logits(&ids).await.map_err(|error| fault::to_js(&error))?;
+        let options: LogitsOptions = take("options", &options)?;
+        let logits = self.0.logits_with(&ids, options.adapter.as_ref()).await;
+        let logits = logits.map_err(|error| fault::to_js(&error))?;
         Ok(Float32Array::from(logits.as_slice()))
+    }
+
+    /// Loads an adapter from its files beside the model, and tells what it is.
+    #[wasm_bindgen(js_name = loadAdapter)]
+    pub async fn load_adapter(
+        &self,
+        files: Vec<JsFile>,
+        options: String,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<String> {
+        let options: AdapterOptions = take("options", &options)?;
+        let sources = sources(files, &signal).map_err(|error| fault::to_js(&error))?;
+        let adapter = Checkpoint::open_adapter(sources).await.map_err(|error| fault::to_js(&error))?;
+        let aborted = || is_aborted(signal.as_ref());
+        let loaded = self.0.load_adapter(&adapter, options.name.as_deref(), &aborted).await;
+        give(&loaded.map_err(|error| fault::to_js(&error))?)
+    }
+
+    /// Frees an adapter.
+    #[wasm_bindgen(js_name = unloadAdapter)]
+    pub async fn unload_adapter(&self, name: String) -> JsResult<()> {
+        self.0.unload_adapter(&name).await.map_err(|error| fault::to_js(&error))
+    }
+
+    /// The adapters that are there.
+    pub fn adapters(&self) -> JsResult<String> {
+        give(&self.0.adapters().map_err(|error| fault::to_js(&error))?)
     }
 
     /// Times a prefill and a decode. `request` is the JSON of [`BenchRequest`].
@@ -118,16 +161,16 @@ async fn load(
     signal: Option<AbortSignal>,
 ) -> Result<Engine> {
     let options = LoadOptions::from_json(options)?;
-    let sources = files
-        .into_iter()
-        .map(|file| Ok(Rc::new(JsSource::new(file, signal.clone())?) as Rc<dyn Source>))
-        .collect::<Result<Vec<_>>>()?;
-    let checkpoint = Checkpoint::open(sources).await?;
+    let checkpoint = Checkpoint::open(sources(files, &signal)?).await?;
     let mut progress = |progress: Progress| {
         check_aborted(signal.as_ref())?;
         tell(on_progress, &progress)
     };
     Engine::load(checkpoint, &options, environment::browser(), &mut progress).await
+}
+
+fn sources(files: Vec<JsFile>, signal: &Option<AbortSignal>) -> Result<Vec<Rc<dyn Source>>> {
+    files.into_iter().map(|file| Ok(Rc::new(JsSource::new(file, signal.clone())?) as Rc<dyn Source>)).collect()
 }
 
 /// Calls a listener with the JSON of a value.
