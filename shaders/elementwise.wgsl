@@ -1,25 +1,20 @@
-// What works element by element, by the number OP: 0 a + b, 1 silu(a) * b, 2 gelu(a) * b (tanh form), 3 a + bias,
-// 4 factor * a, 5 factor * tanh(a / factor). One invocation makes four elements.
+// What works element by element, by the number OP: 0 a + b, 1 glu(a, b), 2 a + bias, 3 factor * a,
+// 4 factor * tanh(a / factor), 5 the sum of so many parts of a. One invocation makes four elements.
 override OP: u32 = 0u;
 override PAIRS: bool = false;                                          // the even columns of a are a, the odd ones b
 override OUTPUTS: bool = false;                                        // the rows are the step's outputs
 
 struct Params {
     cols: u32, a_offset: u32, a_stride: u32, b_offset: u32, b_stride: u32, y_offset: u32, y_stride: u32, max_rows: u32,
-    bias_offset: u32, factor: f32,
+    bias_offset: u32, factor: f32, parts: u32,
 }
 
 @group(1) @binding(0) var<uniform> params: Params;
 @group(1) @binding(1) var<storage, read> state: array<u32>;
-@group(1) @binding(2) var<storage, read> a: array<vec4<f32>>;          // (T, cols), rows a_stride apart
+@group(1) @binding(2) var<storage, read> a: array<vec4<f32>>;          // (T, cols or parts * cols), rows a_stride apart
 @group(1) @binding(3) var<storage, read> b: array<vec4<f32>>;          // (T, cols), rows b_stride apart
 @group(1) @binding(4) var<storage, read> norms: array<vec4<f32>>;      // bias: (cols) from bias_offset
 @group(1) @binding(5) var<storage, read_write> y: array<vec4<f32>>;    // (T, cols), rows y_stride apart
-
-// tanh is clamped: some devices overflow inside it.
-fn bounded_tanh(v: vec4<f32>) -> vec4<f32> {
-    return tanh(clamp(v, vec4(-20.0), vec4(20.0)));
-}
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
@@ -34,11 +29,16 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     var result = va;
     switch (OP) {
-        case 1u: { result = va / (1.0 + exp(-va)) * vb; }
-        case 2u: { result = 0.5 * va * (1.0 + bounded_tanh(0.7978845608 * (va + 0.044715 * va * va * va))) * vb; }
-        case 3u: { result = va + norms[params.bias_offset / 4u + id.x]; }
-        case 4u: { result = params.factor * va; }
-        case 5u: { result = params.factor * bounded_tanh(va / params.factor); }
+        case 1u: { result = vec4(glu(va.x, vb.x), glu(va.y, vb.y), glu(va.z, vb.z), glu(va.w, vb.w)); }
+        case 2u: { result = va + norms[params.bias_offset / 4u + id.x]; }
+        case 3u: { result = params.factor * va; }
+        // tanh is clamped: some devices overflow inside it.
+        case 4u: { result = params.factor * tanh(clamp(va / params.factor, vec4(-20.0), vec4(20.0))); }
+        case 5u: {
+            for (var part = 1u; part < params.parts; part++) {
+                result += a[(params.a_offset + row * params.a_stride + part * params.cols) / 4u + id.x];
+            }
+        }
         default: { result = va + vb; }
     }
     y[(params.y_offset + row * params.y_stride) / 4u + id.x] = result;

@@ -1,9 +1,8 @@
 // y[t, r] = sum_c w[r, c] * x[t, c] for many rows of activations. A workgroup of 128 makes a tile of 32 rows of x by 64
 // rows of w: both are staged in workgroup memory, 32 columns at a time, so a weight is decoded once for 32 rows of x.
 //
-// RESIDUAL: y += ... GLU: rows 2i and 2i + 1 of w are gate and up; y[t, i] = activation(gate) * up. BIAS: y = ... + bias.
+// RESIDUAL: y += ... GLU: rows 2i and 2i + 1 of w are gate and up; y[t, i] = glu(gate, up). BIAS: y = ... + bias.
 override RESIDUAL: bool = false;
-override GLU: u32 = 0u;                                                // 1: silu, 2: gelu (tanh)
 override BIAS: bool = false;
 override ADAPT: u32 = 0u;                                              // the product times 1: factor, 2: 1 + factor * gain[r]
 override OUTPUTS: bool = false;                                        // the rows of x are the step's outputs
@@ -37,11 +36,6 @@ fn x8(t: u32, t_count: u32, group: u32) -> Weights8 {
 fn w8(r: u32, group: u32) -> Weights8 {
     if (r >= params.rows || group >= params.cols / 8u) { return Weights8(vec4(0.0), vec4(0.0)); }
     return weights8(r, group);
-}
-
-fn activation(v: f32) -> f32 {
-    if (GLU == 2u) { return 0.5 * v * (1.0 + tanh(clamp(0.7978845608 * (v + 0.044715 * v * v * v), -20.0, 20.0))); }
-    return v / (1.0 + exp(-v));
 }
 
 @compute @workgroup_size(128)
@@ -97,8 +91,8 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
         let at = params.y_offset + t * params.y_stride;
         let r = first_r + lane_r;
         if (GLU != 0u) {
-            if (r < params.rows) { y[at + r / 2u] = activation(acc[i].x) * acc[i].y; }
-            if (r + 2u < params.rows) { y[at + r / 2u + 1u] = activation(acc[i].z) * acc[i].w; }
+            if (r < params.rows) { y[at + r / 2u] = glu(acc[i].x, acc[i].y); }
+            if (r + 2u < params.rows) { y[at + r / 2u + 1u] = glu(acc[i].z, acc[i].w); }
         } else {
             for (var j = 0u; j < 4u; j++) {
                 if (r + j >= params.rows) { break; }

@@ -2,10 +2,9 @@
 //
 // NORM: x is normalised on the way: the weights see x * g, and the result is scaled by 1 / sqrt(mean(x^2) + eps), since
 // the norm's factor does not depend on c. RESIDUAL: y[r] += ... GLU: rows 2i and 2i + 1 are gate and up;
-// y[i] = activation(gate) * up. BIAS: y[r] = ... + bias[r].
+// y[i] = glu(gate, up). BIAS: y[r] = ... + bias[r].
 override NORM: bool = false;
 override RESIDUAL: bool = false;
-override GLU: u32 = 0u;                                                // 1: silu, 2: gelu (tanh)
 override BIAS: bool = false;
 override ADAPT: u32 = 0u;                                              // the product times 1: factor, 2: 1 + factor * gain[r]
 
@@ -18,11 +17,6 @@ struct Params {
 @group(1) @binding(1) var<storage, read> x: array<vec4<f32>>;          // (cols) from x_offset
 @group(1) @binding(2) var<storage, read> norms: array<vec4<f32>>;      // g: (cols) from norm_offset, bias, gain: (rows)
 @group(1) @binding(3) var<storage, read_write> y: array<f32>;          // (rows) from y_offset
-
-fn activation(v: f32) -> f32 {
-    if (GLU == 2u) { return 0.5 * v * (1.0 + tanh(clamp(0.7978845608 * (v + 0.044715 * v * v * v), -20.0, 20.0))); }
-    return v / (1.0 + exp(-v));
-}
 
 @compute @workgroup_size(WG)
 fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
@@ -65,7 +59,7 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_wo
     if (GLU != 0u) {
         if (lane.index < 2u && row0 + lane.index * 2u < params.rows) {
             let i = lane.index * 2u;
-            y[params.y_offset + row0 / 2u + lane.index] = activation(sums[i]) * sums[i + 1u];
+            y[params.y_offset + row0 / 2u + lane.index] = glu(sums[i], sums[i + 1u]);
         }
     } else if (lane.index < 4u && row0 + lane.index < params.rows) {
         let at = params.y_offset + row0 + lane.index;

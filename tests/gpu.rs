@@ -12,7 +12,7 @@ use headwater::graph::{Backend, Counters, Decode, KvFormat, PAGE_TOKENS, Row, Sa
 use headwater::model::{Plan, WeightSink, plan, read_weights};
 use headwater::quant::FormatId;
 use pollster::block_on;
-use synthetic::{Shape, representatives, synthetic};
+use synthetic::{Mixture, Shape, representatives, synthetic};
 
 /// Both backends compute in float32; only the order of additions differs.
 const NMSE: f64 = 1e-10;
@@ -135,6 +135,39 @@ fn greedy(backend: &dyn Backend, sampler: &SamplerSettings, prompt: &[u32], chai
     ids
 }
 
+/// A mixture of experts.
+const EXPERTS: Mixture = Mixture { count: 8, used: 3, ffn_dim: 40, bias: false, keys: &[] };
+
+fn with_experts(experts: Mixture) -> Shape {
+    Shape { architecture: "qwen3moe", dim: 72, n_heads: 3, n_kv_heads: 1, experts: Some(experts), ..Shape::default() }
+}
+
+/// Every way of choosing experts.
+fn routings() -> Vec<Mixture> {
+    use headwater::format::Value;
+    const SIGMOID: (&str, Value) = ("expert_gating_func", Value::Integer(2));
+    const PLAIN: (&str, Value) = ("expert_weights_norm", Value::Bool(false));
+    const GROUPS: (&str, Value) = ("expert_group_count", Value::Integer(4));
+    const GROUPS_USED: (&str, Value) = ("expert_group_used_count", Value::Integer(2));
+    const SCALE: (&str, Value) = ("expert_weights_scale", Value::Number(2.5));
+    const TABLE: &[&[(&str, Value)]] = &[
+        &[],
+        &[PLAIN],
+        &[("expert_gating_func", Value::Integer(3))],
+        &[SIGMOID, SCALE],
+        &[SIGMOID, PLAIN, GROUPS, GROUPS_USED],
+        &[SIGMOID, SCALE, GROUPS, GROUPS_USED],
+    ];
+    let with = |bias| move |keys: &&'static [(&'static str, Value)]| Mixture { bias, keys, ..EXPERTS };
+    let mut routings: Vec<Mixture> = TABLE.iter().map(with(false)).chain(TABLE.iter().map(with(true))).collect();
+    routings.extend([
+        Mixture { used: 1, ..EXPERTS },
+        Mixture { used: 8, ..EXPERTS },
+        Mixture { count: 300, used: 7, ffn_dim: 8, ..EXPERTS },
+    ]);
+    routings
+}
+
 fn shapes() -> Vec<Shape> {
     let mut shapes = vec![];
     for format in representatives() {
@@ -180,6 +213,7 @@ fn shapes() -> Vec<Shape> {
             ffn_dim: 320,
             ..Shape::default()
         },
+        with_experts(EXPERTS),
     ]);
     shapes
 }
@@ -209,6 +243,23 @@ fn logits_and_ids_equal_the_interpreters() {
                     failures.push(format!("{shape:?} subgroups {subgroups} ids in chains of {chain}"));
                 }
             }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn experts_are_chosen_as_the_interpreter_does() {
+    let mut failures = vec![];
+    for experts in routings() {
+        let shape = Shape { n_layers: 1, ..with_experts(experts) };
+        let ids = tokens(20, shape.vocab);
+        let expected = logits(&*cpu(&shape), &ids, 20);
+        let gpu = gpu(&shape, DeviceOptions::default(), KvFormat::F32, &[]);
+        let found = nmse(&logits(&*gpu, &ids, 20), &expected);
+        println!("{experts:?}: {found:.1e}");
+        if found.is_nan() || found > NMSE {
+            failures.push(format!("{experts:?}: {found:.1e}"));
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -247,16 +298,18 @@ fn sampling_chooses_the_interpreters_ids() {
 
 #[test]
 fn every_fusion_changes_nothing() {
-    let shape = Shape::default();
-    let ids = tokens(40, shape.vocab);
-    let expected = logits(&*cpu(&shape), &ids, 40);
-    let settings = SamplerSettings::default();
-    let expected_ids = greedy(&*cpu(&shape), &settings, &ids, 1, 10);
-    for without in FUSIONS.iter().map(|fusion| vec![fusion.name]).chain([FUSIONS.iter().map(|f| f.name).collect()]) {
-        let gpu = gpu(&shape, DeviceOptions::default(), KvFormat::F32, &without);
-        let found = nmse(&logits(&*gpu, &ids, 40), &expected);
-        assert!(found <= NMSE, "without {without:?}: {found:.1e}");
-        assert_eq!(greedy(&*gpu, &settings, &ids, 4, 10), expected_ids, "without {without:?}");
+    for shape in [Shape::default(), with_experts(EXPERTS)] {
+        let ids = tokens(40, shape.vocab);
+        let expected = logits(&*cpu(&shape), &ids, 40);
+        let settings = SamplerSettings::default();
+        let expected_ids = greedy(&*cpu(&shape), &settings, &ids, 1, 10);
+        let all = FUSIONS.iter().map(|fusion| fusion.name).collect();
+        for without in FUSIONS.iter().map(|fusion| vec![fusion.name]).chain([all]) {
+            let gpu = gpu(&shape, DeviceOptions::default(), KvFormat::F32, &without);
+            let found = nmse(&logits(&*gpu, &ids, 40), &expected);
+            assert!(found <= NMSE, "without {without:?}: {found:.1e}");
+            assert_eq!(greedy(&*gpu, &settings, &ids, 4, 10), expected_ids, "without {without:?}");
+        }
     }
 }
 
@@ -276,6 +329,20 @@ fn matrices_larger_than_a_binding_are_split() {
         let gpu = gpu(&shape, options, KvFormat::F16, &[]);
         let found = nmse(&logits(&*gpu, &ids, 33), &expected);
         assert!(found < 1e-5, "{format:?}: {found:.1e}");
+    }
+}
+
+#[test]
+fn experts_may_lie_in_several_shards() {
+    // 272 rows a shard: experts of 80 rows lie across two.
+    let shape = Shape { vocab: 300, ..with_experts(EXPERTS) };
+    let ids = tokens(33, shape.vocab);
+    let options = DeviceOptions { max_binding_bytes: Some(80_000), ..DeviceOptions::default() };
+    let expected = logits(&*cpu(&shape), &ids, 33);
+    for without in [&[][..], &["gate|up with activation(gate) * up", "sum of experts into their product"]] {
+        let gpu = gpu(&shape, options, KvFormat::F16, without);
+        let found = nmse(&logits(&*gpu, &ids, 33), &expected);
+        assert!(found < 1e-5, "without {without:?}: {found:.1e}");
     }
 }
 
@@ -315,7 +382,16 @@ fn several_sequences_in_one_step_equal_each_alone() {
 #[test]
 fn a_decoded_token_costs_what_it_should() {
     let shape = Shape { n_layers: 3, tied: true, ..Shape::default() };
-    let gpu = gpu(&shape, DeviceOptions::default(), KvFormat::F16, &[]);
+    costs(&shape, 6);
+    // However many experts there are.
+    for (count, used) in [(4, 1), (64, 6)] {
+        costs(&Shape { n_layers: 3, tied: true, ..with_experts(Mixture { count, used, ..EXPERTS }) }, 8);
+    }
+}
+
+/// Asserts what a chain of decode steps costs, with so many dispatches a layer.
+fn costs(shape: &Shape, dispatches: u64) {
+    let gpu = gpu(shape, DeviceOptions::default(), KvFormat::F16, &[]);
     let chain = gpu.decode_chain();
     let prompt = tokens(10, shape.vocab);
     greedy(&*gpu, &SamplerSettings::default(), &prompt, chain, 1 + chain);
@@ -338,8 +414,8 @@ fn a_decoded_token_costs_what_it_should() {
     assert!(spent(|c| c.write_bytes) <= 4 * 1024);
     assert_eq!(spent(|c| c.read_bytes), 4 * ids);
     assert_eq!(spent(|c| c.buffers) + spent(|c| c.bind_groups) + spent(|c| c.pipelines), 0);
-    // Six a layer, and embedding, head, choice.
-    assert_eq!(spent(|c| c.dispatches), ids * (6 * shape.n_layers as u64 + 3));
+    // Those of the layers, and embedding, head, choice.
+    assert_eq!(spent(|c| c.dispatches), ids * (dispatches * shape.n_layers as u64 + 3));
 }
 
 #[test]

@@ -12,6 +12,10 @@ use headwater::quant::FormatId;
 
 const HUB: &[&str] = &["tests/data/models/llama3/config.json", "tests/data/models/llama3/model.safetensors"];
 const QWEN3: &[&str] = &["tests/data/models/qwen3/config.json", "tests/data/models/qwen3/model.safetensors"];
+const MIXTRAL: &[&str] = &["tests/data/gguf/mixtral-Q4_0.gguf"];
+const QWEN3MOE: &[&str] = &["tests/data/models/qwen3moe/config.json", "tests/data/models/qwen3moe/model.safetensors"];
+const GPT_OSS: &[&str] = &["tests/data/models/gpt-oss/config.json", "tests/data/models/gpt-oss/model.safetensors"];
+const LLAMA4: &[&str] = &["tests/data/models/llama4/config.json", "tests/data/models/llama4/model.safetensors"];
 const GGUF: &[&str] = &["tests/data/gguf/llama3-Q4_0.gguf"];
 
 /// A damage, and the error that it must give.
@@ -46,6 +50,17 @@ fn without(files: &'static [&'static str], key: &'static str) -> Damage {
 /// A key that says that there are biases where there are none.
 fn promised(files: &'static [&'static str], key: &'static str, place: &'static str) -> Damage {
     Damage { place, ..set(files, key, Value::Bool(true), ErrorKind::MalformedModel, "missing") }
+}
+
+/// A value that another key or a tensor does not go with.
+fn missed(
+    files: &'static [&'static str],
+    key: &'static str,
+    value: Value,
+    place: &'static str,
+    words: &'static str,
+) -> Damage {
+    Damage { place, ..set(files, key, value, ErrorKind::MalformedModel, words) }
 }
 
 fn tensor(
@@ -92,7 +107,7 @@ fn damages() -> Vec<Damage> {
         set(GGUF, "llama.rope.freq_base", Value::Number(f64::NAN), MalformedModel, "NaN is not between"),
         set(GGUF, "llama.rope.scaling.type", text("yarn"), UnsupportedFormat, "\"yarn\" is not supported"),
         set(GGUF, "llama.attention.layer_norm_rms_epsilon", Value::Number(-1.0), MalformedModel, "between 0 and 1"),
-        set(GGUF, "llama.expert_count", integer(8), UnsupportedFormat, "8 is not supported"),
+        missed(GGUF, "llama.expert_count", integer(8), "llama.expert_used_count", "missing"),
         set(GGUF, "llama.attention.sliding_window", integer(4096), UnsupportedFormat, "4096 is not supported"),
         without(GGUF, "llama.block_count"),
         without(GGUF, "llama.attention.layer_norm_rms_epsilon"),
@@ -173,10 +188,94 @@ fn amiss(error: Option<Error>, kind: ErrorKind, place: &str, words: &str) -> Opt
     }
 }
 
+/// What may be wrong about experts.
+fn damaged_experts() -> Vec<Damage> {
+    use ErrorKind::{MalformedModel, UnsupportedFormat};
+    vec![
+        set(MIXTRAL, "llama.expert_used_count", integer(5), MalformedModel, "5 of 4 experts cannot be chosen"),
+        set(MIXTRAL, "llama.expert_used_count", integer(0), MalformedModel, "0 is not between"),
+        set(MIXTRAL, "llama.expert_count", integer(4096), MalformedModel, "4096 is not between 1 and 1024"),
+        set(MIXTRAL, "llama.expert_gating_func", integer(9), UnsupportedFormat, "9 is not supported"),
+        set(MIXTRAL, "llama.expert_shared_count", integer(1), UnsupportedFormat, "1 is not supported"),
+        missed(MIXTRAL, "llama.expert_group_count", integer(2), "llama.expert_group_used_count", "missing"),
+        missed(MIXTRAL, "llama.expert_count", integer(8), "blk.0.ffn_gate_inp.weight", "[4, 64] where [8, 64]"),
+        tensor(
+            MIXTRAL,
+            "blk.1.ffn_up_exps.weight",
+            |tensor| tensor.name = "up".into(),
+            "missing; its shape would be [4, 96, 64]",
+        ),
+        tensor(
+            MIXTRAL,
+            "blk.1.ffn_down_exps.weight",
+            |tensor| tensor.shape = vec![3, 64, 96],
+            "[3, 64, 96] where [4, 64, 96] is needed",
+        ),
+        tensor(MIXTRAL, "blk.1.ffn_down_exps.weight", |tensor| tensor.size_bytes -= 18, "13806 bytes where 13824"),
+        set(QWEN3MOE, "num_experts_per_tok", integer(9), MalformedModel, "9 of 8 experts cannot be chosen"),
+        set(QWEN3MOE, "num_local_experts", integer(4), MalformedModel, "4, where num_experts is 8"),
+        set(QWEN3MOE, "moe_intermediate_size", integer(0), MalformedModel, "0 is not between"),
+        set(QWEN3MOE, "scoring_func", text("tanh"), UnsupportedFormat, "tanh is not supported"),
+        set(QWEN3MOE, "topk_method", text("dice"), UnsupportedFormat, "dice is not supported"),
+        set(QWEN3MOE, "n_shared_experts", integer(1), UnsupportedFormat, "1 is not supported"),
+        set(QWEN3MOE, "mlp_only_layers", Value::Integers(vec![2]), MalformedModel, "layer 2 of 2"),
+        set(QWEN3MOE, "decoder_sparse_step", integer(0), MalformedModel, "0 is not between"),
+        missed(QWEN3MOE, "decoder_sparse_step", integer(2), "model.layers.0.mlp.gate_proj.weight", "missing"),
+        missed(QWEN3MOE, "n_group", integer(2), "topk_group", "missing"),
+        Damage {
+            files: QWEN3MOE,
+            damage: Box::new(|checkpoint| {
+                checkpoint.metadata.values.extend([("n_group".into(), integer(3)), ("topk_group".into(), integer(1))]);
+            }),
+            kind: MalformedModel,
+            place: "n_group",
+            words: "8 experts do not make 3 equal groups",
+        },
+        tensor(
+            QWEN3MOE,
+            "model.layers.1.mlp.experts.5.up_proj.weight",
+            |tensor| tensor.name = "model.layers.1.mlp.experts.8.up_proj.weight".into(),
+            "missing; its shape would be [48, 64]",
+        ),
+        tensor(
+            QWEN3MOE,
+            "model.layers.0.mlp.experts.7.down_proj.weight",
+            |tensor| tensor.shape = vec![48, 64],
+            "[48, 64] where [64, 48] is needed",
+        ),
+        set(GPT_OSS, "swiglu_limit", Value::Number(0.0), MalformedModel, "0 is not between"),
+        set(GPT_OSS, "experts_per_token", integer(3), MalformedModel, "3, where num_experts_per_tok is 2"),
+        tensor(
+            GPT_OSS,
+            "model.layers.1.mlp.experts.gate_up_proj",
+            |tensor| tensor.shape = vec![4, 128, 64],
+            "[4, 128, 64] where [4, 64, 128] is needed",
+        ),
+        tensor(
+            GPT_OSS,
+            "model.layers.1.mlp.experts.gate_up_proj_bias",
+            |tensor| tensor.name = "bias".into(),
+            "missing; its shape would be [4, 128]",
+        ),
+        tensor(GPT_OSS, "model.layers.0.mlp.router.bias", |tensor| tensor.name = "bias".into(), "missing"),
+        tensor(GPT_OSS, "model.layers.0.self_attn.sinks", |tensor| tensor.shape = vec![8], "[8] where [4] is needed"),
+        set(LLAMA4, "moe_layers", Value::Integers(vec![4]), MalformedModel, "layer 4 of 4"),
+        set(LLAMA4, "floor_scale", integer(0), MalformedModel, "0 is not between"),
+        missed(
+            LLAMA4,
+            "interleave_moe_layer_step",
+            integer(1),
+            "model.layers.0.feed_forward.shared_expert.gate_proj.weight",
+            "missing",
+        ),
+        without(LLAMA4, "intermediate_size_mlp"),
+    ]
+}
+
 #[test]
 fn damaged_models_are_refused_by_name() {
     let mut failures = vec![];
-    for Damage { files, damage, kind, place, words } in damages() {
+    for Damage { files, damage, kind, place, words } in damages().into_iter().chain(damaged_experts()) {
         let mut checkpoint = open(files);
         assert!(plan(&checkpoint).is_ok(), "{files:?}: whole");
         damage(&mut checkpoint);

@@ -27,7 +27,7 @@ impl Adapter {
                 graph.weights.get(weight.0).ok_or_else(|| internal("an adapter of a weight that is not there"))?;
             let matrix = |name: &str, rows, cols| {
                 let name = format!("{}.{name}", base.name);
-                Weight { name, rows, cols, kind: WeightKind::Matrix }
+                Weight { name, rows, cols, kind: WeightKind::Matrix, stacked: 1 }
             };
             weights.extend([matrix("lora_a", *rank, base.cols), matrix("lora_b", base.rows, *rank)]);
         }
@@ -48,7 +48,7 @@ impl Adapter {
         }
         for (matrix, (format, numbers)) in (2 * index..).zip(delta.formats.into_iter().zip([values.a, values.b])) {
             let bytes = format.encode_floats(numbers).ok_or_else(|| internal("an adapter is kept as floats"))?;
-            self.matrices.append(WeightId(matrix), 0, &bytes).at(|| format!("delta {index}"))?;
+            self.matrices.store(WeightId(matrix), 0, &bytes).at(|| format!("delta {index}"))?;
         }
         self.gains[index] = values.gain.unwrap_or_default().to_vec();
         Ok(())

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod attention;
+mod experts;
 mod kv;
 mod ops;
 mod run;
@@ -146,7 +147,7 @@ impl Cpu {
 
 impl WeightSink for Cpu {
     fn rows(&mut self, weight: WeightId, first_row: usize, bytes: &[u8]) -> Result<()> {
-        self.weights.append(weight, first_row, bytes)
+        self.weights.store(weight, first_row, bytes)
     }
 }
 

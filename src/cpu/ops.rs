@@ -98,7 +98,11 @@ pub(super) fn rope(
 
 /// `activation(gate) * up`.
 pub(super) fn glu(gate: &[f32], up: &[f32], activation: Activation) -> Vec<f32> {
-    gate.iter().zip(up).map(|(gate, up)| activate(activation, *gate) * up).collect()
+    let factor = |up: f32| match activation {
+        Activation::Clamped { limit, .. } => up.clamp(-limit, limit) + 1.0,
+        Activation::Silu | Activation::GeluTanh => up,
+    };
+    gate.iter().zip(up).map(|(gate, up)| activate(activation, *gate) * factor(*up)).collect()
 }
 
 /// See [`Activation`].
@@ -106,6 +110,10 @@ pub(super) fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::GeluTanh => 0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh()),
+        Activation::Clamped { limit, slope } => {
+            let x = x.min(limit);
+            x / (1.0 + (-slope * x).exp())
+        }
     }
 }
 

@@ -2,12 +2,13 @@
 
 use super::adapter::Adapter;
 use super::attention::{Inputs, attention};
+use super::experts::{self, Experts};
 use super::kv::Kv;
 use super::ops;
 use super::state::{ConvInputs, States, short_conv};
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Graph, Op, Step, ValueId};
+use crate::graph::{Graph, Op, Step, ValueId, Weight};
 
 /// What is known of a graph before it runs.
 pub(super) struct Schedule {
@@ -92,6 +93,18 @@ pub(super) fn run(
             Op::Scale { x, factor } => value(x).iter().map(|x| factor * x).collect(),
             Op::SoftCap { x, cap } => value(x).iter().map(|x| cap * (x / cap).tanh()).collect(),
             Op::Add { a, b } => ops::add(value(a), value(b)),
+            Op::Route { scores, spec, bias } => {
+                let bias = bias.map(|bias| weights.vector(bias));
+                experts::route(value(scores), bias.as_deref(), spec)
+            }
+            Op::ExpertMatMul { x, route, weight, bias, weighted } => {
+                let Weight { cols, stacked, .. } = graph.weights[weight.0];
+                let bias = bias.map(|bias| weights.vector(bias));
+                let experts = Experts { weight: *weight, stacked, cols, bias: bias.as_deref(), weighted: *weighted };
+                let route = route.map(|route| (values[route.0].as_slice(), graph.width(route)));
+                experts::expert_matmul(weights, &experts, (value(x), graph.width(*x)), route)
+            }
+            Op::SumParts { x, parts } => experts::sum_parts(value(x), graph.width(*x), *parts),
             Op::OutputRows { x } => ops::output_rows(value(x), step.outputs, node.width),
         };
         observe(&node.name, node.width, &made);

@@ -1,4 +1,4 @@
-//! Weights as stored, filled in row by row, decoded a row at a time.
+//! Weights as stored, filled in as rows come, decoded a row at a time.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Graph, WeightId};
@@ -10,8 +10,9 @@ struct Stored {
     format: FormatId,
     cols: usize,
     row_bytes: usize,
-    size_bytes: usize,
     bytes: Vec<u8>,
+    /// How many of the bytes have come.
+    loaded: usize,
 }
 
 /// All weights of a graph, by `WeightId`.
@@ -31,27 +32,29 @@ impl Weights {
                     Error::new(ErrorKind::LimitExceeded, "the memory does not suffice").at(weight.name.as_str())
                 })?;
             let (name, cols) = (weight.name.clone(), weight.cols);
-            Ok(Stored { name, format: *format, cols, row_bytes, size_bytes, bytes })
+            bytes.resize(size_bytes, 0);
+            Ok(Stored { name, format: *format, cols, row_bytes, bytes, loaded: 0 })
         });
         stored.collect::<Result<_>>().map(Self)
     }
 
-    /// Takes rows; they come in order.
-    pub(super) fn append(&mut self, weight: WeightId, first_row: usize, bytes: &[u8]) -> Result<()> {
+    /// Takes whole rows.
+    pub(super) fn store(&mut self, weight: WeightId, first_row: usize, bytes: &[u8]) -> Result<()> {
         let stored = self.0.get_mut(weight.0).ok_or_else(|| Error::new(ErrorKind::Internal, "no such weight"))?;
-        let room = stored.size_bytes - stored.bytes.len();
-        let next_row = stored.bytes.len() / stored.row_bytes;
-        if first_row != next_row || !bytes.len().is_multiple_of(stored.row_bytes) || bytes.len() > room {
-            let problem = format!("{} bytes from row {first_row} on do not follow row {next_row}", bytes.len());
+        let start = first_row.saturating_mul(stored.row_bytes);
+        let place = stored.bytes.get_mut(start..start.saturating_add(bytes.len()));
+        let Some(place) = place.filter(|_| bytes.len().is_multiple_of(stored.row_bytes)) else {
+            let problem = format!("{} bytes from row {first_row} on are no rows of it", bytes.len());
             return Err(Error::new(ErrorKind::Internal, problem).at(stored.name.as_str()));
-        }
-        stored.bytes.extend_from_slice(bytes);
+        };
+        place.copy_from_slice(bytes);
+        stored.loaded += bytes.len();
         Ok(())
     }
 
     /// Fails unless every weight is there.
     pub(super) fn check_loaded(&self) -> Result<()> {
-        match self.0.iter().find(|stored| stored.bytes.len() != stored.size_bytes) {
+        match self.0.iter().find(|stored| stored.loaded != stored.bytes.len()) {
             Some(missing) => {
                 Err(Error::new(ErrorKind::Internal, "the weight was not loaded").at(missing.name.as_str()))
             }
@@ -61,7 +64,7 @@ impl Weights {
 
     /// The number of rows.
     pub(super) fn n_rows(&self, weight: WeightId) -> usize {
-        self.0[weight.0].size_bytes / self.0[weight.0].row_bytes
+        self.0[weight.0].bytes.len() / self.0[weight.0].row_bytes
     }
 
     /// All elements of a vector or a small table.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::stage::{Class, Norm};
-use crate::graph::{Gates, Graph, Op, RopeId, ValueId, WeightId, WeightKind};
+use crate::graph::{Gates, Graph, Op, RopeId, ValueId, Weight, WeightId, WeightKind};
 use crate::quant::{FormatId, Shared};
 
 /// What the entries of the table find out about a graph.
@@ -21,7 +21,7 @@ pub struct Analysis<'a> {
     pub(super) joined: BTreeMap<usize, Vec<usize>>,
     /// Pairs of gate and up, by the node of the gated unit.
     pub(super) pairs: BTreeMap<usize, (usize, usize)>,
-    /// Matrix products done in place, by the Add node: (product, the other addend).
+    /// Products and sums of products done in place, by the Add node: (product, the other addend).
     pub(super) residuals: BTreeMap<usize, (usize, ValueId)>,
 }
 
@@ -43,6 +43,11 @@ pub const FUSIONS: &[Fusion] = &[
         classes: &[Class::Decode, Class::Prefill],
         mark: join_gate_up,
     },
+    Fusion {
+        name: "sum of experts into their product",
+        classes: &[Class::Decode, Class::Prefill],
+        mark: sum_into_product,
+    },
     Fusion { name: "norm into its products", classes: &[Class::Decode], mark: norm_into_products },
     Fusion { name: "product added in place", classes: &[Class::Decode, Class::Prefill], mark: add_in_place },
 ];
@@ -55,7 +60,7 @@ impl<'a> Analysis<'a> {
             for input in node.op.inputs() {
                 users[input.0].push(index);
             }
-            if let Op::Embed { table: weight } | Op::MatMul { weight, .. } = node.op {
+            if let Op::Embed { table: weight } | Op::MatMul { weight, .. } | Op::ExpertMatMul { weight, .. } = node.op {
                 weight_uses[weight.0] += 1;
             }
         }
@@ -90,12 +95,21 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// The product that a value is, with the bias that is added on the way.
+    /// The product that a value is, with the bias that is added or the sum that is made on the way.
     pub(super) fn product(&self, value: ValueId) -> Option<Product> {
+        let on_the_way = |x: ValueId| self.done_by.get(&x.0) == Some(&value.0);
         match self.graph.nodes[value.0].op {
-            Op::MatMul { x, weight } => Some(Product { x, weight, bias: None }),
-            Op::AddBias { x, bias } if self.done_by.get(&x.0) == Some(&value.0) => {
-                Some(Product { bias: Some(bias), ..self.product(x)? })
+            Op::MatMul { x, weight } => Some(Product { x, weight, bias: None, experts: None }),
+            Op::ExpertMatMul { x, route, weight, bias, weighted } => {
+                Some(Product { x, weight, bias, experts: Some(ExpertProduct { route, weighted, sum: false }) })
+            }
+            Op::AddBias { x, bias } if on_the_way(x) => Some(Product { bias: Some(bias), ..self.product(x)? }),
+            Op::SumParts { x, .. } if on_the_way(x) => {
+                let product = self.product(x)?;
+                Some(Product {
+                    experts: product.experts.map(|experts| ExpertProduct { sum: true, ..experts }),
+                    ..product
+                })
             }
             _ => None,
         }
@@ -133,12 +147,22 @@ impl<'a> Analysis<'a> {
     }
 }
 
-/// `x W^T + bias`.
+/// `x W^T + bias`, or the same by the matrices of experts.
 #[derive(Clone, Copy)]
 pub(super) struct Product {
     pub(super) x: ValueId,
     pub(super) weight: WeightId,
     pub(super) bias: Option<WeightId>,
+    pub(super) experts: Option<ExpertProduct>,
+}
+
+/// What of [`Op::ExpertMatMul`] a plain product does not have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct ExpertProduct {
+    pub(super) route: Option<ValueId>,
+    pub(super) weighted: bool,
+    /// Whether the slots are added up.
+    pub(super) sum: bool,
 }
 
 /// What stands between a product and an attention.
@@ -211,8 +235,10 @@ fn join_bases(analysis: &mut Analysis<'_>) {
         let mut run: Vec<usize> = vec![];
         let mut runs = vec![];
         for base in bases {
-            let alone =
-                |product: &Product| analysis.weight_uses[product.weight.0] == 1 && analysis.users[base.0].len() == 1;
+            let alone = |product: &Product| {
+                let uses = (analysis.weight_uses[product.weight.0], analysis.users[base.0].len());
+                uses == (1, 1) && product.experts.is_none()
+            };
             let Some(product) = analysis.product(base).filter(alone) else {
                 runs.push(std::mem::take(&mut run));
                 continue;
@@ -249,10 +275,14 @@ fn join_gate_up(analysis: &mut Analysis<'_>) {
         let (Some(gate_product), Some(up_product)) = (analysis.product(gate), analysis.product(up)) else { continue };
         let products = [gate_product, up_product];
         let alike = gate_product.x == up_product.x
+            && gate_product.experts == up_product.experts
+            && gate_product.bias.is_some() == up_product.bias.is_some()
             && analysis.formats[gate_product.weight.0] == analysis.formats[up_product.weight.0];
         let single = [gate, up].iter().all(|value| analysis.users[value.0].len() == 1)
-            && products.iter().all(|product| analysis.weight_uses[product.weight.0] == 1 && product.bias.is_none());
-        if alike && single {
+            && products.iter().all(|product| analysis.weight_uses[product.weight.0] == 1);
+        // Of the kernels only that of experts has two biases.
+        let biases = gate_product.bias.is_none() || gate_product.experts.is_some();
+        if alike && single && biases {
             analysis.done_by.insert(gate.0, index);
             analysis.done_by.insert(up.0, index);
             analysis.pairs.insert(index, (gate.0, up.0));
@@ -278,6 +308,18 @@ fn add_in_place(analysis: &mut Analysis<'_>) {
     }
 }
 
+fn sum_into_product(analysis: &mut Analysis<'_>) {
+    for (index, node) in analysis.graph.nodes.iter().enumerate() {
+        let Op::SumParts { x, parts } = node.op else { continue };
+        let Op::ExpertMatMul { weight, .. } = analysis.graph.nodes[x.0].op else { continue };
+        let Weight { rows, stacked, .. } = analysis.graph.weights[weight.0];
+        let slots = analysis.graph.width(x) * stacked.max(1) / rows.max(1);
+        if slots == parts && analysis.users[x.0].len() == 1 {
+            analysis.done_by.insert(x.0, index);
+        }
+    }
+}
+
 fn norm_into_products(analysis: &mut Analysis<'_>) {
     for (index, node) in analysis.graph.nodes.iter().enumerate() {
         let Op::RmsNorm { groups: 1, weight: Some(weight), .. } = node.op else { continue };
@@ -285,7 +327,19 @@ fn norm_into_products(analysis: &mut Analysis<'_>) {
             continue;
         }
         let users = &analysis.users[index];
-        let only_products = users.iter().all(|&user| matches!(analysis.graph.nodes[user].op, Op::MatMul { .. }));
+        let value = ValueId(index);
+        let takes = |&user: &usize| {
+            let product = analysis.product(ValueId(user)).filter(|product| product.x == value);
+            let by = analysis.done_by.get(&user).map(|&by| &analysis.graph.nodes[by].op);
+            let summed = matches!(by, Some(Op::SumParts { .. }));
+            match product {
+                Some(Product { experts: Some(_), weight, .. }) => {
+                    analysis.graph.weights[weight.0].cols == analysis.graph.width(value) && !summed
+                }
+                product => product.is_some(),
+            }
+        };
+        let only_products = users.iter().all(takes);
         if only_products && !users.is_empty() && !analysis.done_by.contains_key(&index) {
             let user = users[0];
             analysis.done_by.insert(index, user);

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use super::adapter::Joint;
 use super::buffers::assign;
-use super::fuse::{Analysis, Chain, bases, chain, norm_of};
-use super::stage::{Adapt, Class, Domain, ElementOp, Lowered, Matrix, Norm, Part, Place, Stage};
+use super::fuse::{Analysis, Chain, ExpertProduct, Product, bases, chain, norm_of};
+use super::stage::{Adapt, Class, Domain, ElementOp, Lowered, Matrix, Norm, Part, Place, Slots, Stage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Activation, Gates, Graph, Op, ValueId, WeightId};
+use crate::graph::{Activation, Gates, Graph, Op, ValueId, Weight, WeightId};
 use crate::quant::FormatId;
 
 /// Which matrices a graph needs. The same for both classes, since they share the weights on the device.
@@ -45,10 +45,12 @@ pub fn matrices(graph: &Graph, formats: &[FormatId], without: &[&str]) -> (Vec<M
             let parts = parts.map(|(first_row, weight)| Part { weight, first_row, row_step: 2 });
             add(parts.collect(), &[index], &mut of_node);
         } else if let Some(weight) = weight_of(index) {
-            // A product that a gated unit or a bias takes in has its matrix under that node.
-            let inner = analysis.done_by.get(&index).is_some_and(|by| {
-                analysis.pairs.contains_key(by) || matches!(graph.nodes[*by].op, Op::AddBias { x, .. } if x.0 == index)
-            });
+            // A product that a gated unit, a bias or a sum takes in has its matrix under that node.
+            let taken = |by: &usize| match graph.nodes[*by].op {
+                Op::AddBias { x, .. } | Op::SumParts { x, .. } => x.0 == index,
+                _ => analysis.pairs.contains_key(by),
+            };
+            let inner = analysis.done_by.get(&index).is_some_and(taken);
             if !inner && !of_node.contains_key(&index) {
                 add(single(weight), &[index], &mut of_node);
             }
@@ -174,18 +176,16 @@ impl Emission<'_> {
                 let norm = norm_of(self.graph, index).ok_or_else(|| unlowered(self.graph, index))?;
                 self.stages.push(Stage::Norm { x, y, norm, groups, width, domain });
             }
-            Op::MatMul { .. } => self.product(value, index, None)?,
+            Op::MatMul { .. } | Op::ExpertMatMul { .. } => self.product(value, index, None)?,
             Op::AddBias { x, bias } => match self.analysis.product(value) {
                 Some(_) => self.product(value, index, None)?,
                 None => self.elementwise(value, ElementOp::Bias(bias), x, x)?,
             },
             Op::Glu { gate, up, activation } => match self.analysis.pairs.get(&index) {
                 Some(_) => {
-                    let product = self.analysis.product(gate).ok_or_else(|| unlowered(self.graph, index))?;
-                    let (x, norm, domain) = self.product_input(product.x)?;
-                    let (matrix, y) = (self.matrix(index)?, self.make(value, domain));
-                    let product = Work { matrix, x, y, norm, bias: None, residual: false, domain };
-                    self.gated(product, activation, self.graph.width(value));
+                    let products = [gate, up].map(|value| self.analysis.product(value));
+                    let [Some(gate), Some(up)] = products else { return Err(unlowered(self.graph, index)) };
+                    self.push_product(value, (gate, up.bias), self.matrix(index)?, None, Some(activation))?;
                 }
                 None => self.elementwise(value, ElementOp::Glu(activation), gate, up)?,
             },
@@ -199,6 +199,18 @@ impl Emission<'_> {
             },
             Op::Scale { x, factor } => self.elementwise(value, ElementOp::Scale(factor), x, x)?,
             Op::SoftCap { x, cap } => self.elementwise(value, ElementOp::SoftCap(cap), x, x)?,
+            Op::Route { scores, spec, bias } => {
+                let (x, domain) = (self.place(scores)?, self.domain(scores)?);
+                if domain != Domain::Rows {
+                    return Err(unlowered(self.graph, index));
+                }
+                let y = self.make(value, domain);
+                self.stages.push(Stage::Route { spec, bias, x, y });
+            }
+            Op::SumParts { x, parts } => match self.analysis.product(value) {
+                Some(_) => self.product(value, index, None)?,
+                None => self.elementwise(value, ElementOp::SumParts(parts), x, x)?,
+            },
             Op::OutputRows { x } => {
                 let from = self.place(x)?;
                 if self.class == Class::Decode {
@@ -242,11 +254,42 @@ impl Emission<'_> {
     /// A matrix product, into a place of its own or added to what is there.
     fn product(&mut self, value: ValueId, index: usize, onto: Option<Place>) -> Result<()> {
         let product = self.analysis.product(value).ok_or_else(|| unlowered(self.graph, index))?;
+        self.push_product(value, (product, None), self.matrix(index)?, onto, None)
+    }
+
+    /// The stage of a product (or of a gate, with the bias of its up) that makes `value`.
+    fn push_product(
+        &mut self,
+        value: ValueId,
+        (product, up_bias): (Product, Option<WeightId>),
+        matrix: usize,
+        onto: Option<Place>,
+        glu: Option<Activation>,
+    ) -> Result<()> {
         let (x, norm, domain) = self.product_input(product.x)?;
-        let matrix = self.matrix(index)?;
         let y = onto.unwrap_or_else(|| self.make(value, domain));
         let (bias, residual) = (product.bias, onto.is_some());
-        self.multiply(Work { matrix, x, y, norm, bias, residual, domain }, None);
+        let Some(ExpertProduct { route, weighted, sum }) = product.experts else {
+            let work = Work { matrix, x, y, norm, bias, residual, domain };
+            match glu {
+                Some(activation) => self.gated(work, activation, self.graph.width(value)),
+                None => self.multiply(work, None),
+            }
+            return Ok(());
+        };
+        if domain != Domain::Rows {
+            return Err(unlowered(self.graph, value.0));
+        }
+        let Weight { cols, stacked, .. } = self.graph.weights[product.weight.0];
+        let slots = Slots {
+            count: route.map_or(stacked, |route| self.graph.width(route) / 2),
+            stacked,
+            route: route.map(|route| self.place(route)).transpose()?,
+            weighted,
+        };
+        let x_slot = if self.graph.width(product.x) == cols { 0 } else { cols };
+        let biases = [bias, up_bias];
+        self.stages.push(Stage::Experts { matrix, slots, x, x_slot, y, norm, biases, sum, residual, glu });
         Ok(())
     }
 

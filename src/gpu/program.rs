@@ -173,6 +173,7 @@ impl Program {
             let grid_y = match dispatch.grid_y {
                 Extent::Fixed(count) => count,
                 Extent::Rows(each) => size.rows.div_ceil(each),
+                Extent::RowParts(parts) => size.rows * parts,
                 Extent::Outputs(each) => size.outputs.div_ceil(each),
                 Extent::Sequences => size.sequences,
             };

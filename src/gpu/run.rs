@@ -19,7 +19,7 @@ use crate::graph::{
     AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, Graph, KvFormat, KvWidths,
     PAGE_TOKENS, RopeId, SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId, WeightKind,
 };
-use crate::kernel::{BAD_LOGITS, Context, MAX_HEAD_DIM, launches, reply_words, sample, word};
+use crate::kernel::{BAD_LOGITS, Context, MAX_EXPERTS, MAX_HEAD_DIM, launches, reply_words, sample, word};
 use crate::model::{Plan, WeightSink};
 use crate::quant::FormatId;
 use crate::source::LocalFuture;
@@ -83,7 +83,7 @@ impl Gpu {
     pub async fn without(device: &Device, plan: &Plan, kv: KvFormat, n_pages: usize, without: &[&str]) -> Result<Self> {
         device.check()?;
         let graph = plan.graph.clone();
-        check_heads(&graph)?;
+        check_sizes(&graph)?;
         let vocab = graph.vocab().max(1);
         let bidirectional = graph.bidirectional();
         let max_rows = if bidirectional { n_pages * PAGE_TOKENS } else { PREFILL_ROWS };
@@ -341,9 +341,15 @@ fn bad_logits() -> Error {
     Error::new(ErrorKind::BadLogits, "the model's logits are not numbers")
 }
 
-/// The kernels stage a head in workgroup memory.
-fn check_heads(graph: &Graph) -> Result<()> {
+/// The kernels stage a head, and the scores of all experts, in workgroup memory.
+fn check_sizes(graph: &Graph) -> Result<()> {
     for node in &graph.nodes {
+        if let crate::graph::Op::Route { spec, .. } = &node.op
+            && spec.experts > MAX_EXPERTS
+        {
+            let words = format!("{} experts; up to {MAX_EXPERTS}", spec.experts);
+            return Err(Error::new(ErrorKind::UnsupportedFormat, words).at(node.name.as_str()));
+        }
         if let crate::graph::Op::Attention { spec, .. } = &node.op
             && let Some(elements) =
                 [spec.head_dim, spec.value_dim].into_iter().find(|n| *n > MAX_HEAD_DIM || !n.is_multiple_of(4))

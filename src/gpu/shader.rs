@@ -62,6 +62,9 @@ pub fn kernel_source(kernel: &Kernel, format: Option<FormatId>, kv: KvFormat, di
     if kernel.recurrent {
         pieces.push(piece!("state/slots.wgsl"));
     }
+    if kernel.glu {
+        pieces.push(piece!("glu.wgsl"));
+    }
     pieces.push(Piece { name: kernel.name, source: kernel.source });
     let directives = if kernel.reduces { preamble(dialect) } else { String::new() };
     join(directives, &pieces)

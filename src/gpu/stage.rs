@@ -1,7 +1,7 @@
 //! What lowering makes of a graph: stages, each one kernel's work, over places in buffers. Pure data, no device.
 
 use super::buffers::Access;
-use crate::graph::{Activation, Attention, RopeId, ShortConv, WeightId};
+use crate::graph::{Activation, Attention, RopeId, Routing, ShortConv, WeightId};
 use crate::quant::FormatId;
 
 /// For which kind of step stages are made.
@@ -81,6 +81,19 @@ pub enum Adapt {
     },
 }
 
+/// Which of several stacked matrices a product takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// How many products a row goes through.
+    pub count: usize,
+    /// How many matrices there are.
+    pub stacked: usize,
+    /// The route that names them, where slot `s` does not take matrix `s`.
+    pub route: Option<Place>,
+    /// Whether the route's weights are factors of the results.
+    pub weighted: bool,
+}
+
 /// One kernel's work.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each variant says what its operands are")]
@@ -100,6 +113,24 @@ pub enum Stage {
         glu: Option<Activation>,
         adapt: Option<Adapt>,
         domain: Domain,
+    },
+    /// The choice of experts for each row.
+    Route { spec: Routing, bias: Option<WeightId>, x: Place, y: Place },
+    /// Products by the matrices of chosen experts, with what is fused into them.
+    Experts {
+        matrix: usize,
+        slots: Slots,
+        x: Place,
+        /// Elements from one slot's part of x to the next; 0 where all slots have the same.
+        x_slot: usize,
+        y: Place,
+        norm: Option<Norm>,
+        /// Of the weight, or of gate and up.
+        biases: [Option<WeightId>; 2],
+        /// The result is the sum over the slots.
+        sum: bool,
+        residual: bool,
+        glu: Option<Activation>,
     },
     /// Norms and rotation of queries and keys, and the write of keys and values into their pages.
     RopeStore {
@@ -137,6 +168,8 @@ pub enum ElementOp {
     Scale(f32),
     /// `cap * tanh(a / cap)`.
     SoftCap(f32),
+    /// The sum of so many equal parts of a.
+    SumParts(usize),
 }
 
 /// A lowered graph.
@@ -161,6 +194,17 @@ impl Stage {
             }
             Stage::MatMul { x, y, residual, .. } => {
                 see(x, Access::Read);
+                see(y, if *residual { Access::ReadWrite } else { Access::Write });
+            }
+            Stage::Route { x, y, .. } => {
+                see(x, Access::Read);
+                see(y, Access::Write);
+            }
+            Stage::Experts { slots, x, y, residual, .. } => {
+                see(x, Access::Read);
+                if let Some(route) = &mut slots.route {
+                    see(route, Access::Read);
+                }
                 see(y, if *residual { Access::ReadWrite } else { Access::Write });
             }
             Stage::RopeStore { q, k, v, .. } => {

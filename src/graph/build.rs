@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Activation, Attention, Gates, Graph, KvWidths, Node, Op, Rope, RopeId, ShortConv, ValueId, Weight, WeightId,
-    WeightKind,
+    Activation, Attention, Gates, Graph, KvWidths, Node, Op, Rope, RopeId, Routing, ShortConv, ValueId, Weight,
+    WeightId, WeightKind,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -36,32 +36,37 @@ impl Builder {
         ValueId(self.graph.nodes.len() - 1)
     }
 
-    fn declare(&mut self, name: String, rows: usize, cols: usize, kind: WeightKind) -> WeightId {
-        if let Some(known) = self.declared.get(&name).copied() {
-            let weight = &self.graph.weights[known.0];
-            let same = weight.rows == rows && weight.cols == cols && weight.kind == kind;
-            self.expect(same, &name, || "declared twice with different shapes".into());
+    fn declare(&mut self, weight: Weight) -> WeightId {
+        if let Some(known) = self.declared.get(&weight.name).copied() {
+            let same = self.graph.weights[known.0] == weight;
+            self.expect(same, &weight.name, || "declared twice with different shapes".into());
             return known;
         }
         let id = WeightId(self.graph.weights.len());
-        self.declared.insert(name.clone(), id);
-        self.graph.weights.push(Weight { name, rows, cols, kind });
+        self.declared.insert(weight.name.clone(), id);
+        self.graph.weights.push(weight);
         id
     }
 
     /// Declares a matrix `(rows, cols)`, or finds it when it was declared before.
     pub fn matrix(&mut self, name: impl Into<String>, rows: usize, cols: usize) -> WeightId {
-        self.declare(name.into(), rows, cols, WeightKind::Matrix)
+        self.matrices(name, 1, rows, cols)
+    }
+
+    /// Declares `count` matrices `(rows, cols)` one above another.
+    pub fn matrices(&mut self, name: impl Into<String>, count: usize, rows: usize, cols: usize) -> WeightId {
+        let rows = rows.saturating_mul(count);
+        self.declare(Weight { name: name.into(), rows, cols, kind: WeightKind::Matrix, stacked: count })
     }
 
     /// Declares a vector of `cols` elements.
     pub fn vector(&mut self, name: impl Into<String>, cols: usize) -> WeightId {
-        self.declare(name.into(), 1, cols, WeightKind::Vector)
+        self.table(name, 1, cols)
     }
 
-    /// Declares `cols` numbers for each of `rows` channels.
+    /// Declares `cols` numbers for each of `rows` channels or experts.
     pub fn table(&mut self, name: impl Into<String>, rows: usize, cols: usize) -> WeightId {
-        self.declare(name.into(), rows, cols, WeightKind::Vector)
+        self.declare(Weight { name: name.into(), rows, cols, kind: WeightKind::Vector, stacked: rows })
     }
 
     /// Layers that keep keys and values so far, so the [`Attention::layer`] of the next one.
@@ -234,6 +239,54 @@ impl Builder {
         let same = self.graph.width(b) == width;
         self.expect(same, &name, || "a sum of different widths".into());
         self.push(name, Op::Add { a, b }, width)
+    }
+
+    /// See [`Op::Route`].
+    pub fn route(
+        &mut self,
+        name: impl Into<String>,
+        scores: ValueId,
+        spec: Routing,
+        bias: Option<WeightId>,
+    ) -> ValueId {
+        let (name, width, used) = (name.into(), self.graph.width(scores), spec.used);
+        let problem = spec.problem();
+        self.expect(problem.is_none(), &name, || problem.unwrap_or_default());
+        let biases = bias.map_or(width, |bias| self.graph.weights[bias.0].cols);
+        self.expect(width == spec.experts && biases == width, &name, || {
+            format!("{width} scores and {biases} biases for {} experts", spec.experts)
+        });
+        self.push(name, Op::Route { scores, spec, bias }, 2 * used)
+    }
+
+    /// See [`Op::ExpertMatMul`].
+    pub fn expert_matmul(
+        &mut self,
+        name: impl Into<String>,
+        x: ValueId,
+        route: Option<ValueId>,
+        (weight, bias): (WeightId, Option<WeightId>),
+        weighted: bool,
+    ) -> ValueId {
+        let (name, width) = (name.into(), self.graph.width(x));
+        let Weight { rows, cols, stacked, .. } = self.graph.weights[weight.0];
+        let slots = route.map_or(stacked, |route| self.graph.width(route) / 2);
+        self.expect(width == cols || cols.checked_mul(slots) == Some(width), &name, || {
+            format!("{stacked} matrices of {cols} columns for {slots} slots on a width of {width}")
+        });
+        let biases = bias.map_or(rows, |bias| self.graph.weights[bias.0].rows * self.graph.weights[bias.0].cols);
+        self.expect(biases == rows, &name, || format!("{biases} biases for {rows} rows"));
+        self.expect(!weighted || route.is_some(), &name, || "weights without a route".into());
+        let out = (rows / stacked.max(1)).saturating_mul(slots);
+        self.push(name, Op::ExpertMatMul { x, route, weight, bias, weighted }, out)
+    }
+
+    /// See [`Op::SumParts`].
+    pub fn sum_parts(&mut self, name: impl Into<String>, x: ValueId, parts: usize) -> ValueId {
+        let (name, width) = (name.into(), self.graph.width(x));
+        let fits = parts > 0 && width.is_multiple_of(parts);
+        self.expect(fits, &name, || format!("{parts} parts of a width of {width}"));
+        self.push(name, Op::SumParts { x, parts }, width / parts.max(1))
     }
 
     /// See [`Op::OutputRows`].

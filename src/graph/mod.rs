@@ -6,6 +6,7 @@ mod adapter;
 mod attention;
 mod backend;
 mod build;
+mod experts;
 mod recurrent;
 mod state;
 mod step;
@@ -14,6 +15,7 @@ pub use adapter::{AdapterId, AdapterUse, Delta, DeltaValues};
 pub use attention::{Attention, KvWidths, Temperature};
 pub use backend::{Backend, BackendInfo, Counters, Decode, KvFormat, Ticket};
 pub use build::Builder;
+pub use experts::{GroupScore, Groups, RouterScore, Routing};
 pub use recurrent::{Gates, ShortConv};
 pub use state::{STATE_SLOTS, SlotBook, StateSlots};
 pub use step::{PAGE_TOKENS, Row, SamplerSettings, Step};
@@ -42,12 +44,15 @@ pub struct Weight {
     pub cols: usize,
     /// Matrices may be stored in any format, vectors are float32 on every backend.
     pub kind: WeightKind,
+    /// How many equal matrices stand one above another in it: one for each expert, or for each head; 1 for all other
+    /// matrices. Of vectors, how many rows there are.
+    pub stacked: usize,
 }
 
 /// See [`Weight::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightKind {
-    /// Used by `Embed` and `MatMul`.
+    /// Used by `Embed`, `MatMul` and `ExpertMatMul`.
     Matrix,
     /// Used by norms, biases and other small things that kernels read element by element.
     Vector,
@@ -76,12 +81,20 @@ pub struct Rope {
 }
 
 /// What a gate goes through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// `x / (1 + exp(-x))`.
     Silu,
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))` (arXiv 1606.08415).
     GeluTanh,
+    /// Of a gate that is at most `limit`, `x / (1 + exp(-slope * x))`, and the other factor is not `up` but
+    /// `1 + clamp(up, -limit, limit)` (gpt-oss).
+    Clamped {
+        /// Largest gate, and largest size of `up`.
+        limit: f32,
+        /// Of the sigmoid.
+        slope: f32,
+    },
 }
 
 /// An operation.
@@ -113,6 +126,17 @@ pub enum Op {
     SoftCap { x: ValueId, cap: f32 },
     /// `a + b`, element by element.
     Add { a: ValueId, b: ValueId },
+    /// Chooses experts by their scores `(tokens, experts)`, see [`Routing`]; `(tokens, 2 * used)`: first the numbers of
+    /// the chosen ones, the best first, then their weights. The bias is added to the scores for the choice alone.
+    Route { scores: ValueId, spec: Routing, bias: Option<WeightId> },
+    /// Products by the matrices of the chosen experts. Of a weight `(experts * rows, cols)` slot `s` of a token takes the
+    /// matrix of `e`, its route's expert number `s`, or, without a route, of `e = s`:
+    /// `y[t, s, r] = f * (sum_c weight[e, r, c] * x[t, s, c] + bias[e, r])`, where `f` is 1, or the route's weight of
+    /// that expert if `weighted`. `x` is `(tokens, cols)`, the same for all slots, or `(tokens, slots * cols)`; y is
+    /// `(tokens, slots * rows)`.
+    ExpertMatMul { x: ValueId, route: Option<ValueId>, weight: WeightId, bias: Option<WeightId>, weighted: bool },
+    /// The sum of `parts` equal parts of each row; `(tokens, width of x / parts)`.
+    SumParts { x: ValueId, parts: usize },
     /// Only the rows whose logits were asked for, in that order; `(outputs, width)`.
     OutputRows { x: ValueId },
 }
@@ -133,7 +157,10 @@ impl Op {
             | Op::AddBias { x, .. }
             | Op::Scale { x, .. }
             | Op::SoftCap { x, .. }
+            | Op::SumParts { x, .. }
             | Op::OutputRows { x } => vec![*x],
+            Op::Route { scores, .. } => vec![*scores],
+            Op::ExpertMatMul { x, route, .. } => std::iter::once(*x).chain(*route).collect(),
             Op::Attention { q, k, v, .. } => vec![*q, *k, *v],
             Op::ShortConv { x, gates: Some(gates), .. } => vec![gates.before, *x, gates.after],
             Op::ShortConv { x, gates: None, .. } => vec![*x],

@@ -12,6 +12,7 @@ pub(super) const ROPE_STORE: Kernel = Kernel {
     reduces: true,
     kv: true,
     recurrent: false,
+    glu: false,
 };
 
 pub(super) const ATTENTION: Kernel = Kernel {
@@ -22,6 +23,7 @@ pub(super) const ATTENTION: Kernel = Kernel {
     reduces: true,
     kv: true,
     recurrent: false,
+    glu: false,
 };
 
 /// Largest head that the kernels stage in workgroup memory, in elements.

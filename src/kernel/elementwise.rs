@@ -1,7 +1,7 @@
 //! What works element by element: sums and gates that nothing took in, and the choice of output rows.
 
-use super::matmul::glu_number;
-use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, word};
+use super::matmul::glu_constants;
+use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, switch, word};
 use crate::gpu::stage::{Domain, ElementOp, Place};
 
 pub(super) const ELEMENTWISE: Kernel = Kernel {
@@ -12,6 +12,7 @@ pub(super) const ELEMENTWISE: Kernel = Kernel {
     reduces: false,
     kv: false,
     recurrent: false,
+    glu: true,
 };
 
 pub(super) const OUTPUT_ROWS: Kernel = Kernel {
@@ -22,6 +23,7 @@ pub(super) const OUTPUT_ROWS: Kernel = Kernel {
     reduces: false,
     kv: false,
     recurrent: false,
+    glu: false,
 };
 
 /// `y = op(a, b)`.
@@ -32,24 +34,33 @@ pub(super) fn elementwise(
     domain: Domain,
     context: &Context<'_>,
 ) -> Launch {
-    let (number, bias, factor) = match op {
-        ElementOp::Add => (0.0, None, 0.0),
-        ElementOp::Glu(activation) | ElementOp::GluPairs(activation) => (glu_number(Some(activation)), None, 0.0),
-        ElementOp::Bias(bias) => (3.0, Some(bias), 0.0),
-        ElementOp::Scale(factor) => (4.0, None, factor),
-        ElementOp::SoftCap(cap) => (5.0, None, cap),
+    let number = match op {
+        ElementOp::Add => 0.0,
+        ElementOp::Glu(_) | ElementOp::GluPairs(_) => 1.0,
+        ElementOp::Bias(_) => 2.0,
+        ElementOp::Scale(_) => 3.0,
+        ElementOp::SoftCap(_) => 4.0,
+        ElementOp::SumParts(_) => 5.0,
     };
+    let glu =
+        if let ElementOp::Glu(activation) | ElementOp::GluPairs(activation) = op { Some(activation) } else { None };
+    let bias = if let ElementOp::Bias(bias) = op { (context.norm_offset)(bias) } else { 0 };
+    let factor = if let ElementOp::Scale(factor) | ElementOp::SoftCap(factor) = op { factor } else { 0.0 };
+    let parts = if let ElementOp::SumParts(parts) = op { parts } else { 1 };
     let sizes = [width, a.offset, a.stride, b.offset, b.stride, y.offset, y.stride];
     let mut params = sizes.map(word).to_vec();
-    params.extend([context.max_rows(), word(bias.map_or(0, |bias| (context.norm_offset)(bias))), factor.to_bits()]);
+    params.extend([context.max_rows(), word(bias), factor.to_bits(), word(parts)]);
     Launch {
         kernel: &ELEMENTWISE,
         weights: None,
-        constants: vec![
+        constants: [
             ("OP", number),
-            ("PAIRS", f64::from(u8::from(matches!(op, ElementOp::GluPairs(_))))),
-            ("OUTPUTS", f64::from(u8::from(domain == Domain::Outputs))),
-        ],
+            ("PAIRS", switch(matches!(op, ElementOp::GluPairs(_)))),
+            ("OUTPUTS", switch(domain == Domain::Outputs)),
+        ]
+        .into_iter()
+        .chain(glu_constants(glu))
+        .collect(),
         params,
         buffers: vec![
             Buffer::State,

@@ -11,6 +11,7 @@ pub(super) const EMBED: Kernel = Kernel {
     reduces: false,
     kv: false,
     recurrent: false,
+    glu: false,
 };
 
 /// `y[t] = table[token[t]]`; each shard of the table serves the tokens it has.

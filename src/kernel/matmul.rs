@@ -1,6 +1,6 @@
 //! Matrix products: by a vector when decoding, by a tile of rows when prefilling.
 
-use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, fold, lanes, padded, word};
+use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, fold, lanes, padded, switch, word};
 use crate::gpu::stage::{Adapt, Domain, Stage};
 use crate::graph::{Activation, WeightId};
 
@@ -12,6 +12,7 @@ pub(super) const MATVEC: Kernel = Kernel {
     reduces: true,
     kv: false,
     recurrent: false,
+    glu: true,
 };
 
 pub(super) const MATMUL: Kernel = Kernel {
@@ -22,6 +23,7 @@ pub(super) const MATMUL: Kernel = Kernel {
     reduces: false,
     kv: false,
     recurrent: false,
+    glu: true,
 };
 
 /// Rows that one workgroup of `matvec` makes.
@@ -30,22 +32,20 @@ const MATVEC_ROWS: usize = 4;
 const TILE_X: u32 = 32;
 const TILE_W: usize = 64;
 
-fn switch(on: bool) -> f64 {
-    f64::from(u8::from(on))
-}
-
 /// Columns of the last group of eight, 0 where it has all.
 fn tail(cols: usize) -> f64 {
     f64::from(word(cols % 8))
 }
 
-/// The shaders' number of an activation; 0 for none.
-pub(super) fn glu_number(glu: Option<Activation>) -> f64 {
-    match glu {
-        None => 0.0,
-        Some(Activation::Silu) => 1.0,
-        Some(Activation::GeluTanh) => 2.0,
-    }
+/// The numbers of `shaders/glu.wgsl`.
+pub(super) fn glu_constants(glu: Option<Activation>) -> [(&'static str, f64); 3] {
+    let (number, limit, slope) = match glu {
+        None => (0.0, 0.0, 0.0),
+        Some(Activation::Silu) => (1.0, 0.0, 0.0),
+        Some(Activation::GeluTanh) => (2.0, 0.0, 0.0),
+        Some(Activation::Clamped { limit, slope }) => (3.0, limit, slope),
+    };
+    [("GLU", number), ("GLU_LIMIT", f64::from(limit)), ("GLU_SLOPE", f64::from(slope))]
 }
 
 /// Where the biases of a shard's rows start.
@@ -96,15 +96,17 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
         Launch {
             kernel: &MATVEC,
             weights: Some((*matrix, index)),
-            constants: vec![
+            constants: [
                 ("WG", lanes(cols / 8, 64)),
                 ("TAIL", tail(*cols)),
                 ("NORM", switch(norm.is_some())),
                 ("RESIDUAL", switch(*residual)),
-                ("GLU", glu_number(*glu)),
                 ("BIAS", switch(bias.is_some())),
                 ("ADAPT", adapt_number(*adapt)),
-            ],
+            ]
+            .into_iter()
+            .chain(glu_constants(*glu))
+            .collect(),
             params,
             buffers: vec![Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
             grid_x,
@@ -127,14 +129,16 @@ pub(super) fn matmul(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
         Launch {
             kernel: &MATMUL,
             weights: Some((*matrix, index)),
-            constants: vec![
+            constants: [
                 ("TAIL", tail(*cols)),
                 ("RESIDUAL", switch(*residual)),
-                ("GLU", glu_number(*glu)),
                 ("BIAS", switch(bias.is_some())),
                 ("ADAPT", adapt_number(*adapt)),
                 ("OUTPUTS", switch(*domain == Domain::Outputs)),
-            ],
+            ]
+            .into_iter()
+            .chain(glu_constants(*glu))
+            .collect(),
             params,
             buffers: vec![Buffer::State, Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
             grid_x: word(shard.rows.div_ceil(TILE_W)),

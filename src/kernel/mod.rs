@@ -4,12 +4,14 @@
 mod attention;
 mod elementwise;
 mod embed;
+mod experts;
 mod matmul;
 mod norm;
 mod sample;
 mod short_conv;
 
 pub(crate) use attention::MAX_HEAD_DIM;
+pub(crate) use experts::MAX_EXPERTS;
 pub(crate) use matmul::adapter_factor;
 pub use sample::{BAD_LOGITS, reply_words, sample};
 
@@ -44,6 +46,8 @@ pub struct Kernel {
     pub kv: bool,
     /// Whether it goes through the rows of a sequence and its state.
     pub recurrent: bool,
+    /// Whether it makes gated units.
+    pub glu: bool,
 }
 
 /// Every kernel of a step.
@@ -52,6 +56,8 @@ pub const KERNELS: &[&Kernel] = &[
     &norm::RMS_NORM,
     &matmul::MATVEC,
     &matmul::MATMUL,
+    &experts::ROUTE,
+    &experts::EXPERT_MATVEC,
     &attention::ROPE_STORE,
     &attention::ATTENTION,
     &short_conv::SHORT_CONV,
@@ -92,6 +98,8 @@ pub enum Extent {
     Fixed(u32),
     /// One for so many rows of the step.
     Rows(u32),
+    /// So many for each row of the step.
+    RowParts(u32),
     /// One for so many rows whose logits are wanted.
     Outputs(u32),
     /// One for each sequence.
@@ -170,6 +178,11 @@ pub(crate) fn padded(cols: usize) -> usize {
     cols.next_multiple_of(8)
 }
 
+/// A `bool` as an `override` number.
+fn switch(on: bool) -> f64 {
+    f64::from(u8::from(on))
+}
+
 /// The y extent for a domain, `rows` rows a workgroup.
 fn extent(domain: Domain, rows: u32) -> Extent {
     match domain {
@@ -201,6 +214,8 @@ pub fn launches(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
             Class::Decode => matmul::matvec(stage, context),
             Class::Prefill => matmul::matmul(stage, context),
         },
+        Stage::Route { spec, bias, x, y } => vec![experts::route(spec, *bias, *x, *y, context)],
+        Stage::Experts { .. } => experts::expert_matvec(stage, context),
         Stage::RopeStore { spec, q, k, v, q_norm, k_norm, rope } => {
             vec![attention::rope_store(spec, [*q, *k, *v], [*q_norm, *k_norm], *rope, context)]
         }

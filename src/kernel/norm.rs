@@ -11,6 +11,7 @@ pub(super) const RMS_NORM: Kernel = Kernel {
     reduces: true,
     kv: false,
     recurrent: false,
+    glu: false,
 };
 
 /// Each row of `width` in `groups` parts, each normalised on its own.

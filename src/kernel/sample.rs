@@ -12,6 +12,7 @@ pub(super) const SAMPLE: Kernel = Kernel {
     reduces: false,
     kv: false,
     recurrent: false,
+    glu: false,
 };
 
 /// The id that stands for logits which are not numbers.

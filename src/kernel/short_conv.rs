@@ -12,6 +12,7 @@ pub(super) const SHORT_CONV: Kernel = Kernel {
     reduces: false,
     kv: false,
     recurrent: true,
+    glu: false,
 };
 
 /// See [`ShortConv`]; the gates before and after lie in the buffer of x.

@@ -2,7 +2,7 @@
 //!
 //! Activations are `(tokens, width)`; the residual stream `x` is `(tokens, dim)`.
 
-use super::Hyper;
+use super::{Hyper, experts};
 use crate::graph::{Attention, Builder, ValueId};
 
 /// Queries, keys and values: `(tokens, n_heads * head_dim)` and twice `(tokens, n_kv_heads * head_dim)`.
@@ -83,7 +83,10 @@ pub(super) fn mix(h: &Hyper, g: &mut Builder, layer: usize, heads: Heads) -> Val
     };
     let spec = Attention {
         window: how.window,
+        chunk: how.chunk,
         softcap: h.attention_softcap,
+        sinks: h.attention_sinks.then(|| g.vector(format!("blk.{layer}.attn_sinks.weight"), h.n_heads)),
+        temperature: how.temperature,
         ..Attention::new(g.kv_layers(), (h.n_heads, h.n_kv_heads), h.head_dim, h.attention_scale)
     };
     let mixed = g.attention(format!("blk.{layer}.attn"), q, k, heads.v, spec);
@@ -98,14 +101,22 @@ pub(super) fn attend(h: &Hyper, g: &mut Builder, layer: usize, x: ValueId, heads
 
 /// Gated feed-forward.
 pub(super) fn gated(h: &Hyper, g: &mut Builder, layer: usize, x: ValueId) -> ValueId {
-    let gate = linear(h, g, &format!("blk.{layer}.ffn_gate"), x, h.ffn_dim);
-    let up = linear(h, g, &format!("blk.{layer}.ffn_up"), x, h.ffn_dim);
-    let hidden = g.glu(format!("blk.{layer}.ffn_glu"), gate, up, h.activation);
-    linear(h, g, &format!("blk.{layer}.ffn_down"), hidden, h.dim)
+    gated_part(h, g, layer, x, "", h.ffn_dim)
 }
 
-/// Norm, gated feed-forward, and the sum with the residual stream.
+/// Gated feed-forward of a width, with weights `ffn_gate<suffix>` and so on.
+pub(super) fn gated_part(h: &Hyper, g: &mut Builder, layer: usize, x: ValueId, suffix: &str, width: usize) -> ValueId {
+    let gate = linear(h, g, &format!("blk.{layer}.ffn_gate{suffix}"), x, width);
+    let up = linear(h, g, &format!("blk.{layer}.ffn_up{suffix}"), x, width);
+    let hidden = g.glu(format!("blk.{layer}.ffn_glu{suffix}"), gate, up, h.activation);
+    linear(h, g, &format!("blk.{layer}.ffn_down{suffix}"), hidden, h.dim)
+}
+
+/// Norm, gated feed-forward or the layer's mixture of experts, and the sum with the residual stream.
 pub(super) fn feed_forward(h: &Hyper, g: &mut Builder, layer: usize, x: ValueId) -> ValueId {
+    if let Some(experts) = h.experts.as_ref().filter(|_| h.layers.get(layer).is_some_and(|layer| layer.experts)) {
+        return experts::feed_forward(h, g, layer, x, experts);
+    }
     let normed = norm(h, g, &format!("blk.{layer}.ffn_norm"), x, 1);
     let output = gated(h, g, layer, normed);
     g.add(format!("blk.{layer}.ffn_residual"), x, output)

@@ -1,6 +1,6 @@
 //! `gemma2`: norms around the blocks, soft caps, layers with and without a window in turns (arXiv 2408.00118).
 
-use super::hyper::{Key, malformed, unsupported};
+use super::hyper::{Key, LAYER_TYPES, unsupported};
 use super::names::NORMS_AFTER;
 use super::{Architecture, Hyper, decoder};
 use crate::error::Result;
@@ -12,7 +12,6 @@ pub(super) const GEMMA2: Architecture =
 
 const WINDOW: Key<u64> = Key::new("attention.sliding_window", "sliding_window", 1, 1 << 24);
 const PATTERN: Key<u64> = Key::new("", "sliding_window_pattern", 1, 1024);
-const LAYER_TYPES: &str = "layer_types";
 const QUERY_SCALE: Key<f64> = Key::new("", "query_pre_attn_scalar", 1e-3, 1e6);
 const ATTENTION_CAP: Key<f64> = Key::new("attn_logit_softcapping", "attn_logit_softcapping", 1e-3, 1e6);
 const LOGIT_CAP: Key<f64> = Key::new("final_logit_softcapping", "final_logit_softcapping", 1e-3, 1e6);
@@ -42,21 +41,7 @@ pub(super) fn read(checkpoint: &Checkpoint, pattern: usize, largest: usize) -> R
         Dialect::Gguf => {}
     }
     let pattern = PATTERN.get(metadata)?.unwrap_or(pattern);
-    let types = metadata.texts(LAYER_TYPES)?;
-    if let Some(types) = types.filter(|types| types.len() != h.n_layers) {
-        return Err(malformed(LAYER_TYPES, format!("{} types for {} layers", types.len(), h.n_layers)));
-    }
-    for (index, layer) in h.layers.iter_mut().enumerate() {
-        let sees_all = match types.and_then(|types| types.get(index)).map(String::as_str) {
-            None => index.saturating_add(1).checked_rem(pattern) == Some(0),
-            Some("full_attention") => true,
-            Some("sliding_attention") => false,
-            Some(other) => return Err(unsupported(LAYER_TYPES, format!("{other} is not supported"))),
-        };
-        if !sees_all {
-            layer.window = Some(WINDOW.need(metadata)?);
-        }
-    }
+    h.read_windows(metadata, &WINDOW, pattern)?;
     Ok(h)
 }
 

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use super::longrope::LongRope;
-use super::{names, rotary};
+use super::{Experts, names, rotary};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Checkpoint, Dialect, Metadata};
-use crate::graph::{Activation, Rope, RopeId, RopePairs};
+use crate::graph::{Activation, Rope, RopeId, RopePairs, Temperature};
 
 /// What a decoder-only transformer is described by.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,18 +34,22 @@ pub struct Hyper {
     pub ropes: Vec<Rope>,
     /// The encodings that the first one is chosen from by the context, where there are such.
     pub long_rope: Option<LongRope>,
-    /// How each layer attends.
+    /// What differs between layers.
     pub layers: Vec<Layer>,
     /// Factor on attention scores.
     pub attention_scale: f32,
     /// Soft cap on attention scores.
     pub attention_softcap: Option<f32>,
+    /// Whether every head has a score that takes part in the softmax and stands for no value.
+    pub attention_sinks: bool,
     /// Soft cap on logits.
     pub logit_softcap: Option<f32>,
     /// Factor on embeddings.
     pub embedding_scale: Option<f32>,
     /// Positions that a short convolution sees, in layers that have one.
     pub conv_taps: usize,
+    /// The mixture of experts that layers have in place of one feed-forward block.
+    pub experts: Option<Experts>,
     /// What the gates of the feed-forward block go through.
     pub activation: Activation,
     /// Added to the weights of norms as they are read: 1 where files keep them less one.
@@ -58,7 +62,7 @@ pub struct Hyper {
     pub tied: bool,
 }
 
-/// How one layer attends.
+/// What differs between layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Layer {
     /// Index into [`Hyper::ropes`]; `None` where queries and keys are not rotated.
@@ -67,6 +71,14 @@ pub struct Layer {
     pub window: Option<usize>,
     /// Whether it keeps a state in place of keys and values.
     pub recurrent: bool,
+    /// Whether queries and keys are normalised, head by head, without a weight.
+    pub normed: bool,
+    /// A row sees only positions of its own chunk of so many.
+    pub chunk: Option<usize>,
+    /// How queries grow with their position.
+    pub temperature: Option<Temperature>,
+    /// Whether it has a mixture of experts.
+    pub experts: bool,
 }
 
 /// One hyperparameter: what each dialect calls it, and the values that are accepted.
@@ -236,9 +248,11 @@ impl Hyper {
             layers: vec![Layer { rope: Some(RopeId(0)), ..Layer::default() }; n_layers],
             attention_scale: 1.0 / (head_dim as f32).sqrt(),
             attention_softcap: None,
+            attention_sinks: false,
             logit_softcap: None,
             embedding_scale: None,
             conv_taps: 0,
+            experts: None,
             activation: Activation::Silu,
             norm_offset: 0.0,
             biases: checkpoint.tensors.iter().filter_map(|t| names::bias(&t.name, metadata.dialect)).collect(),
@@ -267,6 +281,33 @@ impl Hyper {
         }
     }
 
+    /// The types of the layers, where the configuration names them, one for each.
+    pub(super) fn layer_types<'a>(&self, metadata: &'a Metadata) -> Result<Option<&'a [String]>> {
+        match metadata.texts(LAYER_TYPES)? {
+            Some(types) if types.len() != self.n_layers => {
+                Err(malformed(LAYER_TYPES, format!("{} types for {} layers", types.len(), self.n_layers)))
+            }
+            types => Ok(types),
+        }
+    }
+
+    /// Gives layers their window: those that the configuration names so, otherwise of `pattern` layers all but the last.
+    pub(super) fn read_windows(&mut self, metadata: &Metadata, window: &Count, pattern: usize) -> Result<()> {
+        let types = self.layer_types(metadata)?;
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            let sees_all = match types.and_then(|types| types.get(index)).map(String::as_str) {
+                None => index.saturating_add(1).checked_rem(pattern) == Some(0),
+                Some("full_attention") => true,
+                Some("sliding_attention") => false,
+                Some(other) => return Err(unsupported(LAYER_TYPES, format!("{other} is not supported"))),
+            };
+            if !sees_all {
+                layer.window = Some(window.need(metadata)?);
+            }
+        }
+        Ok(())
+    }
+
     /// Says that these projections of every layer have biases, which are then missed where they are not.
     pub(super) fn require_biases(&mut self, parts: &[&str]) {
         for layer in 0..self.n_layers {
@@ -288,6 +329,9 @@ fn vocab(checkpoint: &Checkpoint) -> Result<usize> {
         _ => Err(malformed(name, format!("shape {:?}, where up to {} rows are supported", table.shape, VOCAB.max))),
     }
 }
+
+/// One word a layer.
+pub(super) const LAYER_TYPES: &str = "layer_types";
 
 /// Keys of `config.json` that promise biases, and on which projections.
 const PROMISED_BIASES: &[(&str, &[&str])] = &[
@@ -312,7 +356,7 @@ const HUB_ONLY: &[Only] = &[
     Only::Text("rope_parameters.sliding_attention.rope_type", "default"),
     Only::Text("hidden_act", "silu"),
     Only::Text("quantization_config.quant_method", "none"),
-    Only::EachText("layer_types", "full_attention"),
+    Only::EachText(LAYER_TYPES, "full_attention"),
 ];
 
 /// The same for GGUF; keys follow the architecture.

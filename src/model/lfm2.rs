@@ -1,8 +1,9 @@
 //! `lfm2`: gated short convolutions, with attention in every few layers (LFM2, arXiv 2511.23404).
 
 use super::hyper::{Key, N_KV_HEADS, malformed, unsupported};
+use super::locate::Fused;
 use super::names::Name;
-use super::{Architecture, Fused, Hyper, decoder};
+use super::{Architecture, Hyper, decoder};
 use crate::error::Result;
 use crate::format::{Checkpoint, Dialect, Metadata};
 use crate::graph::{Builder, Gates, RopePairs, ShortConv, ValueId};
@@ -26,10 +27,10 @@ const NAMES: &[Name] = &[
     ("token_embd_norm.weight", "model.embedding_norm.weight"),
 ];
 
-const FUSED: &[Fused] = &[Fused {
-    whole: "shortconv.in_proj.weight",
-    parts: &["shortconv.before.weight", "shortconv.after.weight", "shortconv.x.weight"],
-}];
+const FUSED: &[Fused] = &[Fused::rows(
+    "shortconv.in_proj.weight",
+    &["shortconv.before.weight", "shortconv.after.weight", "shortconv.x.weight"],
+)];
 
 const TAPS: Key<u64> = Key::new("shortconv.l_cache", "conv_L_cache", 2, 16);
 const ATTENTION_LAYERS: &str = "full_attn_idxs";

@@ -1,6 +1,6 @@
-//! `llama`: Llama 2 and 3, SmolLM2 and others of that class (arXiv 2302.13971).
+//! `llama`: Llama 2 and 3, SmolLM2 and others of that class (arXiv 2302.13971); in GGUF, mixtral too.
 
-use super::{Architecture, Hyper, decoder};
+use super::{Architecture, Hyper, decoder, experts, mixtral};
 use crate::error::Result;
 use crate::format::{Checkpoint, Dialect};
 use crate::graph::{Builder, RopePairs};
@@ -17,7 +17,12 @@ pub(super) fn pairs(dialect: Dialect) -> RopePairs {
 }
 
 fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
-    Hyper::read(checkpoint, pairs(checkpoint.metadata.dialect), &[])
+    let metadata = &checkpoint.metadata;
+    let mut h = Hyper::read(checkpoint, pairs(metadata.dialect), &["expert_count"])?;
+    if metadata.dialect == Dialect::Gguf && experts::declared(metadata)? {
+        mixtral::mix(&mut h, metadata)?;
+    }
+    Ok(h)
 }
 
 /// Also the computation of families that differ from this one only in their hyperparameters.

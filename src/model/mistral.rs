@@ -12,7 +12,7 @@ pub(super) const MISTRAL: Architecture =
 
 const WINDOW: Key<u64> = Key::new("", "sliding_window", 1, 1 << 24);
 
-fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
+pub(super) fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
     let mut h = Hyper::read(checkpoint, RopePairs::Halves, &[])?;
     let window = WINDOW.get(&checkpoint.metadata)?;
     h.layers.iter_mut().for_each(|layer| layer.window = window);

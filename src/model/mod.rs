@@ -15,38 +15,43 @@
 
 mod adapter;
 mod decoder;
+mod experts;
 mod family;
 mod gemma2;
 mod gemma3;
+mod gpt_oss;
 mod hyper;
 mod lfm2;
 mod llama;
+mod llama4;
+mod locate;
 mod longrope;
 mod mistral;
+mod mixtral;
 mod names;
 mod olmo2;
 mod options;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3moe;
 mod rotary;
 mod smollm3;
 mod weights;
 
 pub use adapter::{AdapterKind, AdapterPlan, MAX_RANK, plan_adapter, read_adapter};
+pub use experts::Experts;
 pub use hyper::{Hyper, Layer};
 pub use longrope::LongRope;
 pub use options::{DEFAULT_CONTEXT, PlanOptions};
 pub use weights::{WeightSink, read_weight, read_weights};
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Checkpoint, Dialect, TensorInfo};
-use crate::graph::{Builder, Graph, Weight, WeightKind};
+use crate::format::{Checkpoint, Dialect};
+use crate::graph::{Builder, Graph, WeightKind};
 use crate::quant::FormatId;
+use locate::{Fused, Location, Locator};
 use names::Name;
-use weights::{Location, Slice};
 
 /// One row of the table: what an architecture is called and its two functions.
 struct Architecture {
@@ -56,7 +61,7 @@ struct Architecture {
     hub: Option<&'static str>,
     /// Names of tensors that go before the common ones.
     names: &'static [Name],
-    /// Tensors that hold several weights of a layer.
+    /// Tensors that hold several weights of a layer, or one that lies otherwise.
     fused: &'static [Fused],
     /// Reads the hyperparameters.
     hyper: fn(&Checkpoint) -> Result<Hyper>,
@@ -64,25 +69,21 @@ struct Architecture {
     graph: fn(&Hyper, &mut Builder),
 }
 
-/// A tensor of a layer whose rows are those of several weights, one after another.
-struct Fused {
-    /// After `blk.{i}.`, as the project calls tensors.
-    whole: &'static str,
-    /// The weights, likewise.
-    parts: &'static [&'static str],
-}
-
 /// Every architecture that is computed.
 const ARCHITECTURES: &[Architecture] = &[
     llama::LLAMA,
-    lfm2::LFM2,
     gemma2::GEMMA2,
     gemma3::GEMMA3,
+    gpt_oss::GPT_OSS,
+    lfm2::LFM2,
+    llama4::LLAMA4,
     mistral::MISTRAL,
+    mixtral::MIXTRAL,
     olmo2::OLMO2,
     phi3::PHI3,
     qwen2::QWEN2,
     qwen3::QWEN3,
+    qwen3moe::QWEN3MOE,
     smollm3::SMOLLM3,
 ];
 
@@ -122,12 +123,12 @@ pub struct Plan {
 impl Plan {
     /// Names of the tensors that are read, as the files have them; some of them several times.
     fn tensors(&self) -> impl Iterator<Item = &str> {
-        self.locations.iter().map(Location::tensor)
+        self.locations.iter().flat_map(Location::tensors)
     }
 
     /// Bytes that [`read_weights`] reads.
     pub fn weight_bytes(&self) -> u64 {
-        self.locations.iter().map(Location::size_bytes).fold(0, u64::saturating_add)
+        weights::size_bytes(&self.locations)
     }
 }
 
@@ -155,7 +156,6 @@ fn build(
     architecture: &Architecture,
     options: &PlanOptions,
 ) -> Result<Plan> {
-    let dialect = checkpoint.metadata.dialect;
     let mut hyper = (architecture.hyper)(checkpoint)?;
     let context = options.context_of(hyper.context)?;
     hyper.choose_rope(context);
@@ -163,63 +163,14 @@ fn build(
     (architecture.graph)(&hyper, &mut builder);
     let graph = builder.finish()?;
 
-    let tensors: BTreeMap<&str, &TensorInfo> =
-        checkpoint.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-    let rows = graph.weights.iter().map(|weight| (weight.name.as_str(), weight.rows)).collect();
-    let mut used = BTreeSet::new();
-    let mut formats = Vec::with_capacity(graph.weights.len());
-    let mut locations = Vec::with_capacity(graph.weights.len());
-    for weight in &graph.weights {
-        let slice = Slice::of(weight, &rows, architecture.fused);
-        let tensor = find(&tensors, weight, &slice, |ours| names::in_file(ours, dialect, architecture.names))?;
-        used.insert(tensor.name.as_str());
-        locations.push(Location::of(tensor, weight, &slice, hyper.norm_offset)?);
-        formats.push(match weight.kind {
-            WeightKind::Matrix => tensor.format,
-            WeightKind::Vector => FormatId::F32,
-        });
-    }
-    refuse_other_biases(&tensors, &used)?;
+    let tables = (architecture.names, architecture.fused);
+    let mut locator = Locator::new(checkpoint, &graph, tables, hyper.norm_offset);
+    let locations = graph.weights.iter().map(|weight| locator.locate(weight)).collect::<Result<Vec<Location>>>()?;
+    locator.refuse_other_biases()?;
+    let formats = graph.weights.iter().zip(&locations).map(|(weight, location)| match weight.kind {
+        WeightKind::Matrix => location.format,
+        WeightKind::Vector => FormatId::F32,
+    });
+    let formats = formats.collect();
     Ok(Plan { architecture: name, hyper, context, graph, formats, locations })
-}
-
-/// The tensor of a declared weight, its shape checked.
-fn find<'a>(
-    tensors: &BTreeMap<&str, &'a TensorInfo>,
-    weight: &Weight,
-    slice: &Slice,
-    in_file: impl Fn(&str) -> Option<String>,
-) -> Result<&'a TensorInfo> {
-    let malformed = |name: &str, problem: String| Error::new(ErrorKind::MalformedModel, problem).at(name);
-    let name = in_file(&slice.tensor)
-        .ok_or_else(|| Error::new(ErrorKind::Internal, "no table line names this weight").at(weight.name.as_str()))?;
-    let expected = match weight.kind {
-        WeightKind::Matrix => vec![slice.rows, weight.cols],
-        WeightKind::Vector if weight.rows > 1 => vec![weight.rows, weight.cols],
-        WeightKind::Vector => vec![weight.cols],
-    };
-    let tensor = *tensors
-        .get(name.as_str())
-        .ok_or_else(|| malformed(&name, format!("the tensor is missing; its shape would be {expected:?}")))?;
-    if !same_shape(&tensor.shape, &expected, weight.kind) {
-        return Err(malformed(&name, format!("shape {:?} where {expected:?} is needed", tensor.shape)));
-    }
-    Ok(tensor)
-}
-
-/// Whether a tensor has the shape of a weight. The hub keeps a convolution's numbers as (channels, 1, taps).
-fn same_shape(found: &[usize], expected: &[usize], kind: WeightKind) -> bool {
-    match (found, expected) {
-        ([channels, 1, taps], [rows, cols]) if kind == WeightKind::Vector => channels == rows && taps == cols,
-        _ => found == expected,
-    }
-}
-
-/// A bias that nobody adds would be a wrong answer.
-fn refuse_other_biases(tensors: &BTreeMap<&str, &TensorInfo>, used: &BTreeSet<&str>) -> Result<()> {
-    let mut biases = used.iter().filter_map(|name| Some(format!("{}.bias", name.strip_suffix(".weight")?)));
-    match biases.find(|bias| tensors.contains_key(bias.as_str()) && !used.contains(bias.as_str())) {
-        Some(bias) => Err(Error::new(ErrorKind::UnsupportedFormat, "this bias is not supported").at(bias)),
-        None => Ok(()),
-    }
 }

@@ -1,11 +1,13 @@
 //! Names of tensors: the project's own, which are GGUF's, and those of the hub, in one table.
 //!
-//! `{i}` stands for the number of a layer.
+//! `{i}` stands for the number of a layer, `{e}` for that of an expert: the hub may have a tensor for each.
 
 use crate::format::Dialect;
 
 const WEIGHT: &str = ".weight";
 const BIAS: &str = ".bias";
+/// Where a name in a file has the number of an expert.
+pub(super) const EXPERT: &str = "{e}";
 
 /// The project's name and the hub's, for every tensor that a model file may declare.
 const NAMES: &[Name] = &[
@@ -21,6 +23,14 @@ const NAMES: &[Name] = &[
     ("blk.{i}.ffn_gate.weight", "model.layers.{i}.mlp.gate_proj.weight"),
     ("blk.{i}.ffn_up.weight", "model.layers.{i}.mlp.up_proj.weight"),
     ("blk.{i}.ffn_down.weight", "model.layers.{i}.mlp.down_proj.weight"),
+    ("blk.{i}.ffn_gate_inp.weight", "model.layers.{i}.mlp.gate.weight"),
+    ("blk.{i}.exp_probs_b.bias", "model.layers.{i}.mlp.gate.e_score_correction_bias"),
+    ("blk.{i}.ffn_gate_exps.weight", "model.layers.{i}.mlp.experts.{e}.gate_proj.weight"),
+    ("blk.{i}.ffn_up_exps.weight", "model.layers.{i}.mlp.experts.{e}.up_proj.weight"),
+    ("blk.{i}.ffn_down_exps.weight", "model.layers.{i}.mlp.experts.{e}.down_proj.weight"),
+    ("blk.{i}.ffn_gate_shexp.weight", "model.layers.{i}.mlp.shared_experts.gate_proj.weight"),
+    ("blk.{i}.ffn_up_shexp.weight", "model.layers.{i}.mlp.shared_experts.up_proj.weight"),
+    ("blk.{i}.ffn_down_shexp.weight", "model.layers.{i}.mlp.shared_experts.down_proj.weight"),
     ("output_norm.weight", "model.norm.weight"),
     ("output.weight", "lm_head.weight"),
 ];
@@ -44,14 +54,15 @@ fn pattern(canonical: &str) -> (String, &str) {
 }
 
 /// What the files of `dialect` call the tensor that the project calls `canonical`; `None` when no table line names it.
-/// The lines `first` go before the common ones. A bias is called after its weight.
+/// The lines `first` go before the common ones. A bias without a line of its own is called after its weight.
 pub(super) fn in_file(canonical: &str, dialect: Dialect, first: &[Name]) -> Option<String> {
-    if let Some(stem) = canonical.strip_suffix(BIAS) {
+    let (pattern, layer) = pattern(canonical);
+    let line = first.iter().chain(NAMES).find(|(ours, _)| *ours == pattern);
+    if let (None, Some(stem)) = (line, canonical.strip_suffix(BIAS)) {
         let weight = in_file(&format!("{stem}{WEIGHT}"), dialect, first)?;
         return weight.strip_suffix(WEIGHT).map(|stem| format!("{stem}{BIAS}"));
     }
-    let (pattern, layer) = pattern(canonical);
-    let (_, hub) = first.iter().chain(NAMES).find(|(ours, _)| *ours == pattern)?;
+    let (_, hub) = line?;
     Some(match dialect {
         Dialect::Gguf => canonical.to_owned(),
         Dialect::Hub => hub.replace("{i}", layer),

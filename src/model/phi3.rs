@@ -1,8 +1,9 @@
 //! `phi3`: llama's computation with a window, from fused tensors (arXiv 2404.14219); Phi-4-mini is of this class.
 
 use super::hyper::{Key, unsupported};
+use super::locate::Fused;
 use super::names::Name;
-use super::{Architecture, Fused, Hyper, llama};
+use super::{Architecture, Hyper, llama};
 use crate::error::Result;
 use crate::format::Checkpoint;
 use crate::graph::RopePairs;
@@ -16,8 +17,8 @@ const NAMES: &[Name] = &[
 ];
 
 const FUSED: &[Fused] = &[
-    Fused { whole: "attn_qkv.weight", parts: &["attn_q.weight", "attn_k.weight", "attn_v.weight"] },
-    Fused { whole: "ffn_up.weight", parts: &["ffn_gate.weight", "ffn_up.weight"] },
+    Fused::rows("attn_qkv.weight", &["attn_q.weight", "attn_k.weight", "attn_v.weight"]),
+    Fused::rows("ffn_up.weight", &["ffn_gate.weight", "ffn_up.weight"]),
 ];
 
 /// GGUF writes 0 where there is none.

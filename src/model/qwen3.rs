@@ -12,7 +12,8 @@ fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
     Hyper::read(checkpoint, RopePairs::Halves, &[])
 }
 
-fn graph(h: &Hyper, g: &mut Builder) {
+/// Also the computation of the class with experts.
+pub(super) fn graph(h: &Hyper, g: &mut Builder) {
     let mut x = decoder::embed(h, g);
     for layer in 0..h.n_layers {
         let heads = decoder::project(h, g, layer, x);

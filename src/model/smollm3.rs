@@ -3,7 +3,7 @@
 use super::hyper::{Key, malformed};
 use super::{Architecture, Hyper, llama};
 use crate::error::Result;
-use crate::format::Checkpoint;
+use crate::format::{Checkpoint, Metadata};
 
 pub(super) const SMOLLM3: Architecture =
     Architecture { gguf: Some("smollm3"), hub: Some("smollm3"), names: &[], fused: &[], hyper, graph: llama::graph };
@@ -16,7 +16,14 @@ const INTERVAL: Key<u64> = Key::new("", "no_rope_layer_interval", 1, 1024);
 fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
     let metadata = &checkpoint.metadata;
     let mut h = Hyper::read(checkpoint, llama::pairs(metadata.dialect), &[])?;
-    let rotated = metadata.integers(ROTATED)?;
+    leave_unrotated(&mut h, metadata)?;
+    Ok(h)
+}
+
+/// Takes the rotation from the layers that have none.
+pub(super) fn leave_unrotated(h: &mut Hyper, metadata: &Metadata) -> Result<()> {
+    // An empty list says nothing.
+    let rotated = metadata.integers(ROTATED)?.filter(|listed| !listed.is_empty());
     if let Some(listed) = rotated.filter(|listed| listed.len() != h.n_layers) {
         return Err(malformed(ROTATED, format!("{} numbers for {} layers", listed.len(), h.n_layers)));
     }
@@ -30,5 +37,5 @@ fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
             layer.rope = None;
         }
     }
-    Ok(h)
+    Ok(())
 }

@@ -1,140 +1,67 @@
 //! Reading weights: in the order of the files, in pieces of whole rows, into whatever takes them.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::{Fused, Plan};
+use super::Plan;
+use super::locate::{Location, Piece, Stride};
 use crate::error::{At, Error, ErrorKind, Result};
-use crate::format::{Checkpoint, TensorInfo};
-use crate::graph::{Weight, WeightId, WeightKind};
-use crate::quant::FormatId;
+use crate::format::Checkpoint;
+use crate::graph::WeightId;
 use crate::source::Source;
 
-/// Largest piece: large enough for throughput, small beside any memory limit.
+/// Largest piece that is read: large enough for throughput, small beside any memory limit.
 const PIECE_BYTES: usize = 8 << 20;
+
+/// Largest piece that is put together of a tensor that lies the other way round: the tensor is read once for each.
+const TRANSPOSED_BYTES: usize = 32 << 20;
 
 /// Takes weights as they are read.
 pub trait WeightSink {
-    /// Whole rows of `weight` from `first_row` on, in the plan's format of that weight. The rows of a weight arrive
-    /// in order.
+    /// Whole rows of `weight` from `first_row` on, in the plan's format of that weight. Rows arrive in the order of the
+    /// files, which is theirs unless a weight comes from several tensors; each arrives once. A vector arrives whole.
     fn rows(&mut self, weight: WeightId, first_row: usize, bytes: &[u8]) -> Result<()>;
 }
 
-/// Where a weight lies.
-#[derive(Clone, Debug)]
-pub(super) struct Location {
-    name: String,
-    file: usize,
-    offset: u64,
-    rows: usize,
-    row_bytes: usize,
-    /// For a vector, which is handed on as f32.
-    vector: Option<Vector>,
+/// Rows of a weight as one step of the reading: a piece of a matrix, or all of a vector.
+struct Part<'a> {
+    weight: WeightId,
+    location: &'a Location,
+    pieces: &'a [Piece],
 }
 
-/// Which rows of which tensor are a weight.
-pub(super) struct Slice {
-    /// The project's name of the tensor.
-    pub tensor: String,
-    /// Rows of the tensor.
-    pub rows: usize,
-    /// Its first row that is the weight's.
-    pub first_row: usize,
-}
-
-impl Slice {
-    /// The whole tensor of the weight's name, or its part of a fused one. `rows` are those of all weights by name.
-    pub(super) fn of(weight: &Weight, rows: &BTreeMap<&str, usize>, fused: &[Fused]) -> Self {
-        let whole = Self { tensor: weight.name.clone(), rows: weight.rows, first_row: 0 };
-        let Some((layer, part)) = weight.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
-            return whole;
-        };
-        let Some(fused) = fused.iter().find(|fused| fused.parts.contains(&part)) else { return whole };
-        let rows_of = |part: &&str| rows.get(format!("blk.{layer}.{part}").as_str()).copied().unwrap_or(0);
-        Self {
-            tensor: format!("blk.{layer}.{}", fused.whole),
-            rows: fused.parts.iter().map(rows_of).fold(0, usize::saturating_add),
-            first_row: fused
-                .parts
-                .iter()
-                .take_while(|other| **other != part)
-                .map(rows_of)
-                .fold(0, usize::saturating_add),
-        }
-    }
-}
-
-/// How a vector is stored, its length, and what is added to each element.
-#[derive(Clone, Copy, Debug)]
-struct Vector {
-    format: FormatId,
-    len: usize,
-    offset: f32,
-}
-
-impl Location {
-    /// The location of a tensor that was found to have the shape of `weight`. To the weights of norms `norm_offset` is
-    /// added.
-    pub(super) fn of(tensor: &TensorInfo, weight: &Weight, slice: &Slice, norm_offset: f32) -> Result<Self> {
-        let malformed = |problem: String| Error::new(ErrorKind::MalformedModel, problem).at(tensor.name.as_str());
-        let format = tensor.format.format().name;
-        let row_bytes = tensor
-            .format
-            .row_bytes(weight.cols)
-            .ok_or_else(|| malformed(format!("rows of {} weights are no whole blocks of {format}", weight.cols)))?;
-        let bytes = |rows: usize| (rows as u64).saturating_mul(row_bytes as u64);
-        let vector = weight.kind == WeightKind::Vector;
-        if bytes(slice.rows) != tensor.size_bytes {
-            return Err(malformed(format!("{} bytes where {} are needed", tensor.size_bytes, bytes(slice.rows))));
-        }
-        Ok(Location {
-            name: tensor.name.clone(),
-            file: tensor.file,
-            offset: tensor.offset.saturating_add(bytes(slice.first_row)),
-            // A small table comes in one piece, as a vector does.
-            rows: if vector { 1 } else { weight.rows },
-            row_bytes: if vector { row_bytes.saturating_mul(weight.rows) } else { row_bytes },
-            vector: vector.then(|| Vector {
-                format: tensor.format,
-                len: weight.cols.saturating_mul(weight.rows),
-                offset: if weight.name.ends_with("norm.weight") { norm_offset } else { 0.0 },
-            }),
-        })
-    }
-
-    /// The name of the tensor.
-    pub(super) fn tensor(&self) -> &str {
-        &self.name
-    }
-
-    /// Bytes of the weight.
-    pub(super) fn size_bytes(&self) -> u64 {
-        (self.rows as u64).saturating_mul(self.row_bytes as u64)
-    }
-
-    /// Rows of one piece.
-    fn piece_rows(&self) -> usize {
-        PIECE_BYTES.checked_div(self.row_bytes).unwrap_or(1).max(1)
-    }
-}
-
-/// Reads every weight of the plan once, in the order of the files, and hands it to `sink` in pieces of at most 8 MiB
-/// (or one row). `progress` is told the bytes read so far and their total, before the first piece and after each;
-/// an error of its own ends the reading.
+/// Reads every weight of the plan once and hands it to `sink` in pieces of at most 8 MiB (32 where a matrix is stored the
+/// other way round, or one row). `progress` is told the bytes handed on so far and their total, before the first piece
+/// and after each; an error of its own ends the reading.
 pub async fn read_weights(
     checkpoint: &Checkpoint,
     plan: &Plan,
     sink: &mut dyn WeightSink,
     progress: &mut dyn FnMut(u64, u64) -> Result<()>,
 ) -> Result<()> {
-    let mut order: Vec<(WeightId, &Location)> =
-        plan.locations.iter().enumerate().map(|(index, location)| (WeightId(index), location)).collect();
-    order.sort_by_key(|(_, location)| (location.file, location.offset));
+    read_located(checkpoint, &plan.locations, sink, progress).await
+}
 
-    let (mut done, total) = (0u64, plan.weight_bytes());
+async fn read_located(
+    checkpoint: &Checkpoint,
+    locations: &[Location],
+    sink: &mut dyn WeightSink,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<()> {
+    let mut order = vec![];
+    for (index, location) in locations.iter().enumerate() {
+        let part = |pieces| Part { weight: WeightId(index), location, pieces };
+        match location.vector_offset {
+            Some(_) => order.push(part(location.pieces.as_slice())),
+            None => order.extend(location.pieces.chunks(1).map(part)),
+        }
+    }
+    order.sort_by_key(|part| part.pieces.first().map(|piece| (piece.file, piece.offset)));
+
+    let (mut done, total) = (0u64, size_bytes(locations));
     progress(done, total)?;
-    for (weight, location) in order {
-        read_rows(&checkpoint.files, location, &mut |first_row, bytes, len| {
+    for part in order {
+        let weight = part.weight;
+        read_part(&checkpoint.files, &part, &mut |first_row, bytes, len| {
             sink.rows(weight, first_row, bytes)?;
             done = done.saturating_add(len as u64);
             progress(done, total)
@@ -154,49 +81,119 @@ pub async fn read_weight(
 ) -> Result<()> {
     let location = plan.locations.get(weight.0);
     let location = location.ok_or_else(|| Error::new(ErrorKind::Internal, "the plan has no such weight"))?;
-    read_rows(files, location, &mut |first_row, bytes, _| take(first_row, bytes)).await
+    let part = Part { weight, location, pieces: &location.pieces };
+    read_part(files, &part, &mut |first_row, bytes, _| take(first_row, bytes)).await
 }
 
-/// Pieces of a weight: first row, bytes as they are handed on, how many were read.
+/// Pieces of a weight: first row, bytes as they are handed on, how many of the weight's own.
 type Take<'a> = dyn FnMut(usize, &[u8], usize) -> Result<()> + 'a;
 
-async fn read_rows(files: &[Rc<dyn Source>], location: &Location, take: &mut Take<'_>) -> Result<()> {
-    let source =
-        files.get(location.file).ok_or_else(|| Error::new(ErrorKind::Internal, "the plan is of another checkpoint"))?;
-    let mut first_row = 0usize;
-    while first_row < location.rows {
-        let rows = location.piece_rows().min(location.rows.saturating_sub(first_row));
-        let start = (first_row as u64).saturating_mul(location.row_bytes as u64);
-        let len = rows.saturating_mul(location.row_bytes);
-        let bytes = source.read(location.offset.saturating_add(start), len).await.at(|| location.name.clone())?;
-        let bytes = match location.vector {
-            Some(vector) => as_f32(vector, &bytes),
-            None => bytes,
-        };
-        take(first_row, &bytes, len)?;
-        first_row = first_row.saturating_add(rows);
+async fn read_part(files: &[Rc<dyn Source>], part: &Part<'_>, take: &mut Take<'_>) -> Result<()> {
+    let location = part.location;
+    let mut vector = vec![];
+    for piece in part.pieces {
+        let source = files
+            .get(piece.file)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the plan is of another checkpoint"))?;
+        let mut next = 0usize;
+        while next < piece.rows {
+            let rows = piece_rows(location, piece).min(piece.rows.saturating_sub(next));
+            let bytes = read(source.as_ref(), location, piece, next, rows).await.at(|| piece.name.clone())?;
+            match location.vector_offset {
+                Some(_) => vector.extend(bytes),
+                None => take(piece.first_row.saturating_add(next), &bytes, bytes.len())?,
+            }
+            next = next.saturating_add(rows);
+        }
     }
-    Ok(())
+    match location.vector_offset {
+        Some(offset) => take(0, &as_f32(location, offset, &vector), vector.len()),
+        None => Ok(()),
+    }
+}
+
+/// Bytes of all weights.
+pub(super) fn size_bytes(locations: &[Location]) -> u64 {
+    locations.iter().map(Location::size_bytes).fold(0, u64::saturating_add)
+}
+
+/// Rows that are handed on at once.
+fn piece_rows(location: &Location, piece: &Piece) -> usize {
+    let (most, each) = match piece.transposed {
+        None => (PIECE_BYTES, location.row_bytes.saturating_mul(piece.from.step)),
+        Some(_) => (TRANSPOSED_BYTES, location.row_bytes),
+    };
+    most.checked_div(each).unwrap_or(1).max(1)
+}
+
+/// The rows `first .. first + rows` of a piece.
+async fn read(source: &dyn Source, location: &Location, piece: &Piece, first: usize, rows: usize) -> Result<Vec<u8>> {
+    let (row_bytes, from) = (location.row_bytes, piece.from);
+    let begin = from.first.saturating_add(first.saturating_mul(from.step));
+    if let Some(columns) = piece.transposed {
+        return transposed(source, location, piece.offset, (rows, columns), Stride { first: begin, ..from }).await;
+    }
+    // From the first wanted row to the last, and what is between them.
+    let span = rows.saturating_sub(1).saturating_mul(from.step).saturating_add(1);
+    let start = (begin as u64).saturating_mul(row_bytes as u64);
+    let bytes = source.read(piece.offset.saturating_add(start), span.saturating_mul(row_bytes)).await?;
+    match from.step {
+        1 => Ok(bytes),
+        step => Ok(bytes.chunks_exact(row_bytes.max(1)).step_by(step).flatten().copied().collect()),
+    }
+}
+
+/// `rows` columns of a matrix `(cols, columns)` of numbers, as rows.
+async fn transposed(
+    source: &dyn Source,
+    location: &Location,
+    offset: u64,
+    (rows, columns): (usize, usize),
+    from: Stride,
+) -> Result<Vec<u8>> {
+    let number = location.format.format().block_bytes.max(1);
+    let line = columns.saturating_mul(number).max(1);
+    let cols = location.row_bytes.checked_div(number).unwrap_or(0);
+    let lines = PIECE_BYTES.checked_div(line).unwrap_or(1).max(1);
+    let mut out = vec![0u8; rows.saturating_mul(location.row_bytes)];
+    for first in (0..cols).step_by(lines) {
+        let count = lines.min(cols.saturating_sub(first));
+        let start = (first as u64).saturating_mul(line as u64);
+        let bytes = source.read(offset.saturating_add(start), count.saturating_mul(line)).await?;
+        for (col, line) in (first..).zip(bytes.chunks_exact(line)) {
+            let at = col.saturating_mul(number);
+            let wanted = line.chunks_exact(number).skip(from.first).step_by(from.step.max(1));
+            for (row, from) in out.chunks_exact_mut(location.row_bytes.max(1)).zip(wanted) {
+                if let Some(to) = row.get_mut(at..at.saturating_add(number)) {
+                    to.copy_from_slice(from);
+                }
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// The elements of a vector as the bytes of f32.
-fn as_f32(vector: Vector, bytes: &[u8]) -> Vec<u8> {
-    let mut decoded = vec![0f32; vector.len];
-    (vector.format.format().decode)(bytes, &mut decoded);
-    decoded.iter().flat_map(|weight| (weight + vector.offset).to_le_bytes()).collect()
+fn as_f32(location: &Location, offset: f32, bytes: &[u8]) -> Vec<u8> {
+    let format = location.format.format();
+    let blocks = bytes.len().checked_div(format.block_bytes).unwrap_or(0);
+    let mut decoded = vec![0f32; blocks.saturating_mul(format.block_weights)];
+    (format.decode)(bytes, &mut decoded);
+    decoded.iter().flat_map(|weight| (weight + offset).to_le_bytes()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
     use std::rc::Rc;
 
+    use super::super::locate::{Fused, Locator, Order};
     use super::*;
-    use crate::format::{Dialect, Metadata};
-    use crate::graph::{Activation, Graph};
-    use crate::model::Hyper;
-    use crate::source::{LocalFuture, Source};
+    use crate::format::{Dialect, Metadata, TensorInfo};
+    use crate::graph::{Builder, Graph};
+    use crate::quant::FormatId;
+    use crate::source::{LocalFuture, MemorySource, Source};
 
     /// A file of zeros that writes down what was read of it.
     struct Zeros(RefCell<Vec<(u64, usize)>>);
@@ -216,86 +213,241 @@ mod tests {
         }
     }
 
-    struct Rows(Vec<(usize, usize, usize)>);
+    /// What arrived: weight, first row, bytes.
+    #[derive(Default)]
+    struct Rows(Vec<(usize, usize, Vec<u8>)>);
 
     impl WeightSink for Rows {
         fn rows(&mut self, weight: WeightId, first_row: usize, bytes: &[u8]) -> Result<()> {
-            self.0.push((weight.0, first_row, bytes.len()));
+            self.0.push((weight.0, first_row, bytes.to_vec()));
             Ok(())
         }
     }
 
-    /// A plan over two weights: a vector stored as bf16 that lies after a matrix of 20 MB, declared before it.
-    fn plan_and_checkpoint(source: Rc<Zeros>) -> (Plan, Checkpoint) {
-        let tensor = |name: &str, format: FormatId, shape: &[usize], offset: u64| {
-            let cols = shape[shape.len() - 1];
-            let size_bytes = (shape.iter().product::<usize>() / cols * format.row_bytes(cols).unwrap()) as u64;
-            TensorInfo { name: name.into(), format, shape: shape.to_vec(), file: 0, offset, size_bytes }
-        };
-        let weight = |name: &str, rows: usize, cols: usize, kind| Weight { name: name.into(), rows, cols, kind };
-        let weights = vec![weight("norm", 1, 8, WeightKind::Vector), weight("matrix", 1000, 5000, WeightKind::Matrix)];
-        let tensors =
-            vec![tensor("matrix", FormatId::F32, &[1000, 5000], 64), tensor("norm", FormatId::Bf16, &[8], 1 << 30)];
-        let place = |tensor: &TensorInfo, weight: &Weight| {
-            Location::of(tensor, weight, &Slice::of(weight, &BTreeMap::new(), &[]), 0.0).unwrap()
-        };
-        let locations = vec![place(&tensors[1], &weights[0]), place(&tensors[0], &weights[1])];
-        let hyper = Hyper {
-            dim: 8,
-            n_layers: 1,
-            n_heads: 1,
-            n_kv_heads: 1,
-            head_dim: 8,
-            ffn_dim: 8,
-            vocab: 8,
-            norm_eps: 0.0,
-            ropes: vec![],
-            long_rope: None,
-            layers: vec![],
-            attention_scale: 1.0,
-            attention_softcap: None,
-            logit_softcap: None,
-            embedding_scale: None,
-            conv_taps: 0,
-            activation: Activation::Silu,
-            norm_offset: 0.0,
-            biases: BTreeSet::new(),
-            context: 8,
-            tied: true,
-        };
-        let graph = Graph { weights, ..Graph::default() };
-        let formats = vec![FormatId::F32, FormatId::F32];
-        let plan = Plan { architecture: "test", context: hyper.context, hyper, graph, formats, locations };
+    fn checkpoint(dialect: Dialect, tensors: Vec<TensorInfo>, file: Rc<dyn Source>) -> Checkpoint {
         let metadata = Metadata {
-            dialect: Dialect::Gguf,
+            dialect,
             architecture: "test".into(),
             values: BTreeMap::new(),
             companions: BTreeMap::new(),
             small_tensors: BTreeMap::new(),
         };
-        (plan, Checkpoint { metadata, tensors, files: vec![source] })
+        Checkpoint { metadata, tensors, files: vec![file] }
+    }
+
+    fn tensor(name: &str, format: FormatId, shape: &[usize], offset: u64) -> TensorInfo {
+        let cols = shape[shape.len() - 1];
+        let size_bytes = (shape.iter().product::<usize>() / cols * format.row_bytes(cols).unwrap()) as u64;
+        TensorInfo { name: name.into(), format, shape: shape.to_vec(), file: 0, offset, size_bytes }
+    }
+
+    fn locations(
+        checkpoint: &Checkpoint,
+        graph: &Graph,
+        fused: &'static [Fused],
+        norm_offset: f32,
+    ) -> Result<Vec<Location>> {
+        let mut locator = Locator::new(checkpoint, graph, (NAMES, fused), norm_offset);
+        graph.weights.iter().map(|weight| locator.locate(weight)).collect()
     }
 
     #[test]
     fn pieces_are_whole_rows_of_at_most_eight_mebibytes_in_file_order() {
+        let mut g = Builder::new();
+        g.vector("output_norm.weight", 8);
+        g.matrix("output.weight", 1000, 5000);
+        let graph = g.finish().unwrap();
         let source = Rc::new(Zeros(RefCell::new(vec![])));
-        let (plan, checkpoint) = plan_and_checkpoint(Rc::clone(&source));
-        let mut sink = Rows(vec![]);
-        pollster::block_on(read_weights(&checkpoint, &plan, &mut sink, &mut |_, _| Ok(()))).unwrap();
+        let tensors = vec![
+            tensor("output.weight", FormatId::F32, &[1000, 5000], 64),
+            tensor("output_norm.weight", FormatId::Bf16, &[8], 1 << 30),
+        ];
+        let checkpoint = checkpoint(Dialect::Gguf, tensors, Rc::clone(&source) as Rc<dyn Source>);
+        let locations = locations(&checkpoint, &graph, &[], 1.0).unwrap();
+        let mut sink = Rows::default();
+        pollster::block_on(read_located(&checkpoint, &locations, &mut sink, &mut |_, _| Ok(()))).unwrap();
         // 419 rows of 20,000 bytes are the most that 8 MiB hold.
         let piece = 419 * 20_000;
         let rest = 162 * 20_000;
         let reads = vec![(64, piece), (64 + piece as u64, piece), (64 + 2 * piece as u64, rest), (1 << 30, 16)];
         assert_eq!(*source.0.borrow(), reads);
-        // The vector arrives as f32, twice as long as it is stored.
-        assert_eq!(sink.0, vec![(1, 0, piece), (1, 419, piece), (1, 838, rest), (0, 0, 32)]);
+        let sizes: Vec<_> = sink.0.iter().map(|(weight, row, bytes)| (*weight, *row, bytes.len())).collect();
+        assert_eq!(sizes, [(1, 0, piece), (1, 419, piece), (1, 838, rest), (0, 0, 32)]);
+        // The vector arrives as f32, and to a norm's factors the offset is added.
+        assert_eq!(sink.0[3].2, [1f32; 8].map(f32::to_le_bytes).concat());
+    }
+
+    const EXPERTS: usize = 11;
+    const ROWS: usize = 3;
+    const COLS: usize = 8;
+
+    const NAMES: &[super::super::names::Name] = &[("blk.{i}.both.weight", "b.{i}.both"), ("blk.{i}.both.bias", "")];
+
+    const fn both(order: Order, transposed: bool) -> [Fused; 2] {
+        const PARTS: [&[&str]; 2] =
+            [&["ffn_gate_exps.weight", "ffn_up_exps.weight"], &["ffn_gate_exps.bias", "ffn_up_exps.bias"]];
+        let bias = Fused { whole: "both.bias", parts: PARTS[1], order, transposed, dialect: None };
+        [Fused { whole: "both.weight", parts: PARTS[0], order, transposed, dialect: None }, bias]
+    }
+
+    static FOLLOWING: [Fused; 2] = both(Order::Following, false);
+    static ALTERNATING: [Fused; 2] = both(Order::Alternating, false);
+    static FOLLOWING_TRANSPOSED: [Fused; 2] = both(Order::Following, true);
+    static ALTERNATING_TRANSPOSED: [Fused; 2] = both(Order::Alternating, true);
+
+    /// Every number tells its weight, expert, row and column.
+    fn number(weight: usize, expert: usize, row: usize, col: usize) -> f32 {
+        (weight * 100_000 + expert * 1000 + row * 10 + col) as f32
+    }
+
+    /// The number at an expert, a row and a column of a tensor.
+    type At<'a> = &'a dyn Fn(usize, usize, usize) -> f32;
+
+    /// Experts and their biases as a file has them: `tensors` are names, shapes, and what number is where.
+    fn file(dialect: Dialect, tensors: &[(String, Vec<usize>, At<'_>)]) -> Checkpoint {
+        let (mut infos, mut bytes) = (vec![], vec![]);
+        for (name, shape, at) in tensors {
+            infos.push(tensor(name, FormatId::F32, shape, bytes.len() as u64));
+            let [a, b, c] = [&vec![1; 3 - shape.len()][..], shape].concat()[..] else { panic!("{shape:?}") };
+            for i in 0..a * b * c {
+                bytes.extend(at(i / c / b, i / c % b, i % c).to_le_bytes());
+            }
+        }
+        checkpoint(dialect, infos, Rc::new(MemorySource::new("file", bytes)))
     }
 
     #[test]
-    fn a_vector_is_widened_to_f32() {
-        let bytes: Vec<u8> = [1.0f32, -2.5].iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect();
-        let vector = Vector { format: FormatId::Bf16, len: 2, offset: 0.0 };
-        assert_eq!(as_f32(vector, &bytes), [1.0f32, -2.5].map(f32::to_le_bytes).concat());
-        assert_eq!(as_f32(Vector { offset: 1.0, ..vector }, &bytes), [2.0f32, -1.5].map(f32::to_le_bytes).concat());
+    fn experts_are_read_from_every_form_that_files_have() {
+        let mut g = Builder::new();
+        for part in ["gate", "up"] {
+            g.matrices(format!("blk.0.ffn_{part}_exps.weight"), EXPERTS, ROWS, COLS);
+            g.table(format!("blk.0.ffn_{part}_exps.bias"), EXPERTS, ROWS);
+        }
+        let graph = g.finish().unwrap();
+        // Weights 0 and 2 are matrices, 1 and 3 their biases.
+        let expected: Vec<Vec<f32>> = (0..4)
+            .map(|weight| {
+                let cols = if weight % 2 == 0 { COLS } else { 1 };
+                let places = (0..EXPERTS * ROWS * cols).map(|i| (i / cols / ROWS, i / cols % ROWS, i % cols));
+                places.map(|(expert, row, col)| number(weight, expert, row, col)).collect()
+            })
+            .collect();
+
+        let name = |part: &str| format!("blk.0.{part}");
+        let (up, gate) = (|e, r, c| number(2, e, r, c), |e, r, c| number(0, e, r, c));
+        let biases: [At<'_>; 2] = [&|_, e, r| number(1, e, r, 0), &|_, e, r| number(3, e, r, 0)];
+        let stacked = file(
+            Dialect::Gguf,
+            &[
+                (name("ffn_up_exps.weight"), vec![EXPERTS, ROWS, COLS], &up),
+                (name("ffn_gate_exps.weight"), vec![EXPERTS, ROWS, COLS], &gate),
+                (name("ffn_gate_exps.bias"), vec![EXPERTS, ROWS], biases[0]),
+                (name("ffn_up_exps.bias"), vec![EXPERTS, ROWS], biases[1]),
+            ],
+        );
+        let following = |e, r, c| number(r / ROWS * 2, e, r % ROWS, c);
+        let alternating = |e, r, c| number(r % 2 * 2, e, r / 2, c);
+        let (following_bias, alternating_bias) =
+            (|_, e, r| number(r / ROWS * 2 + 1, e, r % ROWS, 0), |_, e, r| number(r % 2 * 2 + 1, e, r / 2, 0));
+        let shape = vec![EXPERTS, 2 * ROWS, COLS];
+        let turned = vec![EXPERTS, COLS, 2 * ROWS];
+        let whole = |shape: &[usize], at: At<'_>, bias: At<'_>| {
+            let bias = (name("both.bias"), vec![EXPERTS, 2 * ROWS], bias);
+            file(Dialect::Gguf, &[bias, (name("both.weight"), shape.to_vec(), at)])
+        };
+        let cases = [
+            ("stacked", stacked, &[][..]),
+            ("following", whole(&shape, &following, &following_bias), &FOLLOWING),
+            ("alternating", whole(&shape, &alternating, &alternating_bias), &ALTERNATING),
+            (
+                "following, transposed",
+                whole(&turned, &|e, c, r| following(e, r, c), &following_bias),
+                &FOLLOWING_TRANSPOSED,
+            ),
+            (
+                "alternating, transposed",
+                whole(&turned, &|e, c, r| alternating(e, r, c), &alternating_bias),
+                &ALTERNATING_TRANSPOSED,
+            ),
+        ];
+        for (case, checkpoint, fused) in cases {
+            let locations = locations(&checkpoint, &graph, fused, 1.0).unwrap();
+            let (mut sink, mut last) = (Rows::default(), (0, 0));
+            let mut progress = |done, total| {
+                last = (done, total);
+                Ok(())
+            };
+            pollster::block_on(read_located(&checkpoint, &locations, &mut sink, &mut progress)).unwrap();
+            let total = expected.iter().map(Vec::len).sum::<usize>() as u64 * 4;
+            assert_eq!(last, (total, total), "{case}");
+            let mut found: Vec<Vec<f32>> = expected.iter().map(|weight| vec![f32::NAN; weight.len()]).collect();
+            for (weight, first_row, bytes) in sink.0 {
+                let numbers = bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw));
+                for (place, number) in found[weight][first_row * COLS..].iter_mut().zip(numbers) {
+                    *place = number;
+                }
+            }
+            assert_eq!(found, expected, "{case}");
+            // Any run of rows can be read alone.
+            let bytes: Vec<u8> = expected[2].iter().flat_map(|number| number.to_le_bytes()).collect();
+            for piece in &locations[2].pieces {
+                for (first, rows) in [(0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (0, 3)] {
+                    let source = checkpoint.files[0].as_ref();
+                    let found = pollster::block_on(read(source, &locations[2], piece, first, rows)).unwrap();
+                    let row_bytes = COLS * 4;
+                    let expected = &bytes[(piece.first_row + first) * row_bytes..][..rows * row_bytes];
+                    assert_eq!(found, expected, "{case}: {rows} rows from {first} on");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tensor_an_expert_arrives_in_the_order_of_the_file() {
+        let mut g = Builder::new();
+        g.matrices("blk.0.ffn_up_exps.weight", EXPERTS, ROWS, COLS);
+        let graph = g.finish().unwrap();
+        // Sorted by name, as safetensors has them: 0, 1, 10, 2, ...
+        let mut order: Vec<String> = (0..EXPERTS).map(|expert| expert.to_string()).collect();
+        order.sort();
+        let mut bytes = vec![];
+        let infos = order.iter().map(|expert| {
+            let name = format!("model.layers.0.mlp.experts.{expert}.up_proj.weight");
+            let info = tensor(&name, FormatId::F32, &[ROWS, COLS], bytes.len() as u64);
+            bytes.extend([expert.parse::<f32>().unwrap(); ROWS * COLS].iter().flat_map(|number| number.to_le_bytes()));
+            info
+        });
+        let infos: Vec<TensorInfo> = infos.collect();
+        let whole = checkpoint(Dialect::Hub, infos.clone(), Rc::new(MemorySource::new("file", bytes.clone())));
+        let found = locations(&whole, &graph, &[], 0.0).unwrap();
+        let mut sink = Rows::default();
+        pollster::block_on(read_located(&whole, &found, &mut sink, &mut |_, _| Ok(()))).unwrap();
+        let rows: Vec<usize> = sink.0.iter().map(|(_, row, _)| *row).collect();
+        assert_eq!(rows, order.iter().map(|expert| expert.parse::<usize>().unwrap() * ROWS).collect::<Vec<_>>());
+        for (_, row, bytes) in sink.0 {
+            assert_eq!(bytes, [(row / ROWS) as f32; ROWS * COLS].map(f32::to_le_bytes).concat());
+        }
+
+        let damaged = |damage: &dyn Fn(&mut TensorInfo)| {
+            let mut infos = infos.clone();
+            damage(&mut infos[2]);
+            let file = checkpoint(Dialect::Hub, infos, Rc::new(MemorySource::new("file", bytes.clone())));
+            locations(&file, &graph, &[], 0.0).unwrap_err()
+        };
+        let tenth = "model.layers.0.mlp.experts.10.up_proj.weight";
+        for (error, words) in [
+            (damaged(&|info| info.name = "other".into()), "missing; its shape would be [3, 8]"),
+            (damaged(&|info| info.shape = vec![4, 8]), "shape [4, 8] where [3, 8] is needed"),
+            (
+                damaged(&|info| {
+                    info.format = FormatId::Bf16;
+                    info.size_bytes /= 2;
+                }),
+                "stored as bf16, where the others of that weight are f32",
+            ),
+        ] {
+            assert_eq!(error.place(), tenth);
+            assert!(error.message().contains(words), "{error}");
+        }
     }
 }

@@ -281,6 +281,54 @@ pub const CASES: &[Case] = &[
         goldens: "tests/data/gguf/lfm2-Q4_0",
         reference: 0.0,
     },
+    Case {
+        name: "mixtral",
+        files: &["tests/data/models/mixtral/config.json", "tests/data/models/mixtral/model.safetensors"],
+        goldens: "tests/data/models/mixtral/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "mixtral-Q4_0.gguf",
+        files: &["tests/data/gguf/mixtral-Q4_0.gguf"],
+        goldens: "tests/data/gguf/mixtral-Q4_0",
+        reference: 0.0,
+    },
+    Case {
+        name: "qwen3moe",
+        files: &["tests/data/models/qwen3moe/config.json", "tests/data/models/qwen3moe/model.safetensors"],
+        goldens: "tests/data/models/qwen3moe/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "qwen3moe-Q4_0.gguf",
+        files: &["tests/data/gguf/qwen3moe-Q4_0.gguf"],
+        goldens: "tests/data/gguf/qwen3moe-Q4_0",
+        reference: 0.0,
+    },
+    Case {
+        name: "gpt-oss",
+        files: &["tests/data/models/gpt-oss/config.json", "tests/data/models/gpt-oss/model.safetensors"],
+        goldens: "tests/data/models/gpt-oss/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "gpt-oss-g-MXFP4_MOE.gguf",
+        files: &["tests/data/gguf/gpt-oss-g-MXFP4_MOE.gguf"],
+        goldens: "tests/data/gguf/gpt-oss-g-MXFP4_MOE",
+        reference: 0.0,
+    },
+    Case {
+        name: "llama4",
+        files: &["tests/data/models/llama4/config.json", "tests/data/models/llama4/model.safetensors"],
+        goldens: "tests/data/models/llama4/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "llama4-g-Q4_0.gguf",
+        files: &["tests/data/gguf/llama4-g-Q4_0.gguf"],
+        goldens: "tests/data/gguf/llama4-g-Q4_0",
+        reference: 0.0,
+    },
 ];
 
 /// A model whose rotations depend on the context that it is loaded for: the context, and the prompts of the goldens that

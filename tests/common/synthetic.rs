@@ -26,6 +26,20 @@ pub struct Shape {
     pub vocab: usize,
     pub context: usize,
     pub tied: bool,
+    /// In place of the feed-forward block, where the architecture has such.
+    pub experts: Option<Mixture>,
+}
+
+/// The experts of a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Mixture {
+    pub count: usize,
+    pub used: usize,
+    pub ffn_dim: usize,
+    /// Whether a bias takes part in the choice.
+    pub bias: bool,
+    /// Further keys, after the architecture.
+    pub keys: &'static [(&'static str, Value)],
 }
 
 impl Shape {
@@ -55,6 +69,7 @@ impl Default for Shape {
             vocab: 160,
             context: 512,
             tied: false,
+            experts: None,
         }
     }
 }
@@ -169,7 +184,7 @@ pub fn synthetic(shape: &Shape, seed: u64) -> Checkpoint {
         [weights] => (0..*weights).flat_map(|_| (1.0 + 0.3 * noise.unit()).to_le_bytes()).collect(),
         _ => {
             let blocks = dims.iter().product::<usize>() / format.format().block_weights;
-            let scale = 1.7 / (dims[1] as f32).sqrt();
+            let scale = 1.7 / (dims[dims.len() - 1] as f32).sqrt();
             (0..blocks).flat_map(|_| block(format, scale, &mut noise)).collect()
         }
     })
@@ -196,22 +211,32 @@ pub fn checkpoint(shape: &Shape, fill: &mut Fill<'_>) -> Checkpoint {
         add(name("attn_q"), shape.format, vec![q, shape.dim]);
         add(name("attn_k"), shape.format, vec![kv, shape.dim]);
         add(name("attn_v"), shape.format, vec![kv, shape.dim]);
-        if shape.architecture == "qwen3" {
+        if shape.architecture.starts_with("qwen3") {
             add(name("attn_q_norm"), FormatId::F32, vec![shape.head_dim]);
             add(name("attn_k_norm"), FormatId::F32, vec![shape.head_dim]);
         }
         add(name("attn_output"), shape.format, vec![shape.dim, q]);
         add(name("ffn_norm"), FormatId::F32, vec![shape.dim]);
-        add(name("ffn_gate"), shape.format, vec![shape.ffn_dim, shape.dim]);
-        add(name("ffn_up"), shape.format, vec![shape.ffn_dim, shape.dim]);
-        add(name("ffn_down"), shape.format, vec![shape.dim, shape.ffn_dim]);
+        if let Some(Mixture { count, ffn_dim, bias, .. }) = shape.experts {
+            add(name("ffn_gate_inp"), FormatId::F32, vec![count, shape.dim]);
+            if bias {
+                add(format!("blk.{layer}.exp_probs_b.bias"), FormatId::F32, vec![count]);
+            }
+            add(name("ffn_gate_exps"), shape.format, vec![count, ffn_dim, shape.dim]);
+            add(name("ffn_up_exps"), shape.format, vec![count, ffn_dim, shape.dim]);
+            add(name("ffn_down_exps"), shape.format, vec![count, shape.dim, ffn_dim]);
+        } else {
+            add(name("ffn_gate"), shape.format, vec![shape.ffn_dim, shape.dim]);
+            add(name("ffn_up"), shape.format, vec![shape.ffn_dim, shape.dim]);
+            add(name("ffn_down"), shape.format, vec![shape.dim, shape.ffn_dim]);
+        }
     }
     add("output_norm.weight".into(), FormatId::F32, vec![shape.dim]);
     if !shape.tied {
         add("output.weight".into(), shape.output_format.unwrap_or(shape.format), vec![shape.vocab, shape.dim]);
     }
     let mut values = BTreeMap::new();
-    let counts = [
+    let mut counts = vec![
         ("embedding_length", shape.dim),
         ("block_count", shape.n_layers),
         ("attention.head_count", shape.n_heads),
@@ -222,6 +247,10 @@ pub fn checkpoint(shape: &Shape, fill: &mut Fill<'_>) -> Checkpoint {
         ("feed_forward_length", shape.ffn_dim),
         ("context_length", shape.context),
     ];
+    if let Some(Mixture { count, used, ffn_dim, keys, .. }) = shape.experts {
+        counts.extend([("expert_count", count), ("expert_used_count", used), ("expert_feed_forward_length", ffn_dim)]);
+        values.extend(keys.iter().map(|(key, value)| (format!("{}.{key}", shape.architecture), value.clone())));
+    }
     for (key, value) in counts {
         values.insert(format!("{}.{key}", shape.architecture), Value::Integer(value as i128));
     }

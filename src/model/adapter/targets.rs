@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::weights::Slice;
+use super::super::locate::{Whole, rows_by_name};
 use super::super::{Architecture, Plan, names};
 use crate::format::Dialect;
 use crate::graph::{Op, WeightId};
@@ -32,7 +32,7 @@ pub(super) fn targets(plan: &Plan, architecture: &Architecture, dialect: Dialect
             _ => None,
         })
         .collect();
-    let rows = graph.weights.iter().map(|weight| (weight.name.as_str(), weight.rows)).collect();
+    let rows = rows_by_name(graph);
     let named = |ours: &str| {
         let name = names::in_file(ours, dialect, architecture.names)?;
         match dialect {
@@ -49,13 +49,13 @@ pub(super) fn targets(plan: &Plan, architecture: &Architecture, dialect: Dialect
         if let Some(name) = named(ours) {
             parts.insert(name, alone);
         }
-        let slice = Slice::of(declared, &rows, architecture.fused);
+        let slice = Whole::of(declared, &rows, architecture.fused, dialect);
         if slice.rows != declared.rows
-            && let Some(name) = named(&slice.tensor)
+            && let Some(name) = named(&slice.name)
         {
             let whole: &mut Target = wholes.entry(name).or_default();
             (whole.rows, whole.cols) = (slice.rows, declared.cols);
-            whole.weights.push((weight, slice.first_row));
+            whole.weights.push((weight, slice.from.first));
         }
     }
     // A fused tensor may have the name of one of its parts.

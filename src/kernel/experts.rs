@@ -1,0 +1,111 @@
+//! Mixtures of experts: the choice of a row's experts, and products by the chosen ones' matrices.
+
+use super::matmul::glu_constants;
+use super::{Buffer, Context, Extent, Kernel, Launch, ShardRows, Use, lanes, switch, word};
+use crate::gpu::stage::{Place, Stage};
+use crate::graph::{GroupScore, RouterScore, Routing, WeightId};
+
+pub(super) const ROUTE: Kernel = Kernel {
+    name: "route",
+    source: include_str!("../../shaders/route.wgsl"),
+    bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
+    weights: false,
+    reduces: true,
+    kv: false,
+    recurrent: false,
+    glu: false,
+};
+
+pub(super) const EXPERT_MATVEC: Kernel = Kernel {
+    name: "expert_matvec",
+    source: include_str!("../../shaders/expert_matvec.wgsl"),
+    bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Read, Use::Write],
+    weights: true,
+    reduces: true,
+    kv: false,
+    recurrent: false,
+    glu: true,
+};
+
+/// Most experts that the choice holds in workgroup memory.
+pub(crate) const MAX_EXPERTS: usize = 1024;
+
+/// Numbers and weights of the chosen experts by the scores in x.
+pub(super) fn route(spec: &Routing, bias: Option<WeightId>, x: Place, y: Place, context: &Context<'_>) -> Launch {
+    let bias_offset = bias.map_or(0, |bias| (context.norm_offset)(bias));
+    let sizes = [spec.experts, spec.used, x.offset, x.stride, y.offset, y.stride, bias_offset];
+    let mut params = sizes.map(word).to_vec();
+    params.extend([context.max_rows(), spec.scale.to_bits()]);
+    let score = match spec.score {
+        RouterScore::Softmax => 0.0,
+        RouterScore::SoftmaxOfChosen => 1.0,
+        RouterScore::Sigmoid => 2.0,
+    };
+    let number = |count: Option<usize>| f64::from(word(count.unwrap_or(1)));
+    Launch {
+        kernel: &ROUTE,
+        weights: None,
+        constants: vec![
+            ("WG", lanes(spec.experts, 128)),
+            ("SCORE", score),
+            ("BIAS", switch(bias.is_some())),
+            ("NORMALISE", switch(spec.normalise)),
+            ("GROUPS", number(spec.groups.map(|groups| groups.count))),
+            ("GROUPS_USED", number(spec.groups.map(|groups| groups.used))),
+            ("TWO_BEST", switch(spec.groups.is_some_and(|groups| groups.by == GroupScore::TwoBest))),
+        ],
+        params,
+        buffers: vec![Buffer::State, Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
+        grid_x: 1,
+        grid_y: Extent::Rows(1),
+    }
+}
+
+/// Products of every slot of every row, a launch a shard; experts need not lie in one shard whole.
+pub(super) fn expert_matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
+    let Stage::Experts { matrix, slots, x, x_slot, y, norm, biases, sum, residual, glu } = stage else {
+        return vec![];
+    };
+    let Some((cols, shards)) = context.matrices.get(*matrix) else { return vec![] };
+    let offset = |vector: Option<WeightId>| vector.map_or(0, |vector| (context.norm_offset)(vector));
+    let all_rows: usize = shards.iter().map(|shard| shard.rows).sum();
+    let rows = all_rows / slots.stacked.max(1);
+    let route = slots.route.unwrap_or(*x);
+    let launch = |(index, shard): (usize, &ShardRows)| {
+        let mut params = [rows, *cols, slots.count, shard.first, shard.rows].map(word).to_vec();
+        params.extend([x.offset, x.stride, *x_slot, y.offset, y.stride, route.offset, route.stride].map(word));
+        params.extend([
+            norm.map_or(0, |norm| context.norm_weight(norm)),
+            norm.map_or(0.0f32, |norm| norm.eps).to_bits(),
+            word(offset(biases[0])),
+            word(offset(biases[1])),
+            context.max_rows(),
+        ]);
+        let constants = [
+            ("WG", lanes(cols / 8, 64)),
+            ("ROUTED", switch(slots.route.is_some())),
+            ("WEIGHTED", switch(slots.weighted)),
+            ("NORM", switch(norm.is_some())),
+            ("SUM", switch(*sum)),
+            // What the first shard lacks of a sum, the others add to it.
+            ("RESIDUAL", switch(*residual || (*sum && index > 0))),
+            ("BIAS", switch(biases[0].is_some())),
+        ];
+        Launch {
+            kernel: &EXPERT_MATVEC,
+            weights: Some((*matrix, index)),
+            constants: constants.into_iter().chain(glu_constants(*glu)).collect(),
+            params,
+            buffers: vec![
+                Buffer::State,
+                Buffer::Activation(x.buffer),
+                Buffer::Norms,
+                Buffer::Activation(route.buffer),
+                Buffer::Activation(y.buffer),
+            ],
+            grid_x: word(rows.div_ceil(4)),
+            grid_y: if *sum { Extent::Rows(1) } else { Extent::RowParts(word(slots.count)) },
+        }
+    };
+    shards.iter().enumerate().map(launch).collect()
+}
