@@ -1,5 +1,5 @@
 // What works element by element, by the number OP: 0 a + b, 1 glu(a, b), 2 a + bias, 3 factor * a,
-// 4 factor * tanh(a / factor), 5 the sum of so many parts of a. One invocation makes four elements.
+// 4 factor * tanh(a / factor), 5 the sum of so many parts of a, 6 glu(a, 1). One invocation makes four elements.
 override OP: u32 = 0u;
 override PAIRS: bool = false;                                          // the even columns of a are a, the odd ones b
 override OUTPUTS: bool = false;                                        // the rows are the step's outputs
@@ -16,6 +16,10 @@ struct Params {
 @group(1) @binding(4) var<storage, read> norms: array<vec4<f32>>;      // bias: (cols) from bias_offset
 @group(1) @binding(5) var<storage, read_write> y: array<vec4<f32>>;    // (T, cols), rows y_stride apart
 
+fn glu4(gate: vec4<f32>, up: vec4<f32>) -> vec4<f32> {
+    return vec4(glu(gate.x, up.x), glu(gate.y, up.y), glu(gate.z, up.z), glu(gate.w, up.w));
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = id.y;
@@ -29,7 +33,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     var result = va;
     switch (OP) {
-        case 1u: { result = vec4(glu(va.x, vb.x), glu(va.y, vb.y), glu(va.z, vb.z), glu(va.w, vb.w)); }
+        case 1u: { result = glu4(va, vb); }
         case 2u: { result = va + norms[params.bias_offset / 4u + id.x]; }
         case 3u: { result = params.factor * va; }
         // tanh is clamped: some devices overflow inside it.
@@ -39,6 +43,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
                 result += a[(params.a_offset + row * params.a_stride + part * params.cols) / 4u + id.x];
             }
         }
+        case 6u: { result = glu4(va, vec4(1.0)); }
         default: { result = va + vb; }
     }
     y[(params.y_offset + row * params.y_stride) / 4u + id.x] = result;

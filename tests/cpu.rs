@@ -34,7 +34,7 @@ impl WeightSink for Poison {
 }
 
 fn rows(ids: &[u32]) -> Vec<Row> {
-    ids.iter().zip(0..).map(|(token, position)| Row { token: *token, position, sequence: 0 }).collect()
+    ids.iter().zip(0..).map(|(token, position)| Row { token: *token, position, sequence: 0, segment: 0 }).collect()
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn steps_that_make_no_sense_are_invalid_arguments() {
     let checkpoint = open(HUB);
     let plan = plan(&checkpoint).unwrap();
     let cpu = load(&checkpoint, &plan).unwrap();
-    let row = |token, position, sequence| Row { token, position, sequence };
+    let row = |token, position, sequence| Row { token, position, sequence, segment: 0 };
     let one_page = vec![vec![0]];
     let cases = [
         (vec![], one_page.clone(), vec![], "0 rows"),

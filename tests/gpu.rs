@@ -82,7 +82,7 @@ fn logits(backend: &dyn Backend, tokens: &[u32], chunk: usize) -> Vec<f32> {
     for (index, part) in tokens.chunks(chunk).enumerate() {
         let first = (index * chunk) as u32;
         let rows: Vec<Row> =
-            (first..).zip(part).map(|(position, &token)| Row { token, position, sequence: 0 }).collect();
+            (first..).zip(part).map(|(position, &token)| Row { token, position, sequence: 0, segment: 0 }).collect();
         let outputs: Vec<u32> = (0..part.len() as u32).collect();
         logits.extend(
             block_on(backend.forward(&Step {
@@ -107,7 +107,8 @@ fn nmse(found: &[f32], expected: &[f32]) -> f64 {
 fn greedy(backend: &dyn Backend, sampler: &SamplerSettings, prompt: &[u32], chain: u32, count: u32) -> Vec<u32> {
     let table = pages((prompt.len() + count as usize + 1).div_ceil(PAGE_TOKENS));
     backend.start_reply(sampler, prompt).expect("a reply");
-    let rows: Vec<Row> = (0u32..).zip(prompt).map(|(position, &token)| Row { token, position, sequence: 0 }).collect();
+    let rows: Vec<Row> =
+        (0u32..).zip(prompt).map(|(position, &token)| Row { token, position, sequence: 0, segment: 0 }).collect();
     let mut ids = vec![];
     for (index, part) in rows.chunks(backend.max_rows()).enumerate() {
         let last = index == rows.len().div_ceil(backend.max_rows()) - 1;
@@ -363,7 +364,10 @@ fn several_sequences_in_one_step_equal_each_alone() {
     let (alone_a, alone_b) = (logits(&*gpu, &a, 40), logits(&*gpu, &b, 35));
     let pages = [vec![4, 9], vec![2, 1]];
     let rows_of = |ids: &[u32], sequence| {
-        (0u32..).zip(ids.to_vec()).map(move |(position, token)| Row { token, position, sequence }).collect::<Vec<_>>()
+        (0u32..)
+            .zip(ids.to_vec())
+            .map(move |(position, token)| Row { token, position, sequence, segment: 0 })
+            .collect::<Vec<_>>()
     };
     let rows: Vec<Row> = rows_of(&a, 0).into_iter().chain(rows_of(&b, 1)).collect();
     let outputs = [74, 39, 40];
@@ -463,7 +467,7 @@ fn weights_that_are_not_numbers_are_told_and_do_no_harm() {
     let mut gpu = block_on(Gpu::new(&device, &plan_of, KvFormat::F32, N_PAGES)).expect("a model");
     block_on(read_weights(&spoiled, &plan_of, &mut gpu, &mut |_, _| Ok(()))).expect("weights");
     let table = [pages(N_PAGES)];
-    let rows = [Row { token: 1, position: 0, sequence: 0 }];
+    let rows = [Row { token: 1, position: 0, sequence: 0, segment: 0 }];
     for _ in 0..2 {
         gpu.start_reply(&SamplerSettings::default(), &[1]).expect("a reply");
         let step = Step { rows: &rows, pages: &table, states: &[StateSlots::default()], outputs: &[0] };
@@ -475,7 +479,7 @@ fn weights_that_are_not_numbers_are_told_and_do_no_harm() {
         block_on(gpu.forward(&Step { rows: &rows, pages: &table, states: &[StateSlots::default()], outputs: &[0] }))
             .expect_err("no logits either");
     assert_eq!(error.kind(), headwater::error::ErrorKind::BadLogits);
-    let bad_id = [Row { token: shape.vocab as u32, position: 0, sequence: 0 }];
+    let bad_id = [Row { token: shape.vocab as u32, position: 0, sequence: 0, segment: 0 }];
     let error = gpu
         .prefill(&Step { rows: &bad_id, pages: &table, states: &[StateSlots::default()], outputs: &[] })
         .expect_err("an id out of range");

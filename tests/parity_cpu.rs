@@ -85,8 +85,11 @@ fn hidden_states_equal_the_goldens() {
         let Some(golden) = goldens.tensor("short", "hidden") else { continue };
         let cpu = load(case.files, KvFormat::F32, pages_for(&goldens));
         let ids = &goldens.prompts.iter().find(|prompt| prompt.name == "short").unwrap().ids;
-        let rows: Vec<Row> =
-            ids.iter().zip(0..).map(|(token, position)| Row { token: *token, position, sequence: 0 }).collect();
+        let rows: Vec<Row> = ids
+            .iter()
+            .zip(0..)
+            .map(|(token, position)| Row { token: *token, position, sequence: 0, segment: 0 })
+            .collect();
         let outputs: Vec<u32> = (0..rows.len() as u32).collect();
         let pages = [(0..cpu.n_pages() as u32).collect()];
         let n_layers = plan(&open(case.files)).unwrap().hyper.n_layers;

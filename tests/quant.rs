@@ -113,8 +113,9 @@ fn logits(backend: &dyn Backend) -> Vec<f32> {
     let pages: Vec<Vec<u32>> = vec![vec![0]];
     let mut logits = vec![];
     for first in (0..COLS as u32).step_by(PAGE_TOKENS) {
-        let rows: Vec<Row> =
-            (0..PAGE_TOKENS as u32).map(|position| Row { token: first + position, position, sequence: 0 }).collect();
+        let rows: Vec<Row> = (0..PAGE_TOKENS as u32)
+            .map(|position| Row { token: first + position, position, sequence: 0, segment: 0 })
+            .collect();
         let outputs: Vec<u32> = (0..PAGE_TOKENS as u32).collect();
         logits.extend(
             block_on(backend.forward(&Step { rows: &rows, pages: &pages, states: &[], outputs: &outputs })).unwrap(),

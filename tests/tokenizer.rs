@@ -1,6 +1,4 @@
 //! Every golden record of the tokenizer fixtures, for every style of `tokenizer.json`, and of the GGUF vocabularies.
-//!
-//! Records with a pair of texts are left out: the library encodes one text at a time (pairs belong to rerankers).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by failing")]
 
 mod text;
@@ -46,6 +44,17 @@ fn every_golden_record_is_met() {
                 check("decoded_skip", tokenizer.decode(&ids, true).unwrap().into(), &record["decoded_skip"]);
                 check("streamed", stream(&tokenizer, &ids, false).into(), &record["decoded"]);
                 check("streamed, skip", stream(&tokenizer, &ids, true).into(), &record["decoded_skip"]);
+            } else if let Some(texts) = record["pair"].as_array() {
+                let [first, second] =
+                    [0, 1].map(|i| tokenizer.encode(texts[i].as_str().unwrap(), false, true).unwrap());
+                // Without a post-processor nothing is said about pairs.
+                match tokenizer.around_pair(&first, &second) {
+                    Ok(pair) => {
+                        check("pair", pair.ids.into(), &record["ids_special"]);
+                        check("segments", pair.segments.into(), &record["type_ids"]);
+                    }
+                    Err(error) => check(&format!("pair ({error})"), Json::Null, &record["ids_special"]),
+                }
             } else if record.get("decode_only").is_some() {
                 let ids = ids(&record["ids"]);
                 check("decode_only", tokenizer.decode(&ids, false).unwrap().into(), &record["decoded"]);
@@ -679,4 +688,184 @@ fn damaged_vocabularies_of_gguf_files_get_typed_errors() {
     let words = Tokenizer::from_metadata(&metadata).err().unwrap().to_string();
     assert!(words.contains("nobody's") && words.contains("qwen2") && words.contains("smollm"), "{words}");
     report("damaged vocabularies", cases.len(), 15, &wrong);
+}
+
+/// The keys that llama.cpp's converter makes of a WordPiece tokenizer: what begins a word is marked instead of what
+/// continues one.
+fn wordpiece_values(json: &Json) -> Vec<(String, Value)> {
+    let mut tokens: Vec<(u64, String)> = json["model"]["vocab"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(token, id)| (id.as_u64().unwrap(), token.clone()))
+        .collect();
+    tokens.sort_unstable();
+    let marked = |token: &str| match token.strip_prefix("##") {
+        Some(rest) => rest.to_owned(),
+        None if token.starts_with('[') && token.ends_with(']') => token.to_owned(),
+        None => format!("▁{token}"),
+    };
+    let special: Vec<u64> =
+        json["added_tokens"].as_array().unwrap().iter().map(|token| token["id"].as_u64().unwrap()).collect();
+    vec![
+        ("tokenizer.ggml.model".into(), Value::Text("bert".into())),
+        ("tokenizer.ggml.tokens".into(), Value::Texts(tokens.iter().map(|(_, token)| marked(token)).collect())),
+        (
+            "tokenizer.ggml.token_type".into(),
+            Value::Integers(tokens.iter().map(|(id, _)| if special.contains(id) { 3 } else { 1 }).collect()),
+        ),
+    ]
+}
+
+/// The bytes of a text in base64.
+fn base64(text: &str) -> Vec<i64> {
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => Some(u32::from(byte - b'A')),
+        b'a'..=b'z' => Some(u32::from(byte - b'a') + 26),
+        b'0'..=b'9' => Some(u32::from(byte - b'0') + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let digits: Vec<u32> = text.bytes().filter_map(digit).collect();
+    let bytes = digits.chunks(4).flat_map(|four| {
+        let bits = four.iter().fold(0, |bits, digit| bits << 6 | digit) << (6 * (4 - four.len()));
+        [16, 8, 0].into_iter().take(four.len() - 1).map(move |shift| i64::from(bits >> shift & 0xff))
+    });
+    bytes.collect()
+}
+
+/// The same of a Unigram tokenizer.
+fn unigram_values(json: &Json) -> Vec<(String, Value)> {
+    let vocab = json["model"]["vocab"].as_array().unwrap();
+    let special: Vec<u64> =
+        json["added_tokens"].as_array().unwrap().iter().map(|token| token["id"].as_u64().unwrap()).collect();
+    let map = json["normalizer"]["normalizers"][0]["precompiled_charsmap"].as_str().unwrap();
+    let id = |id| Value::Integer(id);
+    vec![
+        ("tokenizer.ggml.model".into(), Value::Text("t5".into())),
+        (
+            "tokenizer.ggml.tokens".into(),
+            Value::Texts(vocab.iter().map(|entry| entry[0].as_str().unwrap().to_owned()).collect()),
+        ),
+        (
+            "tokenizer.ggml.scores".into(),
+            Value::Numbers(vocab.iter().map(|entry| entry[1].as_f64().unwrap() as f32).collect()),
+        ),
+        (
+            "tokenizer.ggml.token_type".into(),
+            Value::Integers((0..vocab.len() as u64).map(|id| if special.contains(&id) { 3 } else { 1 }).collect()),
+        ),
+        ("tokenizer.ggml.precompiled_charsmap".into(), Value::Integers(base64(map))),
+        ("tokenizer.ggml.add_space_prefix".into(), Value::Bool(true)),
+        ("tokenizer.ggml.remove_extra_whitespaces".into(), Value::Bool(true)),
+        ("tokenizer.ggml.add_bos_token".into(), Value::Bool(true)),
+        ("tokenizer.ggml.add_eos_token".into(), Value::Bool(true)),
+        ("tokenizer.ggml.bos_token_id".into(), id(0)),
+        ("tokenizer.ggml.eos_token_id".into(), id(2)),
+        ("tokenizer.ggml.unknown_token_id".into(), id(3)),
+    ]
+}
+
+fn gguf_metadata(style: &str) -> Metadata {
+    let mut metadata = hub_metadata(style);
+    let json: Json = serde_json::from_str(&metadata.companions["tokenizer.json"]).unwrap();
+    let values = if style == "bert" { wordpiece_values(&json) } else { unigram_values(&json) };
+    metadata.dialect = Dialect::Gguf;
+    metadata.companions.clear();
+    metadata.values = values.into_iter().collect();
+    metadata
+}
+
+#[test]
+fn wordpiece_and_unigram_vocabularies_give_the_ids_of_the_models_own_files() {
+    let mut wrong = Vec::new();
+    let mut n = 0;
+    for style in ["bert", "xlmr"] {
+        let tokenizer = Tokenizer::from_metadata(&gguf_metadata(style)).unwrap();
+        for (line, record) in goldens(style).iter().enumerate() {
+            let mut check = |what: &str, got: Json, expected: &Json| {
+                n += 1;
+                if got != *expected {
+                    wrong.push(format!("{style}:{}: {what}: got {got}, expected {expected}", line + 1));
+                }
+            };
+            if let Some(text) = record["text"].as_str() {
+                check("ids", tokenizer.encode(text, false, true).unwrap().into(), &record["ids"]);
+                check("ids_special", tokenizer.encode(text, true, true).unwrap().into(), &record["ids_special"]);
+                let ids = ids(&record["ids"]);
+                check("decoded", tokenizer.decode(&ids, false).unwrap().into(), &record["decoded"]);
+            } else if let Some(texts) = record["pair"].as_array() {
+                let [first, second] =
+                    [0, 1].map(|i| tokenizer.encode(texts[i].as_str().unwrap(), false, true).unwrap());
+                let pair = tokenizer.around_pair(&first, &second).unwrap();
+                check("pair", pair.ids.into(), &record["ids_special"]);
+                check("segments", pair.segments.into(), &record["type_ids"]);
+            }
+        }
+    }
+    report("texts", n, 1000, &wrong);
+}
+
+#[test]
+fn damaged_wordpiece_and_unigram_vocabularies_get_typed_errors() {
+    let cases: Vec<(&str, &str, Option<Value>, ErrorKind)> = vec![
+        ("bert", "tokenizer.ggml.tokens", None, ErrorKind::MalformedGguf),
+        ("bert", "tokenizer.ggml.tokens", Some(Value::Texts(vec!["▁a".into()])), ErrorKind::MalformedGguf),
+        ("bert", "tokenizer.ggml.unknown_token_id", Some(Value::Integer(1 << 40)), ErrorKind::MalformedGguf),
+        ("bert", "tokenizer.ggml.unknown_token_id", Some(Value::Integer(1 << 20)), ErrorKind::MalformedGguf),
+        ("bert", "tokenizer.ggml.cls_token_id", Some(Value::Integer(1 << 20)), ErrorKind::MalformedTokenizer),
+        ("xlmr", "tokenizer.ggml.scores", None, ErrorKind::MalformedGguf),
+        ("xlmr", "tokenizer.ggml.scores", Some(Value::Numbers(vec![0.0])), ErrorKind::MalformedGguf),
+        ("xlmr", "tokenizer.ggml.scores", Some(Value::Numbers(vec![f32::NAN; 3074])), ErrorKind::MalformedGguf),
+        ("xlmr", "tokenizer.ggml.unknown_token_id", Some(Value::Integer(1 << 20)), ErrorKind::MalformedTokenizer),
+        ("xlmr", "tokenizer.ggml.add_space_prefix", Some(Value::Bool(false)), ErrorKind::UnsupportedFormat),
+        ("xlmr", "tokenizer.ggml.remove_extra_whitespaces", Some(Value::Bool(false)), ErrorKind::UnsupportedFormat),
+        ("xlmr", "tokenizer.ggml.precompiled_charsmap", Some(Value::Integers(vec![1000])), ErrorKind::MalformedGguf),
+        (
+            "xlmr",
+            "tokenizer.ggml.precompiled_charsmap",
+            Some(Value::Integers(vec![8, 0, 0])),
+            ErrorKind::MalformedTokenizer,
+        ),
+        (
+            "xlmr",
+            "tokenizer.ggml.precompiled_charsmap",
+            Some(Value::Integers(vec![4, 0, 0, 0, 0, 0xff, 0xff, 0x7f, 0])),
+            ErrorKind::MalformedTokenizer,
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (index, (style, key, value, kind)) in cases.iter().enumerate() {
+        let mut metadata = gguf_metadata(style);
+        metadata.values.remove(*key);
+        metadata.values.extend(value.clone().map(|value| ((*key).to_owned(), value)));
+        match Tokenizer::from_metadata(&metadata) {
+            Ok(_) => wrong.push(format!("{index}: {key} loads")),
+            Err(error) if error.kind() != *kind => {
+                wrong.push(format!("{index}: {:?} instead of {kind:?}: {error}", error.kind()))
+            }
+            Err(_) => {}
+        }
+    }
+    report("damaged vocabularies", cases.len(), 14, &wrong);
+    // A damaged table of rewritings may be refused or may rewrite otherwise; it must not end the program.
+    let whole = gguf_metadata("xlmr");
+    let Some(Value::Integers(map)) = whole.values.get("tokenizer.ggml.precompiled_charsmap").cloned() else { panic!() };
+    let mut random = Random(7);
+    for _ in 0..60 {
+        let mut damaged = map.clone();
+        for _ in 0..=random.below(40) {
+            let place = random.below(damaged.len());
+            damaged[place] = random.below(256) as i64;
+        }
+        let mut metadata = gguf_metadata("xlmr");
+        metadata.values.insert("tokenizer.ggml.precompiled_charsmap".into(), Value::Integers(damaged));
+        if let Ok(tokenizer) = Tokenizer::from_metadata(&metadata) {
+            for text in ["plain", "ﬁ ① ｶﾞ é ü ½ ™ \u{1f468}\u{200d}\u{1f469} 한국어 ①②③ ㌔ ﷺ"]
+            {
+                tokenizer.encode(text, true, false).unwrap();
+            }
+        }
+    }
 }

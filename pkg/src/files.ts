@@ -21,6 +21,9 @@ const FOLDER_CONFIG = "config.json";
 const FOLDER_OPTIONAL = [
   "tokenizer.json", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja",
 ];
+/** Models for embeddings list what is behind them; a module's configuration is in a folder of its own. */
+const FOLDER_MODULES = "modules.json";
+const FOLDER_TRANSFORMER = "sentence_bert_config.json";
 const FOLDER_INDEX = "model.safetensors.index.json";
 const FOLDER_WEIGHTS = "model.safetensors";
 
@@ -32,6 +35,8 @@ type Purpose = "model" | "adapter";
 
 /** Largest index that is read here (its shards' names are all that is taken from it). */
 const MAX_INDEX_BYTES = 64 * 1024 * 1024;
+/** Largest list of modules. */
+const MAX_MODULES_BYTES = 64 * 1024;
 
 /** Opens every source; a URL that is not a `.gguf` is taken for a folder. */
 export async function openFiles(
@@ -94,10 +99,34 @@ async function openFolder(url: URL, signal: AbortSignal): Promise<EngineFile[]> 
   const inFolder = folderAt(url);
   const config = await urlFile(inFolder(FOLDER_CONFIG), signal);
   const optional = await Promise.all(FOLDER_OPTIONAL.map((name) => urlFileIfThere(inFolder(name), signal)));
+  const modules = await urlFileIfThere(inFolder(FOLDER_MODULES), signal);
+  const ofModules = modules === undefined ? [] : [FOLDER_TRANSFORMER, ...await moduleConfigs(modules)];
+  optional.push(modules, ...await Promise.all(ofModules.map((name) => urlFileIfThere(inFolder(name), signal, name))));
   const index = await urlFileIfThere(inFolder(FOLDER_INDEX), signal);
   const weights = index === undefined ? [FOLDER_WEIGHTS] : await shardNames(index);
   const shards = await Promise.all(weights.map((name) => urlFile(inFolder(name), signal)));
   return [config, ...optional, index, ...shards].filter((file) => file !== undefined);
+}
+
+/** The configurations that modules may have; a folder that leaves the model's is refused. */
+async function moduleConfigs(file: EngineFile): Promise<string[]> {
+  if (file.size > MAX_MODULES_BYTES) {
+    throw new HeadwaterError("LimitExceeded", `${file.name}: ${file.size} bytes, more than ${MAX_MODULES_BYTES}`);
+  }
+  let modules: unknown;
+  try {
+    modules = JSON.parse(new TextDecoder().decode(await file.read(0, file.size)));
+  } catch (error) {
+    throw new HeadwaterError("MalformedModel", `${file.name}: ${toHeadwaterError(error).message}`);
+  }
+  if (!Array.isArray(modules)) throw new HeadwaterError("MalformedModel", `${file.name}: not a list`);
+  const paths = modules.map((module) => (module as { path?: unknown } | null)?.path).filter((path) => path !== "");
+  for (const path of paths) {
+    if (typeof path !== "string" || !/^[\w][\w.-]*$/.test(path)) {
+      throw new HeadwaterError("MalformedModel", `${file.name}: ${JSON.stringify(path)} is not a folder of the model`);
+    }
+  }
+  return paths.map((path) => `${String(path)}/${FOLDER_CONFIG}`);
 }
 
 /** The shards an index names; a name that leaves the folder is refused. */
@@ -124,18 +153,21 @@ async function shardNames(index: EngineFile): Promise<string[]> {
   return names as string[];
 }
 
-async function urlFileIfThere(url: URL, signal: AbortSignal): Promise<EngineFile | undefined> {
+async function urlFileIfThere(url: URL, signal: AbortSignal, name?: string): Promise<EngineFile | undefined> {
   try {
-    return await urlFile(url, signal);
+    return await urlFile(url, signal, name);
   } catch (error) {
     if (toHeadwaterError(error).kind === "NotFound") return undefined;
     throw error;
   }
 }
 
-/** A file behind a URL. Its size comes from one HEAD request; every read is a ranged GET. */
-async function urlFile(url: URL, signal: AbortSignal): Promise<EngineFile> {
-  const name = decodeURIComponent(url.pathname.slice(url.pathname.lastIndexOf("/") + 1));
+function lastPart(url: URL): string {
+  return decodeURIComponent(url.pathname.slice(url.pathname.lastIndexOf("/") + 1));
+}
+
+/** A file behind a URL, named after it unless told otherwise. Its size comes from one HEAD request; every read is a ranged GET. */
+async function urlFile(url: URL, signal: AbortSignal, name = lastPart(url)): Promise<EngineFile> {
   const head = await request(url, { method: "HEAD" }, signal);
   // A coded answer's length would be that of the coded bytes.
   const length = head.headers.get("Content-Encoding") === null ? head.headers.get("Content-Length") : null;

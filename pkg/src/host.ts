@@ -83,6 +83,10 @@ export class Host {
         };
         return this.#loaded().generate(call.request, onPiece, signal);
       }
+      case "embed":
+        return this.#loaded().embed(call.request, signal);
+      case "rerank":
+        return this.#loaded().rerank(call.request, signal);
       case "tokenize":
         return this.#loaded().tokenize(call.text, call.options);
       case "detokenize":

@@ -17,7 +17,14 @@ export { Chat, type ChatOptions, type ContextUsage } from "./chat.js";
 export { ERROR_KINDS, HeadwaterError, type ErrorDetails, type ErrorKind } from "./errors.js";
 export { Generation } from "./generation.js";
 export { Model } from "./model.js";
-export type { GenerateOptions, LoadOptions, LogitsOptions, TokenizeOptions } from "./options.js";
+export type {
+  EmbedOptions,
+  GenerateOptions,
+  LoadOptions,
+  LogitsOptions,
+  RerankOptions,
+  TokenizeOptions,
+} from "./options.js";
 export type { AdapterReference, CustomSource, ModelReference } from "./sources.js";
 export { support, type Support, type WebGpuSupport } from "./support.js";
 export type * from "./types.js";

@@ -6,9 +6,16 @@ import { Chat, type ChatOptions } from "./chat.js";
 import { HeadwaterError } from "./errors.js";
 import { Generation } from "./generation.js";
 import { toJson } from "./json.js";
-import { checkCallOptions, type GenerateOptions, type LogitsOptions, type TokenizeOptions } from "./options.js";
+import {
+  checkCallOptions,
+  type EmbedOptions,
+  type GenerateOptions,
+  type LogitsOptions,
+  type RerankOptions,
+  type TokenizeOptions,
+} from "./options.js";
 import type { Client } from "./client.js";
-import type { BenchOptions, BenchReport, GenerationResult, ModelInfo, Piece, Prompt, Stats } from "./types.js";
+import type { BenchOptions, BenchReport, GenerationResult, ModelInfo, Piece, Prompt, Ranked, Stats } from "./types.js";
 
 /** A model on this device, made by `load`. Calls may overlap; generations take turns, first come, first served. */
 export class Model {
@@ -44,6 +51,28 @@ export class Model {
   /** A conversation that keeps its messages. */
   chat(options: ChatOptions = {}): Chat {
     return new Chat(this, options);
+  }
+
+  /**
+   * The vectors of texts, in their order, `info.embeddingSize` long unless `options.dimensions` says less. Instructions that
+   * the model wants are a part of the texts.
+   */
+  async embed(texts: string | readonly string[], options: EmbedOptions = {}): Promise<Float32Array[]> {
+    checkCallOptions("embed", options);
+    const { signal, ...rest } = options;
+    const list = typeof texts === "string" ? [texts] : texts;
+    const request = toJson("", { ...rest, texts: list });
+    const values = await this.#client.call({ call: "embed", request }, { signal });
+    const dimensions = values.length / list.length;
+    return list.map((_, index) => values.slice(index * dimensions, (index + 1) * dimensions));
+  }
+
+  /** Documents by how well they answer a query, best first; for models that judge pairs (`info.kind` "reranker"). */
+  async rerank(query: string, documents: readonly string[], options: RerankOptions = {}): Promise<Ranked[]> {
+    checkCallOptions("rerank", options);
+    const { signal, ...rest } = options;
+    const request = toJson("", { ...rest, query, documents });
+    return JSON.parse(await this.#client.call({ call: "rerank", request }, { signal })) as Ranked[];
   }
 
   /** Token ids of a text. */

@@ -79,6 +79,34 @@ export interface LogitsOptions {
   adapter?: AdapterChoice;
 }
 
+/** Options of `embed`. What is left open is as the model's own files say. */
+export interface EmbedOptions {
+  /** How the states of a text become one vector: their mean, the first one, the last one. */
+  pooling?: "mean" | "cls" | "last";
+  /** Whether vectors are divided by their length. */
+  normalize?: boolean;
+  /** Only so many of the first elements, normalised after they are taken; for models that were trained for it (Matryoshka). */
+  dimensions?: number;
+  /** Take the beginning of a text that is too long, which fails with `ContextFull` otherwise. */
+  truncate?: boolean;
+  /** See `GenerateOptions.adapter`. */
+  adapter?: AdapterChoice;
+  /** Ends the work with `Aborted`. */
+  signal?: AbortSignal;
+}
+
+/** Options of `rerank`. */
+export interface RerankOptions {
+  /** Only so many of the best. */
+  topK?: number;
+  /** Take the beginnings of a query and a document that are too long together, which fails with `ContextFull` otherwise. */
+  truncate?: boolean;
+  /** See `GenerateOptions.adapter`. */
+  adapter?: AdapterChoice;
+  /** Ends the work with `Aborted`. */
+  signal?: AbortSignal;
+}
+
 /** Options of `tokenize`. */
 export interface TokenizeOptions {
   /** Add what the model puts around every text (`<s>`, ...); off by default. */

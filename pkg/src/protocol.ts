@@ -17,6 +17,8 @@ export type WireSource =
 export type Call =
   | { readonly call: "load"; readonly sources: readonly WireSource[]; readonly options: string; readonly wasmUrl?: string }
   | { readonly call: "generate"; readonly request: string }
+  | { readonly call: "embed"; readonly request: string }
+  | { readonly call: "rerank"; readonly request: string }
   | { readonly call: "tokenize"; readonly text: string; readonly options: string }
   | { readonly call: "detokenize"; readonly ids: string }
   | { readonly call: "countTokens"; readonly prompt: string }
@@ -32,6 +34,9 @@ export type Call =
 export interface Answers {
   load: ModelInfo;
   generate: string;
+  /** All vectors, one after another. */
+  embed: Float32Array;
+  rerank: string;
   tokenize: string;
   detokenize: string;
   countTokens: string;

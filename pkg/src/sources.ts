@@ -44,7 +44,7 @@ export function resolve(reference: ModelReference, firstAsked = 0): Resolved {
   if (parts.length === 0) throw bad("an empty list of files");
   for (const part of parts) {
     if (typeof part === "string" || part instanceof URL) wire.push({ type: "url", url: toUrl(String(part)) });
-    else if (part instanceof File) wire.push({ type: "blob", name: part.name, blob: part });
+    else if (part instanceof File) wire.push({ type: "blob", name: part.webkitRelativePath || part.name, blob: part });
     else if (part instanceof Blob) wire.push({ type: "blob", name: "model.gguf", blob: part });
     else if (isCustom(part)) {
       const { name, size } = part;

@@ -33,6 +33,16 @@ export interface Piece {
   readonly tokens: readonly number[];
 }
 
+/** What a model thinks of one document. */
+export interface Ranked {
+  /** Which of the documents. */
+  readonly index: number;
+  /** How well it answers: from 0 to 1, unless the model's authors want the logit as it is. */
+  readonly score: number;
+  /** What the model's head gave. */
+  readonly logit: number;
+}
+
 /** Why a reply ended: the model or a stop text ended it, or the limit of its length. */
 export type FinishReason = "stop" | "length";
 
@@ -74,6 +84,12 @@ export interface ModelInfo {
   /** Its own name, or its first file's. */
   readonly name: string;
   readonly architecture: string;
+  /** What it is for: continuing texts (embeddings too), embeddings, judging pairs of texts. */
+  readonly kind: "generator" | "embedder" | "reranker";
+  /** How `embed` makes one vector of a text's states; null where the model makes no embeddings. */
+  readonly pooling: "mean" | "cls" | "last" | null;
+  /** Elements of an embedding; 0 where the model makes none. */
+  readonly embeddingSize: number;
   /** Numbers in all tensors. */
   readonly parameters: number;
   /** Transformer blocks. */

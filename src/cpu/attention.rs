@@ -159,7 +159,8 @@ mod tests {
             Attention { temperature: Some(Temperature { floor: 8.0, scale: 0.3 }), ..plain.clone() },
             plain,
         ];
-        let rows: Vec<Row> = (0..TOKENS as u32).map(|position| Row { token: 0, position, sequence: 0 }).collect();
+        let rows: Vec<Row> =
+            (0..TOKENS as u32).map(|position| Row { token: 0, position, sequence: 0, segment: 0 }).collect();
         let step = Step { rows: &rows, pages: &[vec![1, 0]], states: &[], outputs: &[] };
         let q = numbers(TOKENS * HEADS * HEAD_DIM, 0);
         let k = numbers(TOKENS * KV_HEADS * HEAD_DIM, 1);
@@ -183,7 +184,8 @@ mod tests {
     fn latent_values_are_the_beginning_of_the_keys() {
         let latent = Attention { value_dim: 2, latent: true, ..Attention::new(0, (HEADS, 1), HEAD_DIM, 0.5) };
         let beside = Attention { latent: false, ..latent.clone() };
-        let rows: Vec<Row> = (0..TOKENS as u32).map(|position| Row { token: 0, position, sequence: 0 }).collect();
+        let rows: Vec<Row> =
+            (0..TOKENS as u32).map(|position| Row { token: 0, position, sequence: 0, segment: 0 }).collect();
         let step = Step { rows: &rows, pages: &[vec![1, 0]], states: &[], outputs: &[] };
         let (q, k) = (numbers(TOKENS * HEADS * HEAD_DIM, 0), numbers(TOKENS * HEAD_DIM, 1));
         let v: Vec<f32> = k.chunks_exact(HEAD_DIM).flat_map(|key| &key[..2]).copied().collect();

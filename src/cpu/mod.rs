@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
     AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, Graph, KvFormat, PAGE_TOKENS,
-    Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId,
+    Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, ValueId, WeightId,
 };
 use crate::model::{Plan, WeightSink};
 use crate::source::LocalFuture;
@@ -93,11 +93,15 @@ impl Cpu {
 
     /// Runs a step as [`Backend::forward`] does and shows every value to `observe`: its name, its width, its numbers.
     pub fn trace(&self, step: &Step<'_>, observe: &mut dyn FnMut(&str, usize, &[f32])) -> Result<Vec<f32>> {
-        step.check(self.graph.vocab(), self.n_pages, self.max_rows)?;
+        self.run(step, ValueId(self.graph.nodes.len().saturating_sub(1)), observe)
+    }
+
+    fn run(&self, step: &Step<'_>, wanted: ValueId, observe: &mut dyn FnMut(&str, usize, &[f32])) -> Result<Vec<f32>> {
+        step.check(&self.graph, self.n_pages, self.max_rows)?;
         let State { memory, slots, adapters, adapter, .. } = &mut *self.state.borrow_mut();
         slots.step(step)?;
         let adapter = adapter.and_then(|used| Some((adapters.get(&used.id)?, used.scale)));
-        run::run(&self.graph, &self.schedule, &self.weights, adapter, memory, step, observe)
+        run::run(&self.graph, &self.schedule, &self.weights, adapter, memory, (step, wanted), observe)
     }
 
     /// Runs a step with one output and chooses from its logits.
@@ -136,7 +140,7 @@ impl Cpu {
             };
             let token = token.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "no id was chosen before"))?;
             // A position past u32 is past every page, so the step's check refuses it.
-            let rows = [Row { token, position: chain.position.saturating_add(i), sequence: 0 }];
+            let rows = [Row { token, position: chain.position.saturating_add(i), sequence: 0, segment: 0 }];
             let step = Step { rows: &rows, pages: &pages, states: &states, outputs: &[0] };
             ids.push(self.next_id(&step, chain.index.wrapping_add(i))?);
             states = [StateSlots { from: chain.states.to, to: chain.states.to }];
@@ -177,8 +181,13 @@ impl Backend for Cpu {
         Box::pin(async move { self.trace(step, &mut |_, _, _| {}) })
     }
 
+    fn hidden<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>> {
+        Box::pin(async move { self.run(step, self.graph.need_hidden()?, &mut |_, _, _| {}) })
+    }
+
     /// Tickets of an earlier reply that were not collected are closed.
     fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32]) -> Result<()> {
+        self.graph.need_logits()?;
         let history = History::new(self.graph.vocab(), prompt)?;
         let mut state = self.state.borrow_mut();
         state.settings = sampler.clone();
@@ -189,6 +198,7 @@ impl Backend for Cpu {
     }
 
     fn prefill(&self, step: &Step<'_>) -> Result<Option<Ticket>> {
+        self.graph.need_logits()?;
         match step.outputs.len() {
             0 => self.trace(step, &mut |_, _, _| {}).map(|_| None),
             1 => {
@@ -201,6 +211,7 @@ impl Backend for Cpu {
     }
 
     fn decode(&self, chain: &Decode<'_>) -> Result<Ticket> {
+        self.graph.need_logits()?;
         self.room_for_ticket()?;
         deferred(self.chain(chain)).map(|ids| self.open_ticket(ids))
     }

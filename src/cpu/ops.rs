@@ -1,7 +1,9 @@
 //! The mathematics of single operations on slices. Matrices are row by row, `(tokens, width)`.
 
+use std::f64::consts::FRAC_2_SQRT_PI;
+
 use super::weights::Weights;
-use crate::graph::{Activation, Rope, RopePairs, Row, WeightId};
+use crate::graph::{Activation, EmbedBy, Rope, RopePairs, Row, WeightId};
 
 /// Sums that run side by side: enough for the registers of any SIMD, and each sum stays short and so exact.
 const LANES: usize = 16;
@@ -19,11 +21,16 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     (sums.iter().copied().map(f64::from).sum::<f64>() + rest) as f32
 }
 
-/// `y[t] = table[token[t]]`.
-pub(super) fn embed(weights: &Weights, table: WeightId, rows: &[Row], width: usize) -> Vec<f32> {
+/// `y[t] = table[by(t)]`.
+pub(super) fn embed(weights: &Weights, table: WeightId, by: EmbedBy, rows: &[Row], width: usize) -> Vec<f32> {
     let mut y = vec![0.0; rows.len() * width];
     for (row, y) in rows.iter().zip(y.chunks_exact_mut(width)) {
-        weights.row(table, row.token as usize, y);
+        let index = match by {
+            EmbedBy::Token => row.token as usize,
+            EmbedBy::Position { offset } => row.position as usize + offset,
+            EmbedBy::Segment => row.segment as usize,
+        };
+        weights.row(table, index, y);
     }
     y
 }
@@ -52,6 +59,21 @@ pub(super) fn rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, part: usize)
         let scale = 1.0 / (dot(normed, normed) / len as f32 + eps).sqrt();
         for (index, y) in normed.iter_mut().enumerate() {
             *y = *y * scale * weight.map_or(1.0, |weight| weight[index]);
+        }
+    }
+    y
+}
+
+/// `y = (x - mean) / sqrt(variance + eps) * weight + bias` for every row.
+pub(super) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
+    let mut y = x.to_vec();
+    let count = weight.len() as f64;
+    for row in y.chunks_exact_mut(weight.len()) {
+        let mean = (row.iter().copied().map(f64::from).sum::<f64>() / count) as f32;
+        row.iter_mut().for_each(|y| *y -= mean);
+        let scale = 1.0 / (dot(row, row) / count as f32 + eps).sqrt();
+        for ((y, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
+            *y = *y * scale * weight + bias;
         }
     }
     y
@@ -114,7 +136,27 @@ pub(super) fn activate(activation: Activation, x: f32) -> f32 {
             let x = x.min(limit);
             x / (1.0 + (-slope * x).exp())
         }
+        Activation::Gelu => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
+        Activation::Tanh => x.tanh(),
     }
+}
+
+/// The error function, in double precision by its series and its continued fraction (Abramowitz & Stegun 7.1.6 and 7.1.14).
+fn erf(x: f32) -> f32 {
+    let x = f64::from(x);
+    let squared = x * x;
+    if squared < 9.0 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..64 {
+            term *= 2.0 * squared / f64::from(2 * n + 1);
+            sum += term;
+        }
+        return (FRAC_2_SQRT_PI * (-squared).exp() * sum) as f32;
+    }
+    // From 3 on, 24 levels of the fraction give more digits than an f32 keeps.
+    let fraction = (1..=24).rev().fold(x.abs(), |below, n| x.abs() + f64::from(n) / 2.0 / below);
+    let rest = (-squared).exp() * FRAC_2_SQRT_PI / 2.0 / fraction;
+    (1.0 - rest).copysign(x) as f32
 }
 
 /// Of the tanh form of GELU.
@@ -156,7 +198,7 @@ mod tests {
     #[test]
     fn both_pairings_rotate_the_same_pairs_and_leave_the_rest() {
         let rope_of = |pairs| Rope { inv_freq: vec![1.0, 0.5], pairs, scale: 1.0 };
-        let row = [Row { token: 0, position: 3, sequence: 0 }];
+        let row = [Row { token: 0, position: 3, sequence: 0, segment: 0 }];
         let (halves, adjacent) = (rope_of(RopePairs::Halves), rope_of(RopePairs::Adjacent));
         // Two heads of five elements; pairs (a, b), (c, d); the fifth stays.
         let found = rope(
@@ -199,13 +241,48 @@ mod tests {
     #[test]
     fn gates_of_large_numbers_stay_numbers() {
         let (gate, up) = ([0.0, 1000.0, -1000.0], [5.0, 2.0, 2.0]);
-        for activation in [Activation::Silu, Activation::GeluTanh] {
+        for activation in [Activation::Silu, Activation::GeluTanh, Activation::Gelu] {
             assert_eq!(glu(&gate, &up, activation), [0.0, 2000.0, 0.0], "{activation:?}");
         }
         // torch.nn.functional.silu(1) and gelu(1, approximate="tanh").
         for (activation, expected) in [(Activation::Silu, 0.731_058_6), (Activation::GeluTanh, 0.841_192)] {
             assert!((glu(&[1.0], &[1.0], activation)[0] - expected).abs() < 1e-6f32, "{activation:?}");
         }
+    }
+
+    #[test]
+    fn the_error_function_is_that_of_the_tables() {
+        // Abramowitz & Stegun, table 7.1, rounded to ten places.
+        let table = [
+            (0.0, 0.0),
+            (0.1, 0.112_462_916_0),
+            (0.5, 0.520_499_877_8),
+            (1.0, 0.842_700_792_9),
+            (1.5, 0.966_105_146_5),
+            (2.0, 0.995_322_265_0),
+            (2.9, 0.999_958_902_1),
+            (3.1, 0.999_988_351_3),
+            (4.0, 0.999_999_984_6),
+            (40.0, 1.0),
+        ];
+        for (x, expected) in table {
+            for sign in [1.0, -1.0] {
+                assert!((f64::from(erf(sign * x)) - f64::from(sign) * expected).abs() < 6e-8, "{x}");
+            }
+        }
+        // torch.nn.functional.gelu(1) and gelu(-3); tanh(0.5).
+        assert!((activate(Activation::Gelu, 1.0) - 0.841_344_77).abs() < 1e-7);
+        assert!((activate(Activation::Gelu, -3.0) + 0.004_049_694).abs() < 1e-6);
+        assert!((activate(Activation::Tanh, 0.5) - 0.462_117_16).abs() < 1e-7);
+    }
+
+    #[test]
+    fn layer_norm_is_what_its_definition_says() {
+        let y =
+            layer_norm(&[1.0, 2.0, 3.0, 6.0, 5.0, 5.0, 5.0, 5.0], &[1.0, 2.0, 1.0, 1.0], &[0.0, 0.0, 0.0, 1.0], 0.5);
+        // Mean 3, variance 3.5.
+        let expected = [-1.0, -1.0, 0.0, 2.5, 0.0, 0.0, 0.0, 1.0];
+        assert!(y.iter().zip(expected).all(|(y, expected)| (y - expected).abs() < 1e-6), "{y:?}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::ops;
 use super::state::{ConvInputs, States, short_conv};
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Graph, Op, Step, ValueId, Weight};
+use crate::graph::{Graph, Op, Output, Step, ValueId, Weight};
 
 /// What is known of a graph before it runs.
 pub(super) struct Schedule {
@@ -44,28 +44,33 @@ pub(super) struct Memory {
     pub states: States,
 }
 
-/// Runs a step that was checked, with so much of an adapter. Returns the logits `(outputs, vocab)`; fails with `BadLogits` where one of them is no
-/// number.
+/// Runs a step that was checked, with so much of an adapter, as far as the value `wanted`, and returns that for the outputs,
+/// `(outputs, width)`; fails with `BadLogits` where one of its elements is no number.
 pub(super) fn run(
     graph: &Graph,
     schedule: &Schedule,
     weights: &Weights,
     adapter: Option<(&Adapter, f32)>,
     memory: &mut Memory,
-    step: &Step<'_>,
+    (step, wanted): (&Step<'_>, ValueId),
     observe: &mut dyn FnMut(&str, usize, &[f32]),
 ) -> Result<Vec<f32>> {
     weights.check_loaded()?;
     let angles: Vec<_> = graph.ropes.iter().map(|rope| ops::angles(rope, step.rows)).collect();
-    let end = if step.outputs.is_empty() { schedule.filling } else { graph.nodes.len() };
+    let end = if step.outputs.is_empty() { schedule.filling } else { wanted.0 + 1 };
     let mut values: Vec<Vec<f32>> = vec![Vec::new(); graph.nodes.len()];
     for (index, node) in graph.nodes.iter().enumerate().take(end) {
         let value = |id: &ValueId| values[id.0].as_slice();
         let made = match &node.op {
-            Op::Embed { table } => ops::embed(weights, *table, step.rows, node.width),
+            Op::Embed { table, by } => ops::embed(weights, *table, *by, step.rows, node.width),
             Op::RmsNorm { x, weight, eps, groups } => {
                 let factors = weight.map(|weight| weights.vector(weight));
                 ops::rms_norm(value(x), factors.as_deref(), *eps, node.width / groups)
+            }
+            Op::LayerNorm { x, weight, bias, eps } => {
+                let factors = weights.vector(*weight);
+                let addends = bias.map_or_else(|| vec![0.0; node.width], |bias| weights.vector(bias));
+                ops::layer_norm(value(x), &factors, &addends, *eps)
             }
             Op::MatMul { x, weight } => {
                 let mut y = ops::matmul(weights, *weight, value(x), graph.width(*x));
@@ -89,6 +94,7 @@ pub(super) fn run(
                 short_conv(&mut memory.states, weights, spec, step, &inputs)
             }
             Op::Glu { gate, up, activation } => ops::glu(value(gate), value(up), *activation),
+            Op::Activate { x, activation } => value(x).iter().map(|x| ops::activate(*activation, *x)).collect(),
             Op::AddBias { x, bias } => ops::add_bias(value(x), &weights.vector(*bias)),
             Op::Scale { x, factor } => value(x).iter().map(|x| factor * x).collect(),
             Op::SoftCap { x, cap } => value(x).iter().map(|x| cap * (x / cap).tanh()).collect(),
@@ -113,14 +119,19 @@ pub(super) fn run(
             values[value.0] = Vec::new();
         }
     }
-    let logits = match values.pop() {
-        Some(logits) if !step.outputs.is_empty() => logits,
-        _ => return Ok(Vec::new()),
-    };
-    match logits.iter().position(|logit| !logit.is_finite()) {
+    if step.outputs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let made = values.swap_remove(wanted.0);
+    match made.iter().position(|number| !number.is_finite()) {
         Some(at) => {
-            Err(Error::new(ErrorKind::BadLogits, format!("the logit of id {} is {}", at % graph.vocab(), logits[at])))
+            let what = if graph.output == Output::Logits && wanted.0 + 1 == graph.nodes.len() {
+                format!("the logit of id {}", at % graph.output_width())
+            } else {
+                graph.nodes[wanted.0].name.clone()
+            };
+            Err(Error::new(ErrorKind::BadLogits, format!("{what} is {}", made[at])))
         }
-        None => Ok(logits),
+        None => Ok(made),
     }
 }

@@ -18,7 +18,7 @@ use crate::graph::{
     AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, PAGE_TOKENS, STATE_SLOTS,
     SamplerSettings, StateSlots, Step, Ticket,
 };
-use crate::model::plan;
+use crate::model::{Embedding, Pooling, plan};
 use crate::source::{LocalFuture, MemorySource};
 use crate::tokenizer::Tokenizer;
 
@@ -128,6 +128,10 @@ impl Backend for Rc<Fake> {
         CHAIN
     }
 
+    fn hidden<'a>(&'a self, _: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>> {
+        Box::pin(async { Err(Error::new(ErrorKind::Internal, "a fake has no states")) })
+    }
+
     fn forward<'a>(&'a self, _: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>> {
         Box::pin(async { Err(Error::new(ErrorKind::Internal, "the fake has no logits")) })
     }
@@ -232,6 +236,11 @@ pub(super) fn loaded(fake: &Rc<Fake>) -> Loaded {
         template: None,
         context: N_PAGES * PAGE_TOKENS,
         info: Info { vocab_size: 2048, ..Info::default() },
+        embedding: Embedding { pooling: Pooling::Last, normalize: true, max_tokens: None, raw_scores: false },
+        hidden_width: 0,
+        at_once: false,
+        end_token: None,
+        raw_scores: false,
         traffic: Traffic::default(),
         weight_bytes: 0,
         environment: Environment {

@@ -6,10 +6,12 @@ use std::rc::Rc;
 use serde::Serialize;
 
 use super::defaults;
+use super::json::invalid;
 use super::options::LoadOptions;
 use crate::chat::Template;
 use crate::error::Result;
 use crate::format::Checkpoint;
+use crate::graph::Output;
 use crate::model::{self, Plan};
 use crate::sample::SampleOptions;
 use crate::source::Source;
@@ -49,6 +51,48 @@ pub struct Runtime {
     pub kv_format: String,
 }
 
+/// What a model is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// Continues texts; makes embeddings too.
+    #[default]
+    Generator,
+    /// Makes embeddings.
+    Embedder,
+    /// Judges how well a document answers a query.
+    Reranker,
+}
+
+impl Kind {
+    /// What the graph's end allows.
+    pub(super) fn of(output: Output) -> Self {
+        match output {
+            Output::Logits => Kind::Generator,
+            Output::Hidden => Kind::Embedder,
+            Output::Scores => Kind::Reranker,
+        }
+    }
+
+    /// Fails with `InvalidArgument`, naming what the model can do, unless it can do what a model of the kind `wanted` does.
+    pub(super) fn needs(self, wanted: Kind) -> Result<()> {
+        if self == wanted || (self, wanted) == (Kind::Generator, Kind::Embedder) {
+            return Ok(());
+        }
+        let (is, can) = match self {
+            Kind::Generator => ("continues texts", "generate, embed"),
+            Kind::Embedder => ("is for embeddings", "embed"),
+            Kind::Reranker => ("judges pairs of texts", "rerank"),
+        };
+        let cannot = match wanted {
+            Kind::Generator => "continue texts",
+            Kind::Embedder => "make embeddings",
+            Kind::Reranker => "rank documents",
+        };
+        Err(invalid(format!("this model {is} and cannot {cannot}; it can: {can}")))
+    }
+}
+
 /// What is known of a model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -57,11 +101,17 @@ pub struct Info {
     pub name: String,
     /// The architecture.
     pub architecture: String,
+    /// What it is for.
+    pub kind: Kind,
+    /// How it makes one vector of a text's states: `mean`, `cls` or `last`; `None` where it makes no embeddings.
+    pub pooling: Option<String>,
+    /// Elements of an embedding; 0 where it makes none.
+    pub embedding_size: usize,
     /// Numbers in all tensors.
     pub parameters: u64,
     /// Transformer blocks.
     pub layers: usize,
-    /// Columns of the logits.
+    /// Ids that the model knows.
     pub vocab_size: usize,
     /// Tokens that prompt and reply may have together; when only inspected, what a load makes ready.
     pub context: usize,
@@ -93,6 +143,11 @@ pub fn inspect(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Info> {
     describe(checkpoint, &plan, &tokenizer, template.as_ref(), defaults::sampling(&checkpoint.metadata)?)
 }
 
+/// Elements of a final hidden state.
+pub(super) fn hidden_width(plan: &Plan) -> usize {
+    plan.graph.hidden.map_or(0, |hidden| plan.graph.width(hidden))
+}
+
 /// The description of a model whose parts are made already.
 pub(super) fn describe(
     checkpoint: &Checkpoint,
@@ -112,10 +167,15 @@ pub(super) fn describe(
     let file = |file: &Rc<dyn Source>| FileInfo { name: file.name().to_owned(), size_bytes: file.size_bytes() };
     let files: Vec<FileInfo> = checkpoint.files.iter().filter(|file| file.is_given()).map(file).collect();
     let metadata = &checkpoint.metadata;
+    let kind = Kind::of(plan.graph.output);
+    let embeds = kind.needs(Kind::Embedder).is_ok();
     let own_name = metadata.text("general.name")?.or(files.first().map(|file| file.name.as_str()));
     Ok(Info {
         name: own_name.unwrap_or_default().to_owned(),
         architecture: metadata.architecture.clone(),
+        kind,
+        pooling: embeds.then(|| plan.embedding.pooling.name().to_owned()),
+        embedding_size: if embeds { hidden_width(plan) } else { 0 },
         parameters,
         layers: plan.hyper.n_layers,
         vocab_size: plan.graph.vocab(),

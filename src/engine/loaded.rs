@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::adapters::{Adapters, Base};
-use super::info::Info;
+use super::info::{Info, Kind};
 use super::json::invalid;
 use super::options::Environment;
 use super::request::Prompt;
@@ -13,6 +13,7 @@ use super::turn::Turns;
 use crate::chat::{RenderOptions, Template};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Backend;
+use crate::model::Embedding;
 use crate::tokenizer::Tokenizer;
 
 /// Submits that are under way at once where the backend works beside us; more would only be dropped at the end.
@@ -26,6 +27,16 @@ pub(super) struct Loaded {
     /// Tokens that prompt and reply may have together.
     pub(super) context: usize,
     pub(super) info: Info,
+    /// What becomes of hidden states where a request says nothing.
+    pub(super) embedding: Embedding,
+    /// Elements of a final hidden state.
+    pub(super) hidden_width: usize,
+    /// A text must be in one step.
+    pub(super) at_once: bool,
+    /// Stands after every text that is embedded.
+    pub(super) end_token: Option<&'static str>,
+    /// The scores of a ranking are the logits.
+    pub(super) raw_scores: bool,
     pub(super) traffic: Traffic,
     pub(super) weight_bytes: u64,
     pub(super) environment: Environment,
@@ -51,6 +62,11 @@ impl Loaded {
     /// Fails once the model was disposed of.
     pub(super) fn alive(&self) -> Result<()> {
         if self.disposed.get() { Err(disposed()) } else { Ok(()) }
+    }
+
+    /// Fails unless the model can do what one of the kind `wanted` does.
+    pub(super) fn needs(&self, wanted: Kind) -> Result<()> {
+        self.info.kind.needs(wanted)
     }
 
     /// Submits that may be under way at once.

@@ -9,6 +9,7 @@
 mod adapters;
 mod bench;
 mod defaults;
+mod embed;
 #[cfg(test)]
 mod fake;
 mod info;
@@ -16,8 +17,10 @@ mod json;
 mod loaded;
 mod open;
 mod options;
+mod pack;
 mod reply;
 mod request;
+mod rerank;
 mod session;
 mod stats;
 mod stop;
@@ -26,10 +29,12 @@ mod turn;
 pub use crate::model::DEFAULT_CONTEXT;
 pub use adapters::{AdapterChoice, AdapterInfo, ScaledAdapter};
 pub use bench::{BenchReport, BenchRequest, CountersPerToken, Rate};
-pub use info::{FileInfo, Info, Runtime, TemplateInfo, inspect};
+pub use embed::{EmbedRequest, Embeddings, MAX_TEXTS, Texts};
+pub use info::{FileInfo, Info, Kind, Runtime, TemplateInfo, inspect};
 pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 pub use reply::{FinishReason, GenerationResult, Piece, Timings, Usage};
 pub use request::{GenerateRequest, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};
+pub use rerank::{Ranked, Ranking, RerankRequest};
 pub use stats::{CounterStats, Stats};
 
 use std::cell::RefCell;
@@ -113,6 +118,7 @@ impl Engine {
         sink: &mut dyn FnMut(&Piece),
     ) -> Result<GenerationResult> {
         let loaded = self.loaded()?;
+        loaded.needs(Kind::Generator)?;
         let settings = request.settings(&loaded.info.sampling, &loaded.environment.seed)?;
         let input = TemplateInput {
             tools: request.tools.as_ref(),
@@ -137,6 +143,7 @@ impl Engine {
     /// As [`Engine::logits`], with an adapter.
     pub async fn logits_with(&self, ids: &[u32], adapter: Option<&AdapterChoice>) -> Result<Vec<f32>> {
         let loaded = self.loaded()?;
+        loaded.needs(Kind::Generator)?;
         let adapter = loaded.adapters.chosen(adapter)?;
         loaded.check_ids(ids)?;
         loaded.check_room(ids.len(), 0)?;
@@ -177,9 +184,37 @@ impl Engine {
         loaded.turns.take(async |_| adapters::unload(&loaded, name)).await
     }
 
+    /// Makes the vectors of texts, in their order. `aborted` is asked between the steps.
+    ///
+    /// Everything about the request is checked before any work: `InvalidArgument` (naming option, value and range; also for a
+    /// model that makes no embeddings), `ContextFull` (naming the text) unless the request truncates. Then `Aborted`,
+    /// `BadLogits` where states are not numbers, `DeviceLost` and other faults of the device; `Disposed`.
+    pub async fn embed(&self, request: &EmbedRequest, aborted: &dyn Fn() -> bool) -> Result<Embeddings> {
+        let loaded = self.loaded()?;
+        loaded.needs(Kind::Embedder)?;
+        let settings = request.settings(&loaded.embedding, loaded.hidden_width)?;
+        let encode = |(index, text): (usize, &String)| {
+            embed::encode(&loaded, text, request.truncate, || format!("texts: item {index}"))
+        };
+        let texts = request.texts.list().iter().enumerate().map(encode).collect::<Result<Vec<_>>>()?;
+        let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
+        loaded.turns.take(async |session| embed::run(&loaded, session, &texts, settings, adapter, aborted).await).await
+    }
+
+    /// Ranks documents by how well they answer a query, best first. Fails as [`Engine::embed`] does.
+    pub async fn rerank(&self, request: &RerankRequest, aborted: &dyn Fn() -> bool) -> Result<Ranking> {
+        let loaded = self.loaded()?;
+        loaded.needs(Kind::Reranker)?;
+        let count = request.count()?;
+        let texts = rerank::encode(&loaded, request)?;
+        let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
+        loaded.turns.take(async |session| rerank::run(&loaded, session, &texts, count, adapter, aborted).await).await
+    }
+
     /// Measures prefill and decode, with the counts of the device.
     pub async fn bench(&self, request: &BenchRequest) -> Result<BenchReport> {
         let loaded = self.loaded()?;
+        loaded.needs(Kind::Generator)?;
         loaded.turns.take(async |session| bench::run(&loaded, session, request).await).await
     }
 

@@ -19,6 +19,9 @@ use crate::graph::{Backend, KvFormat, PAGE_TOKENS};
 use crate::model::{self, Plan, WeightSink};
 use crate::tokenizer::Tokenizer;
 
+/// Pages of an encoder at least: short texts share a step, as many as keep a device busy.
+const ENCODER_PAGES: usize = 32;
+
 /// What of the CPU is told as its name.
 const CPU: &str = "cpu";
 
@@ -30,14 +33,20 @@ pub(super) async fn load(
     progress: &mut dyn FnMut(Progress) -> Result<()>,
 ) -> Result<Loaded> {
     let plan = model::plan_with(checkpoint, &options.plan())?;
-    let (kv, context) = (options.kv()?, plan.context);
+    let (context, at_once) = (plan.context, plan.graph.bidirectional());
+    // The pages of an encoder hold one layer of one step: there is nothing to save.
+    let kv = match options.kv()? {
+        _ if at_once && options.kv_format.is_none() => KvFormat::F32,
+        kv => kv,
+    };
+    let n_pages = context.div_ceil(PAGE_TOKENS).max(if at_once { ENCODER_PAGES } else { 0 });
     let tokenizer = Tokenizer::from_metadata(&checkpoint.metadata)?;
     let template = Template::from_metadata(&checkpoint.metadata, &tokenizer)?;
     let sampling = defaults::sampling(&checkpoint.metadata)?;
     let mut info = info::describe(checkpoint, &plan, &tokenizer, template.as_ref(), sampling)?;
     let weight_bytes = plan.weight_bytes();
 
-    let mut loading = Loading { checkpoint, plan: &plan, kv, n_pages: context.div_ceil(PAGE_TOKENS), progress };
+    let mut loading = Loading { checkpoint, plan: &plan, kv, n_pages, progress };
     loading.report(Phase::Inspect, 0, weight_bytes)?;
     let (backend, warning) = loading.backend(options.backend).await?;
     loading.report(Phase::Ready, weight_bytes, weight_bytes)?;
@@ -63,6 +72,11 @@ pub(super) async fn load(
         template,
         context,
         info,
+        embedding: plan.embedding,
+        hidden_width: info::hidden_width(&plan),
+        at_once,
+        end_token: plan.hyper.end_token,
+        raw_scores: plan.embedding.raw_scores,
         traffic: Traffic::of(&plan, kv_element_bytes),
         weight_bytes,
         environment,

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use super::pack::Read;
 use crate::cache::{Pool, Sequence, States};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{AdapterUse, Backend, Decode, Row, StateSlots, Step, Ticket};
@@ -17,6 +18,8 @@ pub(super) struct Session {
     pool: Pool,
     sequence: Sequence,
     states: States,
+    /// Pages that texts beside the sequence have for the time of one call.
+    lent: Vec<u32>,
     /// Submitted and not collected, oldest first, with the number of ids each will give.
     open: VecDeque<(Ticket, u32)>,
     /// The latest collected id; the step that writes its keys and values comes after the one that chose it.
@@ -34,6 +37,7 @@ impl Session {
             pool: Pool::new(n_pages)?,
             sequence: Sequence::default(),
             states: States::new(n_states),
+            lent: Vec::new(),
             open: VecDeque::new(),
             latest: None,
             position: 0,
@@ -53,11 +57,7 @@ impl Session {
         adapter: Option<AdapterUse>,
     ) -> Result<usize> {
         self.settle(backend).await?;
-        let same = self.adapter == adapter;
-        if !same {
-            backend.use_adapter(adapter).map_err(|error| error.at("adapter"))?;
-            self.adapter = adapter;
-        }
+        let same = self.switch(backend, adapter)?;
         let held = if reuse && same { self.sequence.common_prefix(prompt) } else { 0 };
         let held = self.states.resume(held.min(prompt.len().saturating_sub(1)));
         self.sequence.truncate(&mut self.pool, held)?;
@@ -70,7 +70,7 @@ impl Session {
     fn rows(&self, tokens: &[u32]) -> Result<Vec<Row>> {
         let row = |(token, position): (&u32, usize)| {
             let position = u32::try_from(position).map_err(|_| too_long())?;
-            Ok(Row { token: *token, position, sequence: 0 })
+            Ok(Row { token: *token, position, sequence: 0, segment: 0 })
         };
         tokens.iter().zip(self.position..).map(row).collect()
     }
@@ -118,13 +118,24 @@ impl Session {
 
     /// Runs the next tokens and gives the logits of all of them, `(tokens, vocab)`.
     pub(super) async fn forward(&mut self, backend: &dyn Backend, tokens: &[u32]) -> Result<Vec<f32>> {
+        let outputs: Vec<u32> = (0..u32::try_from(tokens.len()).map_err(|_| too_long())?).collect();
+        self.read(backend, tokens, &outputs, Read::End).await
+    }
+
+    /// Runs the next tokens and gives what is read of those at the indices `outputs`.
+    pub(super) async fn read(
+        &mut self,
+        backend: &dyn Backend,
+        tokens: &[u32],
+        outputs: &[u32],
+        read: Read,
+    ) -> Result<Vec<f32>> {
         let rows = self.rows(tokens)?;
-        let outputs: Vec<u32> = (0..u32::try_from(rows.len()).map_err(|_| too_long())?).collect();
         let states = [self.slots(tokens.len())];
-        let step = Step { rows: &rows, pages: self.sequence.page_table(), states: &states, outputs: &outputs };
-        let logits = backend.forward(&step).await?;
+        let step = Step { rows: &rows, pages: self.sequence.page_table(), states: &states, outputs };
+        let numbers = read.of(backend, &step).await?;
         self.written(tokens);
-        Ok(logits)
+        Ok(numbers)
     }
 
     /// Submits a chain of `count` ids, the first of them being number `index` of the reply. It goes on from the id
@@ -186,7 +197,58 @@ impl Session {
         self.sequence.truncate(&mut self.pool, 0)
     }
 
+    /// Makes ready for texts beside the sequence, `pages` of them at least: the sequence stays if there is room for both, and
+    /// if it was computed with the same adapter.
+    pub(super) async fn lend(
+        &mut self,
+        backend: &dyn Backend,
+        pages: usize,
+        adapter: Option<AdapterUse>,
+    ) -> Result<()> {
+        self.settle(backend).await?;
+        let same = self.switch(backend, adapter)?;
+        if !same || self.pool.free_pages() < pages {
+            self.sequence.truncate(&mut self.pool, 0)?;
+        }
+        Ok(())
+    }
+
+    /// All steps from now on use `adapter`. Gives whether they did already.
+    fn switch(&mut self, backend: &dyn Backend, adapter: Option<AdapterUse>) -> Result<bool> {
+        let same = self.adapter == adapter;
+        if !same {
+            backend.use_adapter(adapter).map_err(|error| error.at("adapter"))?;
+            self.adapter = adapter;
+        }
+        Ok(same)
+    }
+
+    /// Pages that a text beside the sequence can have.
+    pub(super) fn free_pages(&self) -> usize {
+        self.pool.free_pages()
+    }
+
+    /// Pages for a text beside the sequence, until [`Session::return_pages`] or the next call.
+    pub(super) fn take_pages(&mut self, count: usize) -> Result<Vec<u32>> {
+        let mut pages = Vec::new();
+        self.pool.take(count, &mut pages)?;
+        self.lent.extend(&pages);
+        Ok(pages)
+    }
+
+    /// Takes pages back.
+    pub(super) fn return_pages(&mut self, pages: impl IntoIterator<Item = u32>) -> Result<()> {
+        for page in pages {
+            self.lent.retain(|lent| *lent != page);
+            self.pool.give_back([page])?;
+        }
+        Ok(())
+    }
+
     async fn settle(&mut self, backend: &dyn Backend) -> Result<()> {
+        // Left by a call that failed or was given up.
+        let left = std::mem::take(&mut self.lent);
+        self.pool.give_back(left)?;
         while self.open() > 0 {
             if self.collect(backend).await.is_err() {
                 self.abandon(backend).await?;

@@ -31,8 +31,10 @@ impl Traffic {
             row_bytes as u64 * rows.unwrap_or(weight.rows) as u64
         };
         let read = |op: &Op| match op {
-            Op::Embed { table } => bytes(*table, Some(1)),
-            Op::MatMul { weight, .. } | Op::RmsNorm { weight: Some(weight), .. } => bytes(*weight, None),
+            Op::Embed { table, .. } => bytes(*table, Some(1)),
+            Op::MatMul { weight, .. } | Op::LayerNorm { weight, .. } | Op::RmsNorm { weight: Some(weight), .. } => {
+                bytes(*weight, None)
+            }
             Op::ShortConv { spec, .. } => bytes(spec.weight, None),
             _ => 0,
         };

@@ -9,9 +9,16 @@ use super::Value;
 use super::limits::{self, CONFIG_VALUES};
 use crate::error::Result;
 
-/// Names of transformers 5 and the hub's names for the same values. Where both are there, the hub's stays.
+/// Names of transformers 5, and those of GPT-2 that some families took over, with the hub's names for the same values. Where
+/// both are there, the hub's stays.
 const RENAMED: &[(&str, &str)] = &[
     ("dtype", "torch_dtype"),
+    ("n_embd", "hidden_size"),
+    ("n_layer", "num_hidden_layers"),
+    ("n_head", "num_attention_heads"),
+    ("n_inner", "intermediate_size"),
+    ("n_positions", "max_position_embeddings"),
+    ("rotary_emb_base", "rope_theta"),
     ("rope_parameters.rope_theta", "rope_theta"),
     ("rope_parameters.partial_rotary_factor", "partial_rotary_factor"),
     ("rope_parameters.full_attention.rope_theta", "rope_theta"),

@@ -16,6 +16,10 @@ const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const WEIGHTS_SUFFIX: &str = ".safetensors";
+/// Lists what sentence-transformers puts behind a model; each may have a configuration in a folder of its own.
+const MODULES: &str = "modules.json";
+/// Folders of such modules, at most.
+const MAX_MODULES: usize = 16;
 
 /// A file that is read whole and handed on.
 struct Companion {
@@ -37,12 +41,17 @@ const COMPANIONS: &[Companion] = &[
     companion("generation_config.json", CONFIG_BYTES, ErrorKind::MalformedModel),
     companion("chat_template.jinja", CONFIG_BYTES, ErrorKind::TemplateError),
     companion("chat_template.json", CONFIG_BYTES, ErrorKind::TemplateError),
+    companion(MODULES, CONFIG_BYTES, ErrorKind::MalformedModel),
+    companion("sentence_bert_config.json", CONFIG_BYTES, ErrorKind::MalformedModel),
 ];
 
-/// The files of the folder that holds `config.json`, by their names in it.
+/// The configuration of a module, in its folder.
+const MODULE_CONFIG: Companion = companion(CONFIG, CONFIG_BYTES, ErrorKind::MalformedModel);
+
+/// The files of the folder that holds `config.json`, by their names in it, and the `config.json` of the folders in it.
 type Folder = BTreeMap<String, Rc<dyn Source>>;
 
-/// Opens a folder's files, given in any order; files below the folder of `config.json` are left alone.
+/// Opens a folder's files, given in any order; other files below the folder of `config.json` are left alone.
 pub(super) async fn open(sources: &[Rc<dyn Source>]) -> Result<Checkpoint> {
     let folder = folder(sources)?;
     let mut metadata = read_metadata(&folder).await?;
@@ -63,8 +72,14 @@ fn folder(sources: &[Rc<dyn Source>]) -> Result<Folder> {
         .min_by_key(|directory| directory.len())
         .ok_or_else(|| Error::new(ErrorKind::NotFound, "config.json is not among the files"))?;
     let mut folder = Folder::new();
-    for source in sources.iter().filter(|source| directory(source.name()) == root) {
-        if folder.insert(base_name(source.name()).to_owned(), Rc::clone(source)).is_some() {
+    for source in sources {
+        let Some(name) = source.name().strip_prefix(root) else { continue };
+        let below = directory(name);
+        let is_module = base_name(name) == CONFIG && below.matches(['/', '\\']).count() == 1;
+        if !below.is_empty() && !is_module {
+            continue;
+        }
+        if folder.insert(name.replace('\\', "/"), Rc::clone(source)).is_some() {
             return Err(Error::new(ErrorKind::InvalidArgument, "the file is there twice").at(source.name()));
         }
     }
@@ -108,7 +123,33 @@ async fn read_metadata(folder: &Folder) -> Result<Metadata> {
             metadata.companions.insert(companion.name.to_owned(), text);
         }
     }
+    if let Some(modules) = metadata.companions.get(MODULES) {
+        for name in module_configs(modules).at(|| MODULES.to_owned())? {
+            if let Some(source) = folder.get(&name) {
+                let text = read_companion(source.as_ref(), &MODULE_CONFIG).await.at(|| source.name().to_owned())?;
+                metadata.companions.insert(name, text);
+            }
+        }
+    }
     Ok(metadata)
+}
+
+/// One entry of `modules.json`.
+#[derive(Deserialize)]
+struct Module {
+    /// Its folder; empty for the model itself.
+    path: String,
+}
+
+/// The configurations that the listed modules may have.
+fn module_configs(text: &str) -> Result<Vec<String>> {
+    let wrong = |error| Error::new(ErrorKind::MalformedModel, json::words(&error));
+    let modules: Vec<Module> = serde_json::from_str(text).map_err(wrong)?;
+    if modules.len() > MAX_MODULES {
+        return Err(limits::exceeded("modules", modules.len(), MAX_MODULES));
+    }
+    let named = modules.into_iter().filter(|module| !module.path.is_empty());
+    Ok(named.map(|module| format!("{}/{CONFIG}", module.path)).collect())
 }
 
 async fn read_config(source: &dyn Source) -> Result<BTreeMap<String, super::Value>> {

@@ -27,7 +27,7 @@ pub fn matrices(graph: &Graph, formats: &[FormatId], without: &[&str]) -> (Vec<M
         of_node.extend(nodes.iter().map(|&node| (node, index)));
     };
     let weight_of = |node: usize| match graph.nodes[node].op {
-        Op::Embed { table } => Some(table),
+        Op::Embed { table, .. } => Some(table),
         _ => analysis.product(ValueId(node)).map(|product| product.weight),
     };
     let single = |weight| vec![Part { weight, first_row: 0, row_step: 1 }];
@@ -72,8 +72,12 @@ pub fn lower(
     let analysis = Analysis::new(graph, formats, class, without);
     let mut emission =
         Emission { graph, class, analysis, of_node, joints, places: BTreeMap::new(), buffers: vec![], stages: vec![] };
+    let mut hidden = None;
     for index in 0..graph.nodes.len() {
         emission.emit(index)?;
+        if graph.hidden == Some(ValueId(index)) {
+            hidden = emission.places.get(&ValueId(index)).map(|place| (*place, emission.stages.len()));
+        }
     }
     let Emission { places, buffers, mut stages, .. } = emission;
     let last = ValueId(graph.nodes.len().saturating_sub(1));
@@ -83,7 +87,8 @@ pub fn lower(
         stage.for_places(&mut |place, _| place.buffer = assigned.of[place.buffer]);
     }
     logits.buffer = assigned.of[logits.buffer];
-    Ok(Lowered { stages, buffers: assigned.buffers, logits })
+    let hidden = hidden.map(|(place, stages)| (Place { buffer: assigned.of[place.buffer], ..place }, stages));
+    Ok(Lowered { stages, buffers: assigned.buffers, logits, hidden })
 }
 
 fn unlowered(graph: &Graph, index: usize) -> Error {
@@ -166,8 +171,8 @@ impl Emission<'_> {
             return Ok(());
         }
         match self.graph.nodes[index].op.clone() {
-            Op::Embed { .. } => {
-                let stage = Stage::Embed { matrix: self.matrix(index)?, y: self.make(value, Domain::Rows) };
+            Op::Embed { by, .. } => {
+                let stage = Stage::Embed { matrix: self.matrix(index)?, by, y: self.make(value, Domain::Rows) };
                 self.stages.push(stage);
             }
             Op::RmsNorm { x, groups, .. } => {
@@ -175,6 +180,11 @@ impl Emission<'_> {
                 let (y, width) = (self.make(value, domain), self.graph.width(value));
                 let norm = norm_of(self.graph, index).ok_or_else(|| unlowered(self.graph, index))?;
                 self.stages.push(Stage::Norm { x, y, norm, groups, width, domain });
+            }
+            Op::LayerNorm { x, weight, bias, eps } => {
+                let (x, domain) = (self.place(x)?, self.domain(x)?);
+                let (y, width) = (self.make(value, domain), self.graph.width(value));
+                self.stages.push(Stage::LayerNorm { x, y, weight, bias, eps, width, domain });
             }
             Op::MatMul { .. } | Op::ExpertMatMul { .. } => self.product(value, index, None)?,
             Op::AddBias { x, bias } => match self.analysis.product(value) {
@@ -197,6 +207,7 @@ impl Emission<'_> {
                 }
                 None => self.elementwise(value, ElementOp::Add, a, b)?,
             },
+            Op::Activate { x, activation } => self.elementwise(value, ElementOp::Activate(activation), x, x)?,
             Op::Scale { x, factor } => self.elementwise(value, ElementOp::Scale(factor), x, x)?,
             Op::SoftCap { x, cap } => self.elementwise(value, ElementOp::SoftCap(cap), x, x)?,
             Op::Route { scores, spec, bias } => {

@@ -7,6 +7,7 @@ use super::pipelines::Pipelines;
 use super::planes::Bank;
 use super::stage::{Class, Domain, Lowered, Place};
 use crate::error::{Error, ErrorKind, Result};
+use crate::graph::Graph;
 use crate::kernel::{Buffer, Extent, Launch, adapter_factor};
 
 /// One dispatch, ready to be encoded.
@@ -39,16 +40,39 @@ pub(super) struct Size {
     pub(super) sequences: u32,
 }
 
+/// What of a graph is read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// What it ends in.
+    End,
+    /// The final hidden states.
+    Hidden,
+}
+
+/// A value of the outputs that is read back: where it is after the first dispatches of the list.
+#[derive(Clone)]
+pub(super) struct Made {
+    pub(super) buffer: wgpu::Buffer,
+    /// First element.
+    pub(super) offset: usize,
+    /// Elements from one row to the next.
+    pub(super) stride: usize,
+    /// Elements of a row.
+    pub(super) width: usize,
+    dispatches: usize,
+}
+
 /// A replayable list.
 pub(super) struct Program {
     dispatches: Vec<Dispatch>,
-    sample: Dispatch,
+    /// Not there where there are no logits.
+    sample: Option<Dispatch>,
     /// The rows of a step.
     pub(super) state: wgpu::Buffer,
-    /// `(outputs, vocab)`.
-    pub(super) logits: wgpu::Buffer,
-    /// Where the logits start and how far their rows are apart.
-    pub(super) logits_place: Place,
+    /// What the list ends in.
+    end: Made,
+    /// The final hidden states, which may be before the end of the list.
+    hidden: Option<Made>,
     /// Where an adapter's scale goes.
     factors: Option<Factors>,
 }
@@ -64,9 +88,12 @@ struct Factors {
 /// What a program is made of.
 pub(super) struct Parts<'a> {
     pub(super) class: Class,
+    pub(super) graph: &'a Graph,
     pub(super) lowered: &'a Lowered,
-    /// Of all stages and, last, of the sampler.
-    pub(super) launches: &'a [Launch],
+    /// Of each stage.
+    pub(super) stages: &'a [Vec<Launch>],
+    /// Where there are logits.
+    pub(super) sampler: Option<Launch>,
     pub(super) matrices: Bank<'a>,
     pub(super) shared: &'a Shared,
     pub(super) pipelines: &'a Pipelines,
@@ -84,12 +111,21 @@ const PARAMS_STRIDE: u64 = 256;
 impl Program {
     /// Makes everything a list needs.
     pub(super) async fn new(device: &Device, parts: Parts<'_>) -> Result<Self> {
-        let Parts { class, lowered, launches, matrices, shared, pipelines, max_rows, max_outputs, state, .. } = parts;
+        let Parts { class, graph, lowered, stages, matrices, shared, pipelines, max_rows, max_outputs, state, .. } = parts;
         let elements =
             |(width, domain): &(usize, Domain)| width * if *domain == Domain::Rows { max_rows } else { max_outputs };
         let sizes: Vec<u64> = lowered.buffers.iter().map(|buffer| elements(buffer) as u64 * 4).collect();
+        let (largest, limit) =
+            (sizes.iter().copied().max().unwrap_or(0), device.raw().limits().max_storage_buffer_binding_size);
+        if largest > limit {
+            let words = format!(
+                "a value of {max_rows} rows takes {largest} bytes, and this device binds {limit}; a smaller context needs less"
+            );
+            return Err(Error::new(ErrorKind::GpuFeatureMissing, words));
+        }
         let activations = activations(device, class, &sizes, parts.activations).await?;
 
+        let launches: Vec<&Launch> = stages.iter().flatten().chain(&parts.sampler).collect();
         use wgpu::BufferUsages as U;
         let params_bytes = PARAMS_STRIDE * launches.len() as u64;
         let params = device.buffer("params", params_bytes, U::UNIFORM | U::COPY_DST);
@@ -98,7 +134,7 @@ impl Program {
             slot[..launch.params.len()].copy_from_slice(&launch.params);
         }
         device.write(&params, 0, bytemuck::cast_slice(&words));
-        let factor = |(index, launch): (usize, &Launch)| {
+        let factor = |(index, launch): (usize, &&Launch)| {
             let at = index * (PARAMS_STRIDE as usize / 4) + adapter_factor(launch)?;
             Some((at, f32::from_bits(words[at])))
         };
@@ -148,10 +184,35 @@ impl Program {
         for dispatch in &mut dispatches {
             dispatch.weights.get_or_insert_with(|| pipelines.no_weights().clone());
         }
-        let missing = || Error::new(ErrorKind::Internal, "a program without logits or sampler");
-        let sample = dispatches.pop().ok_or_else(missing)?;
-        let logits = activations.get(lowered.logits.buffer).cloned().ok_or_else(missing)?;
-        Ok(Self { dispatches, sample, state, logits, logits_place: lowered.logits, factors })
+        let sample = parts.sampler.and_then(|_| dispatches.pop());
+        let made = |place: Place, width: usize, stages: &[Vec<Launch>]| -> Result<Made> {
+            let missing = || Error::new(ErrorKind::Internal, "a value without a buffer");
+            let buffer = activations.get(place.buffer).cloned().ok_or_else(missing)?;
+            let dispatches = stages.iter().map(Vec::len).sum();
+            Ok(Made { buffer, offset: place.offset, stride: place.stride, width, dispatches })
+        };
+        let end = made(lowered.logits, graph.output_width(), stages)?;
+        let hidden = match (lowered.hidden, graph.hidden) {
+            (Some((place, count)), Some(value)) => {
+                Some(made(place, graph.width(value), stages.get(..count).unwrap_or(stages))?)
+            }
+            _ => None,
+        };
+        Ok(Self { dispatches, sample, state, end, hidden, factors })
+    }
+
+    /// A value that can be read back. Fails where the list does not make it.
+    pub(super) fn made(&self, wanted: Wanted) -> Result<&Made> {
+        match (wanted, &self.hidden) {
+            (Wanted::End, _) => Ok(&self.end),
+            (Wanted::Hidden, Some(hidden)) => Ok(hidden),
+            (Wanted::Hidden, None) => Err(Error::new(ErrorKind::Internal, "hidden states without a place")),
+        }
+    }
+
+    /// Elements from one row to the next of the widest value that can be read back.
+    pub(super) fn widest(&self) -> usize {
+        self.hidden.iter().fold(self.end.stride, |most, made| most.max(made.stride))
     }
 
     /// From the next submit on, so much of the adapter is applied.
@@ -166,10 +227,33 @@ impl Program {
 
     /// Dispatches of one run with these rows, the sampler counted.
     pub(super) fn encode(&self, device: &Device, encoder: &mut wgpu::CommandEncoder, size: Size, sample: bool) {
+        let sampler = self.sample.iter().filter(|_| sample);
+        self.dispatch(device, encoder, size, self.dispatches.iter().chain(sampler));
+    }
+
+    /// The dispatches of one run that make a value, which is handed back.
+    pub(super) fn encode_to(
+        &self,
+        device: &Device,
+        encoder: &mut wgpu::CommandEncoder,
+        size: Size,
+        wanted: Wanted,
+    ) -> Result<Made> {
+        let made = self.made(wanted)?;
+        self.dispatch(device, encoder, size, self.dispatches.iter().take(made.dispatches));
+        Ok(made.clone())
+    }
+
+    fn dispatch<'a>(
+        &self,
+        device: &Device,
+        encoder: &mut wgpu::CommandEncoder,
+        size: Size,
+        dispatches: impl Iterator<Item = &'a Dispatch>,
+    ) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        let sampler = sample.then_some(&self.sample);
         let mut dispatched = 0;
-        for dispatch in self.dispatches.iter().chain(sampler) {
+        for dispatch in dispatches {
             let grid_y = match dispatch.grid_y {
                 Extent::Fixed(count) => count,
                 Extent::Rows(each) => size.rows.div_ceil(each),

@@ -9,7 +9,7 @@ use super::device::Device;
 use super::lower::{lower, matrices};
 use super::pipelines::Pipelines;
 use super::planes::{Bank, Matrices};
-use super::program::{Parts, Program, Shared, Size};
+use super::program::{Parts, Program, Shared, Size, Wanted};
 use super::readback::{IdRing, MAX_CHAIN, Pending};
 use super::rope;
 use super::stage::Class;
@@ -17,7 +17,7 @@ use super::state::{Layout, Words};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
     AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, Graph, KvFormat, KvWidths,
-    PAGE_TOKENS, RopeId, SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId, WeightKind,
+    Output, PAGE_TOKENS, RopeId, SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId, WeightKind,
 };
 use crate::kernel::{BAD_LOGITS, Context, MAX_EXPERTS, MAX_HEAD_DIM, launches, reply_words, sample, word};
 use crate::model::{Plan, WeightSink};
@@ -84,10 +84,10 @@ impl Gpu {
         device.check()?;
         let graph = plan.graph.clone();
         check_sizes(&graph)?;
-        let vocab = graph.vocab().max(1);
+        let (vocab, width) = (graph.vocab().max(1), graph.output_width().max(1));
         let bidirectional = graph.bidirectional();
         let max_rows = if bidirectional { n_pages * PAGE_TOKENS } else { PREFILL_ROWS };
-        let max_outputs = if bidirectional { max_rows } else { (LOGITS_BYTES / (vocab * 4)).clamp(1, max_rows) };
+        let max_outputs = if bidirectional { max_rows } else { (LOGITS_BYTES / (width * 4)).clamp(1, max_rows) };
         let pipelines = Pipelines::new(device, kv);
         let (matrix_list, of_node) = matrices(&graph, &plan.formats, without);
         let matrices = Matrices::new(device, matrix_list, pipelines.weights_layout()).await?;
@@ -96,8 +96,7 @@ impl Gpu {
         let (rope_offsets, rope_pairs) = rope_layout(&graph, n_pages * PAGE_TOKENS);
         let kv_sizes = kv_sizes(&graph, kv, n_pages, device.max_binding_bytes())?;
         let kv_bytes: u64 = kv_sizes.iter().sum();
-        let recurrent = graph.n_states() > 0;
-        let state_bytes = |max_rows: usize| Layout { max_rows, recurrent }.size_bytes(n_pages);
+        let state_bytes = |max_rows: usize| Layout::new(max_rows, &graph).size_bytes(n_pages);
         let slot_sizes = slot_sizes(&graph, device.max_binding_bytes())?;
         let shared = device
             .guarded(kv_bytes + slot_sizes.iter().sum::<u64>(), || {
@@ -207,7 +206,7 @@ impl Gpu {
     }
 
     fn prefill_layout(&self) -> Layout {
-        Layout { max_rows: self.max_rows, recurrent: self.graph.n_states() > 0 }
+        Layout::new(self.max_rows, &self.graph)
     }
 
     /// Uploads where a chain starts.
@@ -227,38 +226,71 @@ impl Gpu {
         Ok(ids.issue(Pending::new(&buffer, size_bytes, submission)))
     }
 
-    async fn forward_chunk(&self, step: &Step<'_>) -> Result<Vec<f32>> {
+    /// Runs a step and reads what is wanted of its outputs back, `(outputs, width)`.
+    async fn read(&self, step: &Step<'_>, what: Wanted) -> Result<Vec<f32>> {
+        self.device.check()?;
+        step.check(&self.graph, self.n_pages, self.max_rows)?;
+        if step.outputs.len() > step.rows.len() {
+            return Err(Error::new(ErrorKind::InvalidArgument, "more outputs than rows"));
+        }
+        let width = self.prefill.made(what)?.width;
+        let mut numbers = vec![0.0; step.outputs.len() * width];
+        self.slots.borrow_mut().step(step)?;
+        let mut states = step.states.to_vec();
+        // Rows in chunks whose outputs have room; keys and values of earlier chunks are in their pages.
+        for (index, rows) in step.rows.chunks(self.max_outputs).enumerate() {
+            let first = word(index * self.max_outputs);
+            let inside = |output: &u32| output.checked_sub(first).filter(|row| (*row as usize) < rows.len());
+            let outputs: BTreeSet<u32> = step.outputs.iter().filter_map(inside).collect();
+            let outputs: Vec<u32> = outputs.into_iter().collect();
+            let found = self.forward_chunk(what, &Step { rows, states: &states, outputs: &outputs, ..*step }).await?;
+            let wanted = step.outputs.iter().zip(numbers.chunks_exact_mut(width));
+            for (row, slot) in wanted.filter_map(|(output, slot)| Some((inside(output)?, slot))) {
+                if let Ok(place) = outputs.binary_search(&row) {
+                    slot.copy_from_slice(&found[place * width..][..width]);
+                }
+            }
+            for row in rows {
+                if let Some(slots) = states.get_mut(row.sequence as usize) {
+                    slots.from = slots.to;
+                }
+            }
+        }
+        match numbers.iter().all(|number| number.is_finite()) {
+            true => Ok(numbers),
+            false => Err(bad_logits()),
+        }
+    }
+
+    /// Runs a step whose outputs have room and reads what is wanted of them back, `(outputs, width)`.
+    async fn forward_chunk(&self, wanted: Wanted, step: &Step<'_>) -> Result<Vec<f32>> {
         let (size, outputs) = (self.write_step(step)?, step.outputs);
         let mut encoder = self.device.encoder();
-        self.encode(Class::Prefill, &mut encoder, size, false)?;
+        let made = {
+            let adapter = self.adapter.borrow();
+            let adapted = adapter.as_ref().and_then(|adapter| adapter.program(Class::Prefill));
+            adapted.unwrap_or(&self.prefill).encode_to(&self.device, &mut encoder, size, wanted)?
+        };
         if outputs.is_empty() {
             self.device.submit(encoder);
             return Ok(vec![]);
         }
-        let stride = self.prefill.logits_place.stride;
-        let size_bytes = (outputs.len() * stride * 4) as u64;
+        let size_bytes = (outputs.len() * made.stride * 4) as u64;
         let readback = {
             use wgpu::BufferUsages as U;
             let mut kept = self.logits_readback.borrow_mut();
-            let most_bytes = (self.max_outputs * stride * 4) as u64;
+            let most_bytes = (self.max_outputs * self.prefill.widest() * 4) as u64;
             let make = || self.device.buffer("logits", most_bytes, U::MAP_READ | U::COPY_DST);
             kept.get_or_insert_with(make).clone()
         };
-        {
-            let adapter = self.adapter.borrow();
-            let adapted = adapter.as_ref().and_then(|adapter| adapter.program(Class::Prefill));
-            let Program { logits, logits_place, .. } = adapted.unwrap_or(&self.prefill);
-            let from = logits_place.offset as u64 * 4;
-            encoder.copy_buffer_to_buffer(logits, from, &readback, 0, size_bytes);
-        }
+        encoder.copy_buffer_to_buffer(&made.buffer, made.offset as u64 * 4, &readback, 0, size_bytes);
         let submission = self.device.submit(encoder);
         let words = Pending::new(&readback, size_bytes, submission).words(&self.device).await?;
-        let mut logits: Vec<f32> = bytemuck::cast_vec(words);
-        let vocab = self.graph.vocab();
-        if stride != vocab {
-            logits = logits.chunks_exact(stride).flat_map(|row| &row[..vocab]).copied().collect();
+        let mut numbers: Vec<f32> = bytemuck::cast_vec(words);
+        if made.stride != made.width {
+            numbers = numbers.chunks_exact(made.stride).flat_map(|row| &row[..made.width]).copied().collect();
         }
-        Ok(logits)
+        Ok(numbers)
     }
 }
 
@@ -289,7 +321,8 @@ impl Making<'_> {
             (Class::Prefill, self.max_rows, self.max_outputs, prefill_state),
             (Class::Decode, 1, 1, &shared.decode_state),
         ];
-        let n_classes = if graph.bidirectional() { 1 } else { 2 };
+        let chooses = graph.output == Output::Logits;
+        let n_classes = if graph.bidirectional() || !chooses { 1 } else { 2 };
         for ((class, max_rows, max_outputs, state), activations) in
             classes.into_iter().zip(&recipe.activations).take(n_classes)
         {
@@ -302,14 +335,15 @@ impl Making<'_> {
                 norm_offset: &|weight| self.norm_offsets.get(&weight).copied().unwrap_or(0),
                 rope_offset: &|RopeId(index)| recipe.rope_offsets.get(index).copied().unwrap_or(0),
             };
-            let mut list: Vec<_> = lowered.stages.iter().flat_map(|stage| launches(stage, &context)).collect();
-            list.push(sample(lowered.logits, graph.vocab().max(1)));
+            let stages: Vec<_> = lowered.stages.iter().map(|stage| launches(stage, &context)).collect();
             // Pipelines are made inside, so a shader that does not compile is found here.
             let validation = device.raw().push_error_scope(wgpu::ErrorFilter::Validation);
             let parts = Parts {
                 class,
                 lowered: &lowered,
-                launches: &list,
+                graph,
+                stages: &stages,
+                sampler: chooses.then(|| sample(lowered.logits, graph.vocab().max(1))),
                 matrices,
                 shared,
                 pipelines: &recipe.pipelines,
@@ -330,7 +364,7 @@ impl Making<'_> {
 }
 
 fn no_decoding() -> Error {
-    Error::new(ErrorKind::InvalidArgument, "a model whose rows see later ones does not decode")
+    Error::new(ErrorKind::InvalidArgument, "this model makes no logits to decode with")
 }
 
 fn no_adapter() -> Error {
@@ -453,43 +487,18 @@ impl Backend for Gpu {
     }
 
     fn forward<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>> {
+        Box::pin(self.read(step, Wanted::End))
+    }
+
+    fn hidden<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>> {
         Box::pin(async move {
-            self.device.check()?;
-            let vocab = self.graph.vocab();
-            step.check(vocab, self.n_pages, self.max_rows)?;
-            if step.outputs.len() > step.rows.len() {
-                return Err(Error::new(ErrorKind::InvalidArgument, "more outputs than rows"));
-            }
-            let mut logits = vec![0.0; step.outputs.len() * vocab];
-            self.slots.borrow_mut().step(step)?;
-            let mut states = step.states.to_vec();
-            // Rows in chunks whose outputs have room; keys and values of earlier chunks are in their pages.
-            for (index, rows) in step.rows.chunks(self.max_outputs).enumerate() {
-                let first = word(index * self.max_outputs);
-                let inside = |output: &u32| output.checked_sub(first).filter(|row| (*row as usize) < rows.len());
-                let outputs: BTreeSet<u32> = step.outputs.iter().filter_map(inside).collect();
-                let outputs: Vec<u32> = outputs.into_iter().collect();
-                let found = self.forward_chunk(&Step { rows, states: &states, outputs: &outputs, ..*step }).await?;
-                let wanted = step.outputs.iter().zip(logits.chunks_exact_mut(vocab));
-                for (row, slot) in wanted.filter_map(|(output, slot)| Some((inside(output)?, slot))) {
-                    if let Ok(place) = outputs.binary_search(&row) {
-                        slot.copy_from_slice(&found[place * vocab..][..vocab]);
-                    }
-                }
-                for row in rows {
-                    if let Some(slots) = states.get_mut(row.sequence as usize) {
-                        slots.from = slots.to;
-                    }
-                }
-            }
-            match logits.iter().all(|logit| logit.is_finite()) {
-                true => Ok(logits),
-                false => Err(bad_logits()),
-            }
+            self.graph.need_hidden()?;
+            self.read(step, Wanted::Hidden).await
         })
     }
 
     fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32]) -> Result<()> {
+        self.graph.need_logits()?;
         self.device.check()?;
         self.ids.borrow_mut().forget();
         self.device.write(&self.shared.reply, 0, bytemuck::cast_slice(&reply_words(sampler)));
@@ -506,8 +515,9 @@ impl Backend for Gpu {
     }
 
     fn prefill(&self, step: &Step<'_>) -> Result<Option<Ticket>> {
+        self.graph.need_logits()?;
         self.device.check()?;
-        step.check(self.graph.vocab(), self.n_pages, self.max_rows)?;
+        step.check(&self.graph, self.n_pages, self.max_rows)?;
         if step.outputs.len() > 1 {
             let words = format!("{} outputs in one prefill", step.outputs.len());
             return Err(Error::new(ErrorKind::InvalidArgument, words));

@@ -1,7 +1,7 @@
 //! What lowering makes of a graph: stages, each one kernel's work, over places in buffers. Pure data, no device.
 
 use super::buffers::Access;
-use crate::graph::{Activation, Attention, RopeId, Routing, ShortConv, WeightId};
+use crate::graph::{Activation, Attention, EmbedBy, RopeId, Routing, ShortConv, WeightId};
 use crate::quant::FormatId;
 
 /// For which kind of step stages are made.
@@ -98,10 +98,12 @@ pub struct Slots {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each variant says what its operands are")]
 pub enum Stage {
-    /// Rows of the table by token.
-    Embed { matrix: usize, y: Place },
+    /// Rows of the table.
+    Embed { matrix: usize, by: EmbedBy, y: Place },
     /// A norm of its own.
     Norm { x: Place, y: Place, norm: Norm, groups: usize, width: usize, domain: Domain },
+    /// A layer norm.
+    LayerNorm { x: Place, y: Place, weight: WeightId, bias: Option<WeightId>, eps: f32, width: usize, domain: Domain },
     /// A matrix product, with what is fused into it.
     MatMul {
         matrix: usize,
@@ -170,6 +172,8 @@ pub enum ElementOp {
     SoftCap(f32),
     /// The sum of so many equal parts of a.
     SumParts(usize),
+    /// `activation(a)`.
+    Activate(Activation),
 }
 
 /// A lowered graph.
@@ -179,8 +183,10 @@ pub struct Lowered {
     pub stages: Vec<Stage>,
     /// Elements of one row of each activation buffer, and which rows it has.
     pub buffers: Vec<(usize, Domain)>,
-    /// Where the logits are.
+    /// Where the last node is.
     pub logits: Place,
+    /// Where the final hidden states are after how many stages, if they are anywhere.
+    pub hidden: Option<(Place, usize)>,
 }
 
 impl Stage {
@@ -188,7 +194,7 @@ impl Stage {
     pub fn for_places(&mut self, see: &mut dyn FnMut(&mut Place, Access)) {
         match self {
             Stage::Embed { y, .. } => see(y, Access::Write),
-            Stage::Norm { x, y, .. } | Stage::OutputRows { x, y, .. } => {
+            Stage::Norm { x, y, .. } | Stage::LayerNorm { x, y, .. } | Stage::OutputRows { x, y, .. } => {
                 see(x, Access::Read);
                 see(y, Access::Write);
             }

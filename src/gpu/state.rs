@@ -2,7 +2,7 @@
 
 use super::program::Size;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Decode, Row, StateSlots, Step};
+use crate::graph::{Decode, Graph, Row, StateSlots, Step};
 use crate::kernel::word;
 
 /// Words of a state's header.
@@ -18,6 +18,8 @@ pub(super) struct Layout {
     pub max_rows: usize,
     /// Whether there is a table of sequences, which only models with state of their own need.
     pub recurrent: bool,
+    /// Whether the segments of rows are told.
+    pub segments: bool,
 }
 
 /// What is written for a step, and where.
@@ -28,6 +30,16 @@ pub(super) struct Words {
 }
 
 impl Layout {
+    /// The layout for a graph.
+    pub(super) fn new(max_rows: usize, graph: &Graph) -> Self {
+        Self { max_rows, recurrent: graph.n_states() > 0, segments: graph.reads_segments() }
+    }
+
+    /// Where the words of rows and outputs end: positions, page tables, outputs and, where they are told, segments.
+    fn rows_end(self) -> usize {
+        self.max_rows + HEADER + if self.segments { 4 } else { 3 } * self.max_rows
+    }
+
     /// Words of the table of sequences.
     fn sequences(self) -> usize {
         if self.recurrent { self.max_rows * (SEQUENCE + 1) } else { 0 }
@@ -35,7 +47,7 @@ impl Layout {
 
     /// Where the page tables start.
     fn page_tables(self) -> usize {
-        self.max_rows + HEADER + 3 * self.max_rows + self.sequences()
+        self.rows_end() + self.sequences()
     }
 
     /// Bytes of the state for sequences of `n_pages` pages in all. Tables of pages have their sequence's length before
@@ -67,6 +79,9 @@ impl Layout {
         padded(&mut rows.iter().map(|row| row.position), &mut words);
         padded(&mut rows.iter().filter_map(|row| starts.get(row.sequence as usize).copied()), &mut words);
         padded(&mut step.outputs.iter().copied(), &mut words);
+        if self.segments {
+            padded(&mut rows.iter().map(|row| row.segment), &mut words);
+        }
         let sequences = if self.recurrent { self.push_sequences(step, &mut words) } else { step.pages.len() };
         // Positions ascend within a sequence.
         let mut lengths = vec![0; step.pages.len()];
@@ -85,7 +100,7 @@ impl Layout {
 
     /// The sequences that have rows in the step, and the indices of those rows. Gives how many they are.
     fn push_sequences(self, step: &Step<'_>, words: &mut Vec<u32>) -> usize {
-        let table = self.max_rows + HEADER + 3 * self.max_rows;
+        let table = self.rows_end();
         let first_list = table + self.max_rows * SEQUENCE;
         let (mut entries, mut lists) = (vec![], vec![]);
         for (sequence, StateSlots { from, to }) in step.states.iter().enumerate() {
@@ -128,8 +143,8 @@ mod tests {
 
     #[test]
     fn sequences_are_told_with_their_rows() {
-        let layout = Layout { max_rows: 4, recurrent: true };
-        let row = |position, sequence| Row { token: 10 + position, position, sequence };
+        let layout = Layout { max_rows: 4, recurrent: true, segments: false };
+        let row = |position, sequence| Row { token: 10 + position, position, sequence, segment: 0 };
         let rows = [row(7, 2), row(0, 0), row(8, 2)];
         let pages = [vec![5], vec![6], vec![3, 4]];
         let states = [(1, 2), (9, 9), (0, 3)].map(|(from, to)| StateSlots { from, to });
@@ -155,7 +170,7 @@ mod tests {
     #[test]
     fn without_state_there_is_no_table_of_sequences() {
         let layout = Layout { max_rows: 2, recurrent: false };
-        let rows = [Row { token: 1, position: 0, sequence: 0 }];
+        let rows = [Row { token: 1, position: 0, sequence: 0, segment: 0 }];
         let step = Step { rows: &rows, pages: &[vec![7]], states: &[], outputs: &[] };
         let Words { words, .. } = layout.step(&step, layout.size_bytes(1)).expect("it fits");
         assert_eq!(words[..2], [1, 1]);

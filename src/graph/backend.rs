@@ -76,7 +76,8 @@ pub trait Backend {
     /// What this is.
     fn info(&self) -> BackendInfo;
 
-    /// Largest number of rows of one step; longer prompts come in chunks.
+    /// Largest number of rows of one step; longer prompts come in chunks. Where rows see those after them, a text cannot: there
+    /// it is as many as the pages hold.
     fn max_rows(&self) -> usize;
 
     /// Pages for keys and values that there are room for.
@@ -88,8 +89,12 @@ pub trait Backend {
     /// Chain length worth submitting at once.
     fn decode_chain(&self) -> u32;
 
-    /// Runs a step and reads back the logits of its outputs, `(outputs, vocab)`.
+    /// Runs a step and reads back what the graph ends in for its outputs, `(outputs, output_width)`: logits, hidden states or
+    /// scores.
     fn forward<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>>;
+
+    /// Runs a step and reads back the final hidden states of its outputs, `(outputs, dim)`.
+    fn hidden<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>>;
 
     /// Starts a reply: how ids are chosen from now on, and the ids of the prompt (for the penalties).
     fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32]) -> Result<()>;

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Activation, Attention, Gates, Graph, KvWidths, Node, Op, Rope, RopeId, Routing, ShortConv, ValueId, Weight,
-    WeightId, WeightKind,
+    Activation, Attention, EmbedBy, Gates, Graph, KvWidths, Node, Op, Output, Rope, RopeId, Routing, ShortConv, ValueId,
+    Weight, WeightId, WeightKind,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -92,8 +92,39 @@ impl Builder {
 
     /// See [`Op::Embed`].
     pub fn embed(&mut self, name: impl Into<String>, table: WeightId) -> ValueId {
-        let width = self.graph.weights[table.0].cols;
-        self.push(name, Op::Embed { table }, width)
+        self.embed_by(name, table, EmbedBy::Token)
+    }
+
+    /// See [`Op::Embed`].
+    pub fn embed_by(&mut self, name: impl Into<String>, table: WeightId, by: EmbedBy) -> ValueId {
+        let (name, Weight { rows, cols: width, .. }) = (name.into(), self.graph.weights[table.0].clone());
+        if let EmbedBy::Position { offset } = by {
+            self.expect(offset < rows, &name, || format!("position 0 is row {offset} of {rows}"));
+        }
+        self.push(name, Op::Embed { table, by }, width)
+    }
+
+    /// See [`Op::LayerNorm`].
+    pub fn layer_norm(
+        &mut self,
+        name: impl Into<String>,
+        x: ValueId,
+        weight: WeightId,
+        bias: Option<WeightId>,
+        eps: f32,
+    ) -> ValueId {
+        let (name, width) = (name.into(), self.graph.width(x));
+        for part in [Some(weight), bias].into_iter().flatten() {
+            let cols = self.graph.weights[part.0].cols;
+            self.expect(cols == width, &name, || format!("a norm of {cols} over a width of {width}"));
+        }
+        self.push(name, Op::LayerNorm { x, weight, bias, eps }, width)
+    }
+
+    /// See [`Op::Activate`].
+    pub fn activate(&mut self, name: impl Into<String>, x: ValueId, activation: Activation) -> ValueId {
+        let width = self.graph.width(x);
+        self.push(name, Op::Activate { x, activation }, width)
     }
 
     /// See [`Op::RmsNorm`].
@@ -169,9 +200,13 @@ impl Builder {
         self.expect(grouped, &name, || format!("{} heads do not share {} key heads evenly", spec.heads, spec.kv_heads));
         let sinks = spec.sinks.map_or(spec.heads, |sinks| self.graph.weights[sinks.0].cols);
         self.expect(sinks == spec.heads, &name, || format!("{sinks} sinks for {} heads", spec.heads));
+        // Where a step has whole texts, nothing of a layer is wanted after it: later ones may use its pages again.
+        let again = !spec.causal && self.graph.kv_widths.get(spec.layer) == Some(&kept);
         let in_order = self.graph.kv_widths.len() == spec.layer;
-        self.expect(in_order, &name, || format!("layer {} out of order", spec.layer));
-        self.graph.kv_widths.push(kept);
+        self.expect(in_order || again, &name, || format!("layer {} out of order", spec.layer));
+        if !again {
+            self.graph.kv_widths.push(kept);
+        }
         let wide = spec.heads.saturating_mul(spec.value_dim);
         self.push(name, Op::Attention { q, k, v, spec }, wide)
     }
@@ -293,6 +328,16 @@ impl Builder {
     pub fn output_rows(&mut self, name: impl Into<String>, x: ValueId) -> ValueId {
         let width = self.graph.width(x);
         self.push(name, Op::OutputRows { x }, width)
+    }
+
+    /// Says that these are the final hidden states; see [`Graph::hidden`].
+    pub fn hidden(&mut self, states: ValueId) {
+        self.graph.hidden = Some(states);
+    }
+
+    /// Says what the last node is; without a word it is the logits.
+    pub fn output(&mut self, output: Output) {
+        self.graph.output = output;
     }
 
     /// The graph, or the first mismatch.

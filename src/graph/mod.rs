@@ -20,6 +20,8 @@ pub use recurrent::{Gates, ShortConv};
 pub use state::{STATE_SLOTS, SlotBook, StateSlots};
 pub use step::{PAGE_TOKENS, Row, SamplerSettings, Step};
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// A value: the result of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub usize);
@@ -80,7 +82,7 @@ pub struct Rope {
     pub scale: f32,
 }
 
-/// What a gate goes through.
+/// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// `x / (1 + exp(-x))`.
@@ -95,18 +97,50 @@ pub enum Activation {
         /// Of the sigmoid.
         slope: f32,
     },
+    /// `x / 2 * (1 + erf(x / sqrt(2)))` (arXiv 1606.08415).
+    Gelu,
+    /// `tanh(x)`.
+    Tanh,
+}
+
+/// What of a row chooses a row of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EmbedBy {
+    /// Its token.
+    Token,
+    /// Its position, plus `offset` (RoBERTa's tables begin with rows that stand for no position).
+    Position {
+        /// Rows of the table before that of position 0.
+        offset: usize,
+    },
+    /// Its segment: which of two texts it belongs to (BERT, arXiv 1810.04805).
+    Segment,
+}
+
+/// What the last node of a graph is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// A score for every id of the vocabulary: the model continues texts.
+    #[default]
+    Logits,
+    /// The final hidden states: the model makes embeddings.
+    Hidden,
+    /// A score for every label, of a whole text or pair of texts by its first row: the model judges.
+    Scores,
 }
 
 /// An operation.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each variant says what its operands are")]
 pub enum Op {
-    /// `y[t] = table[token[t]]`; `(tokens, cols)`.
-    Embed { table: WeightId },
+    /// `y[t] = table[by(t)]`; `(tokens, cols)`.
+    Embed { table: WeightId, by: EmbedBy },
     /// Each row is cut into `groups` equal parts; `y = x / sqrt(mean(x^2) + eps) * weight`, with the weight `(1, n)` for
     /// every part (Zhang & Sennrich, arXiv 1910.07467). What a part has beyond `n` elements stays as it is; without a
     /// weight the whole part is normalised.
     RmsNorm { x: ValueId, weight: Option<WeightId>, eps: f32, groups: usize },
+    /// `y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias` of each row, weight and bias `(1, width)` (arXiv 1607.06450).
+    LayerNorm { x: ValueId, weight: WeightId, bias: Option<WeightId>, eps: f32 },
     /// `y[t, r] = sum_c weight[r, c] * x[t, c]`; `(tokens, rows)`.
     MatMul { x: ValueId, weight: WeightId },
     /// Rotates every head of `x` by its row's position; `heads` equal parts. The rotation's first element is element
@@ -118,6 +152,8 @@ pub enum Op {
     ShortConv { x: ValueId, gates: Option<Gates>, spec: ShortConv },
     /// `activation(gate) * up`, element by element (Shazeer, arXiv 2002.05202).
     Glu { gate: ValueId, up: ValueId, activation: Activation },
+    /// `activation(x)`, element by element.
+    Activate { x: ValueId, activation: Activation },
     /// `y[t, c] = x[t, c] + bias[c]`.
     AddBias { x: ValueId, bias: WeightId },
     /// `factor * x`.
@@ -152,6 +188,8 @@ impl Op {
         match self {
             Op::Embed { .. } => vec![],
             Op::RmsNorm { x, .. }
+            | Op::LayerNorm { x, .. }
+            | Op::Activate { x, .. }
             | Op::MatMul { x, .. }
             | Op::Rope { x, .. }
             | Op::AddBias { x, .. }
@@ -181,7 +219,7 @@ pub struct Node {
     pub width: usize,
 }
 
-/// A whole model: nodes in the order of computation. The last node is the logits `(outputs, vocab)`.
+/// A whole model: nodes in the order of computation. The last node is what `output` says, `(outputs, width)`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
     /// In the order of computation; node `i` makes `ValueId(i)`.
@@ -194,6 +232,10 @@ pub struct Graph {
     pub kv_widths: Vec<KvWidths>,
     /// One entry for each operation that keeps state from position to position: its elements of float32.
     pub state_widths: Vec<usize>,
+    /// What the last node is.
+    pub output: Output,
+    /// The final hidden states of the rows that were asked for, `(outputs, dim)`, from which embeddings are made.
+    pub hidden: Option<ValueId>,
 }
 
 impl Graph {
@@ -212,8 +254,56 @@ impl Graph {
         if self.state_widths.is_empty() { 0 } else { STATE_SLOTS }
     }
 
-    /// Columns of the logits.
-    pub fn vocab(&self) -> usize {
+    /// Columns of the last node: those of the logits, of the hidden states, or the number of labels.
+    pub fn output_width(&self) -> usize {
         self.nodes.last().map_or(0, |node| node.width)
+    }
+
+    /// The final hidden states. Fails with `InvalidArgument` where the model does not say which they are.
+    pub fn need_hidden(&self) -> Result<ValueId> {
+        self.hidden.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "this model gives no hidden states"))
+    }
+
+    /// Fails with `InvalidArgument` unless the graph ends in logits, which choosing ids needs.
+    pub fn need_logits(&self) -> Result<()> {
+        match self.output {
+            Output::Logits => Ok(()),
+            _ => Err(Error::new(ErrorKind::InvalidArgument, "this model makes no logits")),
+        }
+    }
+
+    /// Rows that a step may ask of the tables that are read by `by`, whatever its offset; `None` where there are none.
+    fn rows_by(&self, part: impl Fn(EmbedBy) -> Option<usize>) -> Option<usize> {
+        let rows = |node: &Node| match node.op {
+            Op::Embed { table, by } => {
+                let rows = self.weights.get(table.0).map_or(0, |table| table.rows);
+                part(by).map(|offset| rows.saturating_sub(offset))
+            }
+            _ => None,
+        };
+        self.nodes.iter().filter_map(rows).min()
+    }
+
+    /// Ids that have an embedding: those below this.
+    pub fn vocab(&self) -> usize {
+        self.rows_by(|by| (by == EmbedBy::Token).then_some(0)).unwrap_or(0)
+    }
+
+    /// Positions that have an embedding, where positions have embeddings.
+    pub fn positions(&self) -> Option<usize> {
+        self.rows_by(|by| match by {
+            EmbedBy::Position { offset } => Some(offset),
+            _ => None,
+        })
+    }
+
+    /// Whether the segments of rows matter.
+    pub fn reads_segments(&self) -> bool {
+        self.rows_by(|by| (by == EmbedBy::Segment).then_some(0)).is_some()
+    }
+
+    /// Segments that a row may be of; 1 where segments have no embeddings.
+    pub fn segments(&self) -> usize {
+        self.rows_by(|by| (by == EmbedBy::Segment).then_some(0)).unwrap_or(1)
     }
 }

@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn sequences_of_one_step_do_not_meet() {
-        let row = |position, sequence| Row { token: 0, position, sequence };
+        let row = |position, sequence| Row { token: 0, position, sequence, segment: 0 };
         let rows = [row(0, 1), row(0, 0), row(1, 1), row(1, 0)];
         let pages = [vec![0], vec![1]];
         let note = |book: &mut SlotBook, rows: &[Row], states: &[StateSlots]| {

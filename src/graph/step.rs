@@ -1,13 +1,13 @@
 //! What one run of a graph is given: rows of tokens, where their keys and values live, and how to choose the next id.
 
-use super::StateSlots;
+use super::{Graph, StateSlots};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Positions that one page of keys and values holds.
 pub const PAGE_TOKENS: usize = 32;
 
 /// One row of the activations: a token at its place in its sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// The token's id.
     pub token: u32,
@@ -15,6 +15,8 @@ pub struct Row {
     pub position: u32,
     /// Index into [`Step::pages`].
     pub sequence: u32,
+    /// Which of two texts it belongs to, where the model tells them apart; else 0.
+    pub segment: u32,
 }
 
 /// One run of the graph over some rows. The rows of a sequence come in the order of their positions; keys and values
@@ -28,23 +30,30 @@ pub struct Step<'a> {
     pub pages: &'a [Vec<u32>],
     /// For each sequence its slots; nothing looks at them where the graph keeps no state.
     pub states: &'a [StateSlots],
-    /// Indices of the rows whose logits are wanted.
+    /// Indices of the rows whose logits (or hidden states, or scores) are wanted.
     pub outputs: &'a [u32],
 }
 
 impl Step<'_> {
-    /// Fails with `InvalidArgument` unless the step has between one and `max_rows` rows, ids below `vocab`, positions
-    /// that ascend within a sequence and lie in its pages, pages below `n_pages`, and outputs among its rows. Every
-    /// backend asks before it computes.
-    pub fn check(&self, vocab: usize, n_pages: usize, max_rows: usize) -> Result<()> {
+    /// Fails with `InvalidArgument` unless the step has between one and `max_rows` rows, ids, positions and segments that
+    /// `graph` has embeddings of, positions that ascend within a sequence and lie in its pages, pages below `n_pages`, and
+    /// outputs among its rows. Every backend asks before it computes.
+    pub fn check(&self, graph: &Graph, n_pages: usize, max_rows: usize) -> Result<()> {
+        let (vocab, positions, segments) = (graph.vocab(), graph.positions(), graph.segments());
         let invalid = |problem: String| Err(Error::new(ErrorKind::InvalidArgument, problem).at("step"));
         if self.rows.is_empty() || self.rows.len() > max_rows {
             return invalid(format!("{} rows, where 1 to {max_rows} are possible", self.rows.len()));
         }
         let mut last = vec![None; self.pages.len()];
-        for Row { token, position, sequence } in self.rows.iter().copied() {
+        for Row { token, position, sequence, segment } in self.rows.iter().copied() {
             if token as usize >= vocab {
                 return invalid(format!("the id {token} is not below {vocab}"));
+            }
+            if segment as usize >= segments {
+                return invalid(format!("segment {segment} of {segments}"));
+            }
+            if let Some(most) = positions.filter(|most| position as usize >= *most) {
+                return invalid(format!("position {position} of {most}"));
             }
             let place = self.pages.get(sequence as usize).zip(last.get_mut(sequence as usize));
             let Some((pages, last)) = place else {

@@ -41,9 +41,12 @@ pub(super) fn elementwise(
         ElementOp::Scale(_) => 3.0,
         ElementOp::SoftCap(_) => 4.0,
         ElementOp::SumParts(_) => 5.0,
+        ElementOp::Activate(_) => 6.0,
     };
-    let glu =
-        if let ElementOp::Glu(activation) | ElementOp::GluPairs(activation) = op { Some(activation) } else { None };
+    let glu = match op {
+        ElementOp::Glu(activation) | ElementOp::GluPairs(activation) | ElementOp::Activate(activation) => Some(activation),
+        _ => None,
+    };
     let bias = if let ElementOp::Bias(bias) = op { (context.norm_offset)(bias) } else { 0 };
     let factor = if let ElementOp::Scale(factor) | ElementOp::SoftCap(factor) = op { factor } else { 0.0 };
     let parts = if let ElementOp::SumParts(parts) = op { parts } else { 1 };

@@ -1,7 +1,8 @@
-//! Rows of a table by token.
+//! Rows of a table by token, position or segment.
 
 use super::{Buffer, Context, Extent, Kernel, Launch, Use, padded, word};
 use crate::gpu::stage::Place;
+use crate::graph::EmbedBy;
 
 pub(super) const EMBED: Kernel = Kernel {
     name: "embed",
@@ -14,14 +15,19 @@ pub(super) const EMBED: Kernel = Kernel {
     glu: false,
 };
 
-/// `y[t] = table[token[t]]`; each shard of the table serves the tokens it has.
-pub(super) fn embed(matrix: usize, y: Place, context: &Context<'_>) -> Vec<Launch> {
+/// `y[t] = table[by(t)]`; each shard of the table serves the rows it has.
+pub(super) fn embed(matrix: usize, by: EmbedBy, y: Place, context: &Context<'_>) -> Vec<Launch> {
+    let (number, offset) = match by {
+        EmbedBy::Token => (0.0, 0),
+        EmbedBy::Position { offset } => (1.0, offset),
+        EmbedBy::Segment => (2.0, 0),
+    };
     let Some((cols, shards)) = context.matrices.get(matrix) else { return vec![] };
     let launch = |(index, shard): (usize, &super::ShardRows)| Launch {
         kernel: &EMBED,
         weights: Some((matrix, index)),
-        constants: vec![],
-        params: vec![word(padded(*cols)), word(shard.first), word(shard.rows), context.max_rows()],
+        constants: vec![("BY", number)],
+        params: vec![word(padded(*cols)), word(shard.first), word(shard.rows), context.max_rows(), word(offset)],
         buffers: vec![Buffer::State, Buffer::Activation(y.buffer)],
         grid_x: word((padded(*cols) / 8).div_ceil(64)),
         grid_y: Extent::Rows(1),

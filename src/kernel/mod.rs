@@ -46,7 +46,7 @@ pub struct Kernel {
     pub kv: bool,
     /// Whether it goes through the rows of a sequence and its state.
     pub recurrent: bool,
-    /// Whether it makes gated units.
+    /// Whether it makes gated units or activations.
     pub glu: bool,
 }
 
@@ -54,6 +54,7 @@ pub struct Kernel {
 pub const KERNELS: &[&Kernel] = &[
     &embed::EMBED,
     &norm::RMS_NORM,
+    &norm::LAYER_NORM,
     &matmul::MATVEC,
     &matmul::MATMUL,
     &experts::ROUTE,
@@ -206,9 +207,12 @@ pub(crate) fn fold(workgroups: usize) -> (u32, u32) {
 /// The launches of a stage: one, or one a shard of its matrix.
 pub fn launches(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
     match stage {
-        Stage::Embed { matrix, y } => embed::embed(*matrix, *y, context),
+        Stage::Embed { matrix, by, y } => embed::embed(*matrix, *by, *y, context),
         Stage::Norm { x, y, norm, groups, width, domain } => {
             vec![norm::rms_norm(*x, *y, *norm, *groups, *width, *domain, context)]
+        }
+        Stage::LayerNorm { x, y, weight, bias, eps, width, domain } => {
+            vec![norm::layer_norm([*x, *y], (*weight, *bias, *eps), *width, *domain, context)]
         }
         Stage::MatMul { .. } => match context.class {
             Class::Decode => matmul::matvec(stage, context),

@@ -2,6 +2,7 @@
 
 use super::{Buffer, Context, Kernel, Launch, Use, extent, lanes, word};
 use crate::gpu::stage::{Domain, Norm, Place};
+use crate::graph::WeightId;
 
 pub(super) const RMS_NORM: Kernel = Kernel {
     name: "rms_norm",
@@ -35,6 +36,45 @@ pub(super) fn rms_norm(
         params,
         buffers: vec![Buffer::State, Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
         grid_x: word(groups),
+        grid_y: extent(domain, 1),
+    }
+}
+
+pub(super) const LAYER_NORM: Kernel = Kernel {
+    name: "layer_norm",
+    source: include_str!("../../shaders/layer_norm.wgsl"),
+    bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
+    weights: false,
+    reduces: true,
+    kv: false,
+    recurrent: false,
+    glu: false,
+};
+
+/// Each row of x, into y: by weight, bias and epsilon.
+pub(super) fn layer_norm(
+    [x, y]: [Place; 2],
+    (weight, bias, eps): (WeightId, Option<WeightId>, f32),
+    width: usize,
+    domain: Domain,
+    context: &Context<'_>,
+) -> Launch {
+    let offset = |weight: WeightId| (context.norm_offset)(weight);
+    let places = [width, x.offset, x.stride, y.offset, y.stride, offset(weight), bias.map_or(0, offset)];
+    let mut params = places.map(word).to_vec();
+    params.extend([eps.to_bits(), context.max_rows()]);
+    let switch = |on: bool| f64::from(u8::from(on));
+    Launch {
+        kernel: &LAYER_NORM,
+        weights: None,
+        constants: vec![
+            ("WG", lanes(width / 4, 128)),
+            ("OUTPUTS", switch(domain == Domain::Outputs)),
+            ("BIAS", switch(bias.is_some())),
+        ],
+        params,
+        buffers: vec![Buffer::State, Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
+        grid_x: 1,
         grid_y: extent(domain, 1),
     }
 }

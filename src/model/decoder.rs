@@ -3,7 +3,7 @@
 //! Activations are `(tokens, width)`; the residual stream `x` is `(tokens, dim)`.
 
 use super::{Hyper, experts};
-use crate::graph::{Attention, Builder, ValueId};
+use crate::graph::{Attention, Builder, Output, ValueId};
 
 /// Queries, keys and values: `(tokens, n_heads * head_dim)` and twice `(tokens, n_kv_heads * head_dim)`.
 #[derive(Clone, Copy)]
@@ -138,15 +138,20 @@ pub(super) fn sandwich(h: &Hyper, g: &mut Builder, project: fn(&Hyper, &mut Buil
     logits(h, g, x);
 }
 
-/// The rows that were asked for, their norm, and their logits `(outputs, vocab)`.
+/// The rows that were asked for, their norm and, unless the model is for embeddings, their logits `(outputs, vocab)`.
 pub(super) fn logits(h: &Hyper, g: &mut Builder, x: ValueId) {
     let rows = g.output_rows("output_rows", x);
     let normed = norm(h, g, "output_norm", rows, 1);
     head(h, g, normed);
 }
 
-/// The logits of rows that are normalised already.
+/// The logits of rows that are normalised already; in models for embeddings those rows are the end.
 pub(super) fn head(h: &Hyper, g: &mut Builder, normed: ValueId) {
+    g.hidden(normed);
+    g.output(h.ends);
+    if h.ends == Output::Hidden {
+        return;
+    }
     let head = if h.tied { "token_embd.weight" } else { "output.weight" };
     let head = g.matrix(head, h.vocab, h.dim);
     match h.logit_softcap {

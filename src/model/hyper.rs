@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 
 use super::longrope::LongRope;
-use super::{Experts, names, rotary};
+use super::{Encoder, Experts, Pooling, names, pooling, rotary};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Checkpoint, Dialect, Metadata};
-use crate::graph::{Activation, Rope, RopeId, RopePairs, Temperature};
+use crate::graph::{Activation, Output, Rope, RopeId, RopePairs, Temperature};
 
-/// What a decoder-only transformer is described by.
+/// What a transformer is described by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hyper {
     /// Width of the residual stream.
@@ -50,7 +50,7 @@ pub struct Hyper {
     pub conv_taps: usize,
     /// The mixture of experts that layers have in place of one feed-forward block.
     pub experts: Option<Experts>,
-    /// What the gates of the feed-forward block go through.
+    /// What the gates (or, where there are none, the insides) of the feed-forward block go through.
     pub activation: Activation,
     /// Added to the weights of norms as they are read: 1 where files keep them less one.
     pub norm_offset: f32,
@@ -60,6 +60,14 @@ pub struct Hyper {
     pub context: usize,
     /// Whether the embedding table is the output matrix too.
     pub tied: bool,
+    /// What the computation ends in: a model that was published without a head, or for embeddings, has no logits.
+    pub ends: Output,
+    /// How the family makes an embedding of the final states.
+    pub pooling: Pooling,
+    /// The token whose state stands for a text in models for embeddings, to be put after texts where the tokenizer does not.
+    pub end_token: Option<&'static str>,
+    /// What encoders have beside.
+    pub encoder: Encoder,
 }
 
 /// What differs between layers.
@@ -104,10 +112,16 @@ const VALUE_DIM: Count = Key { gguf: "attention.value_length", hub: "", min: 2, 
 const FFN_DIM: Count = Key { gguf: "feed_forward_length", hub: "intermediate_size", min: 8, max: 1 << 20 };
 const VOCAB: Count = Key { gguf: "", hub: "vocab_size", min: 1, max: 1 << 22 };
 const CONTEXT: Count = Key { gguf: "context_length", hub: "max_position_embeddings", min: 1, max: 1 << 24 };
-const NORM_EPS: Number = Key { gguf: "attention.layer_norm_rms_epsilon", hub: "rms_norm_eps", min: 0.0, max: 1.0 };
+/// The first that is there; families differ in the name alone.
+const NORM_EPS: &[Number] = &[
+    Key { gguf: "attention.layer_norm_rms_epsilon", hub: "rms_norm_eps", min: 0.0, max: 1.0 },
+    Key { gguf: "attention.layer_norm_epsilon", hub: "layer_norm_eps", min: 0.0, max: 1.0 },
+    Key { gguf: "", hub: "norm_eps", min: 0.0, max: 1.0 },
+    Key { gguf: "", hub: "layer_norm_epsilon", min: 0.0, max: 1.0 },
+];
 
 /// Usual keys of `config.json` and what some families call them.
-const OTHER_NAMES: &[(&str, &str)] = &[("rms_norm_eps", "norm_eps"), ("intermediate_size", "block_ff_dim")];
+const OTHER_NAMES: &[(&str, &str)] = &[("intermediate_size", "block_ff_dim")];
 
 impl<T> Key<T> {
     pub(super) const fn new(gguf: &'static str, hub: &'static str, min: T, max: T) -> Self {
@@ -242,7 +256,7 @@ impl Hyper {
             head_dim,
             ffn_dim: FFN_DIM.need(metadata)?,
             vocab: vocab(checkpoint)?,
-            norm_eps: NORM_EPS.need(metadata)? as f32,
+            norm_eps: norm_eps(metadata)?,
             ropes: vec![rope],
             long_rope,
             layers: vec![Layer { rope: Some(RopeId(0)), ..Layer::default() }; n_layers],
@@ -255,7 +269,7 @@ impl Hyper {
             experts: None,
             activation: Activation::Silu,
             norm_offset: 0.0,
-            biases: checkpoint.tensors.iter().filter_map(|t| names::bias(&t.name, metadata.dialect)).collect(),
+            biases: checkpoint.tensors.iter().filter_map(|t| names::bias(&t.name, metadata.dialect, &[])).collect(),
             context: CONTEXT.need(metadata)?,
             tied: match metadata.dialect {
                 Dialect::Gguf => checkpoint.tensor("output.weight").is_none(),
@@ -265,6 +279,13 @@ impl Hyper {
                     metadata.boolean("tie_word_embeddings")?.unwrap_or(head.is_none())
                 }
             },
+            ends: match pooling::only_embeds(metadata)? || is_headless(checkpoint) {
+                true => Output::Hidden,
+                false => Output::Logits,
+            },
+            pooling: Pooling::Last,
+            end_token: None,
+            encoder: Encoder::default(),
         };
         for (key, parts) in PROMISED_BIASES {
             if metadata.dialect == Dialect::Hub && metadata.boolean(key)? == Some(true) {
@@ -314,6 +335,23 @@ impl Hyper {
             self.biases.extend(parts.iter().map(|part| format!("blk.{layer}.{part}.bias")));
         }
     }
+}
+
+/// What is added to the mean square in norms.
+fn norm_eps(metadata: &Metadata) -> Result<f32> {
+    for key in NORM_EPS {
+        if let Some(eps) = key.get(metadata)? {
+            return Ok(eps as f32);
+        }
+    }
+    Err(malformed(NORM_EPS.first().map_or(String::new(), |key| key.name(metadata)), "the key is missing"))
+}
+
+/// Whether a folder holds a decoder as its authors publish one that is not for continuing texts: without a head, and so
+/// without the name of the whole before the names of its tensors.
+fn is_headless(checkpoint: &Checkpoint) -> bool {
+    let named = |name: &str| checkpoint.tensors.iter().any(|tensor| tensor.name.starts_with(name));
+    checkpoint.metadata.dialect == Dialect::Hub && named("embed_tokens.") && !named("lm_head.")
 }
 
 /// Rows of the embedding table: GGUF tells them by the tensor's shape alone, the hub by a key.

@@ -103,6 +103,8 @@ pub(super) struct Locator<'a> {
     dialect: Dialect,
     tensors: BTreeMap<&'a str, &'a TensorInfo>,
     names: &'static [Name],
+    /// What no tensor has before its name.
+    bare: Vec<&'static str>,
     fused: &'static [Fused],
     /// Rows (of a vector: elements) of one of the stacked, by the names of weights.
     rows: BTreeMap<&'a str, usize>,
@@ -142,6 +144,8 @@ fn rows_of(weight: &Weight) -> usize {
 fn same_shape(found: &[usize], expected: &[usize], kind: WeightKind) -> bool {
     match (found, expected) {
         ([channels, 1, taps], [rows, cols]) if kind == WeightKind::Vector => channels == rows && taps == cols,
+        // GGUF writes a matrix of one row as it writes a vector.
+        ([found], [1, cols]) if kind == WeightKind::Matrix => found == cols,
         _ => found == expected,
     }
 }
@@ -187,6 +191,7 @@ impl<'a> Locator<'a> {
             dialect: checkpoint.metadata.dialect,
             tensors: checkpoint.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect(),
             names,
+            bare: names::bare(|root| checkpoint.tensors.iter().any(|tensor| tensor.name.starts_with(root))),
             fused,
             rows: rows_by_name(graph),
             norm_offset,
@@ -201,6 +206,7 @@ impl<'a> Locator<'a> {
         let named = names::in_file(&whole.name, self.dialect, self.names).ok_or_else(|| {
             Error::new(ErrorKind::Internal, "no table line names this weight").at(weight.name.as_str())
         })?;
+        let named = names::without_roots(named, &self.bare);
         // One tensor for all that is stacked, or one for each.
         let apart = named.contains(names::EXPERT);
         let names: Vec<String> = match apart {

@@ -14,7 +14,9 @@
 )]
 
 mod adapter;
+mod bert;
 mod decoder;
+mod encoder;
 mod experts;
 mod family;
 mod gemma2;
@@ -28,27 +30,33 @@ mod locate;
 mod longrope;
 mod mistral;
 mod mixtral;
+mod modernbert;
 mod names;
+mod nomic_bert;
 mod olmo2;
 mod options;
 mod phi3;
+mod pooling;
 mod qwen2;
 mod qwen3;
 mod qwen3moe;
 mod rotary;
 mod smollm3;
 mod weights;
+mod xlm_roberta;
 
 pub use adapter::{AdapterKind, AdapterPlan, MAX_RANK, plan_adapter, read_adapter};
+pub use encoder::Encoder;
 pub use experts::Experts;
 pub use hyper::{Hyper, Layer};
 pub use longrope::LongRope;
 pub use options::{DEFAULT_CONTEXT, PlanOptions};
+pub use pooling::{Embedding, Pooling};
 pub use weights::{WeightSink, read_weight, read_weights};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Checkpoint, Dialect};
-use crate::graph::{Builder, Graph, WeightKind};
+use crate::graph::{Builder, Graph, Output, WeightKind};
 use crate::quant::FormatId;
 use locate::{Fused, Location, Locator};
 use names::Name;
@@ -72,6 +80,7 @@ struct Architecture {
 /// Every architecture that is computed.
 const ARCHITECTURES: &[Architecture] = &[
     llama::LLAMA,
+    bert::BERT,
     gemma2::GEMMA2,
     gemma3::GEMMA3,
     gpt_oss::GPT_OSS,
@@ -79,12 +88,15 @@ const ARCHITECTURES: &[Architecture] = &[
     llama4::LLAMA4,
     mistral::MISTRAL,
     mixtral::MIXTRAL,
+    modernbert::MODERNBERT,
+    nomic_bert::NOMIC_BERT,
     olmo2::OLMO2,
     phi3::PHI3,
     qwen2::QWEN2,
     qwen3::QWEN3,
     qwen3moe::QWEN3MOE,
     smollm3::SMOLLM3,
+    xlm_roberta::XLM_ROBERTA,
 ];
 
 impl Architecture {
@@ -114,6 +126,8 @@ pub struct Plan {
     pub context: usize,
     /// Its computation.
     pub graph: Graph,
+    /// What becomes of its hidden states where a caller wants embeddings.
+    pub embedding: Embedding,
     /// How each weight arrives at a [`WeightSink`], by `WeightId`: matrices as stored, vectors always as f32.
     pub formats: Vec<FormatId>,
     /// Where each weight lies in the files, by `WeightId`.
@@ -157,7 +171,9 @@ fn build(
     options: &PlanOptions,
 ) -> Result<Plan> {
     let mut hyper = (architecture.hyper)(checkpoint)?;
-    let context = options.context_of(hyper.context)?;
+    let embedding = Embedding::read(&checkpoint.metadata, &hyper)?;
+    let cut = embedding.max_tokens.filter(|_| hyper.ends != Output::Logits);
+    let context = options.context_of(hyper.context, cut)?;
     hyper.choose_rope(context);
     let mut builder = Builder::new();
     (architecture.graph)(&hyper, &mut builder);
@@ -172,5 +188,5 @@ fn build(
         WeightKind::Vector => FormatId::F32,
     });
     let formats = formats.collect();
-    Ok(Plan { architecture: name, hyper, context, graph, formats, locations })
+    Ok(Plan { architecture: name, hyper, context, graph, embedding, formats, locations })
 }

@@ -45,6 +45,23 @@ pub(super) const NORMS_AFTER: &[Name] = &[
     ("blk.{i}.post_ffw_norm.weight", "model.layers.{i}.post_feedforward_layernorm.weight"),
 ];
 
+/// What stands before the names of a whole model's tensors, those of a head excepted. Files that hold the model without a
+/// head leave it out.
+const ROOTS: &[&str] = &["model.", "bert.", "roberta."];
+
+/// The roots that no tensor has.
+pub(super) fn bare(has: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    ROOTS.iter().copied().filter(|root| !has(root)).collect()
+}
+
+/// A name without its root, if that is one of those that no tensor has.
+pub(super) fn without_roots(name: String, bare: &[&str]) -> String {
+    match bare.iter().find_map(|root| name.strip_prefix(root)) {
+        Some(rest) => rest.to_owned(),
+        None => name,
+    }
+}
+
 /// `blk.7.attn_q.weight` as the pattern `blk.{i}.attn_q.weight` and the number `7`.
 fn pattern(canonical: &str) -> (String, &str) {
     match canonical.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
@@ -69,17 +86,24 @@ pub(super) fn in_file(canonical: &str, dialect: Dialect, first: &[Name]) -> Opti
     })
 }
 
-/// The project's name of a bias in a layer, from its name in a file; `None` for every other tensor.
-pub(super) fn bias(in_file: &str, dialect: Dialect) -> Option<String> {
+/// The project's name of a bias in a layer, from its name in a file, with its root or without; `None` for every other
+/// tensor. The lines `first` go before the common ones.
+pub(super) fn bias(in_file: &str, dialect: Dialect, first: &[Name]) -> Option<String> {
     let stem = in_file.strip_suffix(BIAS)?;
     if dialect == Dialect::Gguf {
         return Some(in_file.to_owned());
     }
-    let (layer, part) = stem.strip_prefix("model.layers.")?.split_once('.')?;
-    let hub = format!("model.layers.{{i}}.{part}{WEIGHT}");
-    let (ours, _) = NAMES.iter().find(|(_, name)| *name == hub)?;
-    let ours = ours.strip_suffix(WEIGHT)?.replace("{i}", layer);
-    Some(format!("{ours}{BIAS}"))
+    let weight = format!("{stem}{WEIGHT}");
+    let layer_in = |hub: &str| {
+        let (before, after) = hub.split_once("{i}")?;
+        let layer = weight.strip_prefix(before)?.strip_suffix(after)?;
+        (!layer.is_empty() && layer.bytes().all(|digit| digit.is_ascii_digit())).then(|| layer.to_owned())
+    };
+    first.iter().chain(NAMES).find_map(|(ours, hub)| {
+        let rootless = ROOTS.iter().find_map(|root| hub.strip_prefix(root)).unwrap_or(hub);
+        let layer = layer_in(hub).or_else(|| layer_in(rootless))?;
+        Some(format!("{}{BIAS}", ours.strip_suffix(WEIGHT)?.replace("{i}", &layer)))
+    })
 }
 
 #[cfg(test)]
@@ -107,9 +131,25 @@ mod tests {
     fn biases_are_called_after_their_weights() {
         let (ours, hub) = ("blk.12.attn_q.bias", "model.layers.12.self_attn.q_proj.bias");
         assert_eq!(in_file(ours, Dialect::Hub, &[]).as_deref(), Some(hub));
-        assert_eq!(bias(hub, Dialect::Hub).as_deref(), Some(ours));
-        assert_eq!(bias(ours, Dialect::Gguf).as_deref(), Some(ours));
-        assert_eq!(bias("model.layers.12.self_attn.q_proj.weight", Dialect::Hub), None);
+        assert_eq!(bias(hub, Dialect::Hub, &[]).as_deref(), Some(ours));
+        assert_eq!(bias(&hub["model.".len()..], Dialect::Hub, &[]).as_deref(), Some(ours));
+        assert_eq!(bias(ours, Dialect::Gguf, &[]).as_deref(), Some(ours));
+        assert_eq!(bias("model.layers.12.self_attn.q_proj.weight", Dialect::Hub, &[]), None);
+        assert_eq!(bias("model.layers.x.self_attn.q_proj.bias", Dialect::Hub, &[]), None);
+        let own = [("blk.{i}.ffn_up.weight", "bert.encoder.layer.{i}.intermediate.dense.weight")];
+        let (ours, hub) = ("blk.3.ffn_up.bias", "bert.encoder.layer.3.intermediate.dense.bias");
+        assert_eq!(bias(hub, Dialect::Hub, &own).as_deref(), Some(ours));
+        assert_eq!(bias(&hub["bert.".len()..], Dialect::Hub, &own).as_deref(), Some(ours));
+    }
+
+    #[test]
+    fn files_without_a_head_leave_the_root_out() {
+        let bare = bare(|root| root == "model.");
+        assert_eq!(bare, ["bert.", "roberta."]);
+        let without = |name: &str| without_roots(name.to_owned(), &bare);
+        assert_eq!(without("model.norm.weight"), "model.norm.weight");
+        assert_eq!(without("bert.pooler.dense.weight"), "pooler.dense.weight");
+        assert_eq!(without("classifier.weight"), "classifier.weight");
     }
 
     #[test]

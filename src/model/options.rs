@@ -16,10 +16,11 @@ pub struct PlanOptions {
 }
 
 impl PlanOptions {
-    /// Tokens of context, for a model that was made for `trained`. Fails with `InvalidArgument` outside of `2 ..= trained`.
-    pub(super) fn context_of(&self, trained: usize) -> Result<usize> {
+    /// Tokens of context, for a model that was made for `trained` and whose authors cut texts at `cut`. Fails with
+    /// `InvalidArgument` outside of `2 ..= trained`.
+    pub(super) fn context_of(&self, trained: usize, cut: Option<usize>) -> Result<usize> {
         match self.context {
-            None => Ok(trained.min(DEFAULT_CONTEXT)),
+            None => Ok(trained.min(DEFAULT_CONTEXT).min(cut.unwrap_or(usize::MAX))),
             Some(context) if (2..=trained).contains(&context) => Ok(context),
             Some(context) => {
                 let problem = format!("{context} is outside 2 ..= {trained}");
@@ -35,10 +36,11 @@ mod tests {
 
     #[test]
     fn a_context_is_the_callers_or_what_the_model_allows() {
-        let of = |context, trained| PlanOptions { context, ..PlanOptions::default() }.context_of(trained);
+        let of = |context, trained| PlanOptions { context, ..PlanOptions::default() }.context_of(trained, None);
         assert_eq!(of(Some(64), 512).unwrap(), 64);
         assert_eq!(of(None, 512).unwrap(), 512);
         assert_eq!(of(None, 100_000).unwrap(), DEFAULT_CONTEXT);
+        assert_eq!(PlanOptions::default().context_of(512, Some(256)).unwrap(), 256);
         for context in [1, 513] {
             let error = of(Some(context), 512).unwrap_err().to_string();
             assert_eq!(error, format!("context: {context} is outside 2 ..= 512"));

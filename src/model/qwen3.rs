@@ -1,15 +1,20 @@
-//! `qwen3`: the dense Qwen3 models (arXiv 2505.09388): a norm on every query and key head before its rotation.
+//! `qwen3`: the dense Qwen3 models (arXiv 2505.09388): a norm on every query and key head before its rotation. Qwen3
+//! Embedding (arXiv 2506.05176) is the same without a head.
 
 use super::{Architecture, Hyper, decoder};
 use crate::error::Result;
 use crate::format::Checkpoint;
-use crate::graph::{Builder, RopePairs};
+use crate::graph::{Builder, Output, RopePairs};
 
 pub(super) const QWEN3: Architecture =
     Architecture { gguf: Some("qwen3"), hub: Some("qwen3"), names: &[], fused: &[], hyper, graph };
 
 fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
-    Hyper::read(checkpoint, RopePairs::Halves, &[])
+    let mut h = Hyper::read(checkpoint, RopePairs::Halves, &[])?;
+    if h.ends == Output::Hidden {
+        h.end_token = Some("<|endoftext|>");
+    }
+    Ok(h)
 }
 
 /// Also the computation of the class with experts.

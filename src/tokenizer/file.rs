@@ -11,9 +11,9 @@ use tokenizers::{
 };
 
 use super::added::Added;
-use super::pipeline::{Pipeline, Step, around, from_crate, with_normal_forms};
+use super::pipeline::{Pipeline, Step, around, around_pair, from_crate, with_normal_forms};
 use super::split::{Splitter, is_linear};
-use super::{check_depth, malformed, patterns};
+use super::{charsmap, check_depth, malformed, patterns};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::Metadata;
 
@@ -79,12 +79,15 @@ fn parse(text: &str) -> Result<Pipeline> {
     }
     let model = model(file.model).at(|| "model".to_owned())?;
     let decoder = file.decoder.map(decoder).transpose().at(|| "decoder".to_owned())?;
-    let (prefix, suffix) = match &file.post_processor {
-        Some(processor) => around(processor).at(|| "post_processor".to_owned())?,
-        None => (Vec::new(), Vec::new()),
+    let ((prefix, suffix), pair) = match &file.post_processor {
+        Some(processor) => {
+            let place = || "post_processor".to_owned();
+            (around(processor).at(place)?, Some(around_pair(processor).at(place)?))
+        }
+        None => Default::default(),
     };
     let added = with_normal_forms(added_tokens(file.added_tokens, &model)?, &normalizers)?;
-    Ok(Pipeline { added, normalizers, steps, model: model.into(), decoder, prefix, suffix })
+    Ok(Pipeline { added, normalizers, steps, model: model.into(), decoder, prefix, suffix, pair })
 }
 
 /// Added tokens with the ids that the crate would give them; a file that says otherwise contradicts itself.
@@ -155,6 +158,9 @@ fn normalizer(value: Value) -> Result<NormalizerWrapper> {
         }
     }
     refuse_backtracking(&value)?;
+    if let Some(map) = value.get("precompiled_charsmap").and_then(Value::as_str) {
+        charsmap::check_base64(map)?;
+    }
     part(value)
 }
 

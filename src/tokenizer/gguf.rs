@@ -1,4 +1,4 @@
-//! Builds a tokenizer from the vocabulary in a GGUF file.
+//! Builds a tokenizer from the vocabulary in a GGUF file: byte-level pairs here, the other kinds in files of their own.
 //!
 //! Follows the file: no Unicode normalization, even where the same model's `tokenizer.json` has one, because that is
 //! how the models in this format are run everywhere else.
@@ -17,15 +17,16 @@ use super::file::{check_merges, split_merge};
 use super::patterns;
 use super::pipeline::{Pipeline, Step, TokenModel, from_crate};
 use super::spm::Spm;
+use super::{unigram, wordpiece};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::Metadata;
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
-const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
-const SCORES: &str = "tokenizer.ggml.scores";
+pub(super) const SCORES: &str = "tokenizer.ggml.scores";
 const UNKNOWN_ID: &str = "tokenizer.ggml.unknown_token_id";
 const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 
@@ -45,9 +46,11 @@ pub(super) fn read(metadata: &Metadata) -> Result<Pipeline> {
     match metadata.text(MODEL)? {
         Some("gpt2") => byte_level(metadata),
         Some("llama") => sentence_piece(metadata),
-        Some(other) => {
-            Err(unsupported(format!("the vocabulary is of the kind {other:?}; supported: \"gpt2\", \"llama\"")))
-        }
+        Some("bert") => wordpiece::read(metadata),
+        Some("t5") => unigram::read(metadata),
+        Some(other) => Err(unsupported(format!(
+            "the vocabulary is of the kind {other:?}; supported: \"gpt2\", \"llama\", \"bert\", \"t5\""
+        ))),
         None => Err(Error::new(ErrorKind::NotFound, "the model has no tokenizer").at(MODEL)),
     }
 }
@@ -56,7 +59,7 @@ fn unsupported(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::UnsupportedFormat, message).at(MODEL)
 }
 
-fn broken(key: &str, message: impl Into<String>) -> Error {
+pub(super) fn broken(key: &str, message: impl Into<String>) -> Error {
     Error::new(ErrorKind::MalformedGguf, message).at(key)
 }
 
@@ -70,7 +73,7 @@ fn byte_level(metadata: &Metadata) -> Result<Pipeline> {
         row.patterns.iter().map(|pattern| Step::isolate(pattern)).collect::<std::result::Result<Vec<_>, _>>()?;
     steps.push(Step::bytes());
 
-    let Tokens { vocab, added } = tokens(metadata)?;
+    let Tokens { vocab, added } = tokens(metadata, str::to_owned)?;
     let merges = metadata
         .texts(MERGES)?
         .ok_or_else(|| broken(MERGES, "is missing"))?
@@ -92,13 +95,14 @@ fn byte_level(metadata: &Metadata) -> Result<Pipeline> {
         decoder: Some(ByteLevel::new(false, true, true).into()),
         prefix: around(metadata, BEGIN, row.add_bos, None)?,
         suffix: around(metadata, END, false, None)?,
+        pair: None,
     })
 }
 
 /// SentencePiece with scores (Llama 2, Mistral, Phi-3, Gemma): spaces are written as a letter, and a text begins with
 /// one unless the file says otherwise, whatever its first character is.
 fn sentence_piece(metadata: &Metadata) -> Result<Pipeline> {
-    let Tokens { vocab, mut added } = tokens(metadata)?;
+    let Tokens { vocab, mut added } = tokens(metadata, str::to_owned)?;
     let scores = metadata.numbers(SCORES)?.ok_or_else(|| broken(SCORES, "is missing"))?;
     if scores.len() != vocab.len() {
         return Err(broken(SCORES, format!("{} entries, where {TOKENS} has {}", scores.len(), vocab.len())));
@@ -131,16 +135,18 @@ fn sentence_piece(metadata: &Metadata) -> Result<Pipeline> {
         decoder: Some(Sequence::new(decoders).into()),
         prefix: around(metadata, BEGIN, true, Some(1))?,
         suffix: around(metadata, END, false, Some(2))?,
+        pair: None,
     })
 }
 
 /// The vocabulary, ids from 0 on without a gap, and those tokens that are found in a text before anything else.
-struct Tokens {
-    vocab: Vocab,
-    added: Vec<Added>,
+pub(super) struct Tokens {
+    pub(super) vocab: Vocab,
+    pub(super) added: Vec<Added>,
 }
 
-fn tokens(metadata: &Metadata) -> Result<Tokens> {
+/// Reads them. `known` makes of a token that is a part of texts, as the file writes it, what the model is to know.
+pub(super) fn tokens(metadata: &Metadata, known: impl Fn(&str) -> String) -> Result<Tokens> {
     let tokens = metadata.texts(TOKENS)?.ok_or_else(|| broken(TOKENS, "is missing"))?;
     let types = metadata.integers(TYPES)?;
     if types.is_some_and(|types| types.len() != tokens.len()) {
@@ -151,7 +157,8 @@ fn tokens(metadata: &Metadata) -> Result<Tokens> {
     for (index, token) in tokens.iter().enumerate() {
         let id = u32::try_from(index).map_err(|_| broken(TOKENS, "has too many entries"))?;
         let kind = types.and_then(|types| types.get(index)).copied();
-        if matches!(kind, Some(UNKNOWN | CONTROL | USER_DEFINED)) && !token.is_empty() {
+        let is_added = matches!(kind, Some(UNKNOWN | CONTROL | USER_DEFINED));
+        if is_added && !token.is_empty() {
             added.push(Added {
                 id,
                 content: token.clone(),
@@ -164,7 +171,11 @@ fn tokens(metadata: &Metadata) -> Result<Tokens> {
             });
         }
         // Readers of the format give an empty token a name nobody writes.
-        let text = if token.is_empty() { format!("[EMPTY_{index}]") } else { token.clone() };
+        let text = match (token.is_empty(), is_added) {
+            (true, _) => format!("[EMPTY_{index}]"),
+            (_, true) => token.clone(),
+            _ => known(token),
+        };
         if let Some(first) = vocab.insert(text, id) {
             return Err(broken(TOKENS, format!("{token:?} is there twice, as {first} and {id}")));
         }
@@ -173,12 +184,12 @@ fn tokens(metadata: &Metadata) -> Result<Tokens> {
 }
 
 /// The keys of an id that may be put around a text: whether it is, and which.
-type Around = (&'static str, &'static str);
-const BEGIN: Around = ("tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id");
-const END: Around = ("tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id");
+pub(super) type Around = (&'static str, &'static str);
+pub(super) const BEGIN: Around = ("tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id");
+pub(super) const END: Around = ("tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id");
 
 /// The id that goes around a text, if one does: whether, where the file does not say, is `add`; which is `id`.
-fn around(metadata: &Metadata, (flag, key): Around, add: bool, id: Option<u32>) -> Result<Vec<u32>> {
+pub(super) fn around(metadata: &Metadata, (flag, key): Around, add: bool, id: Option<u32>) -> Result<Vec<u32>> {
     if !metadata.boolean(flag)?.unwrap_or(add) {
         return Ok(Vec::new());
     }
@@ -187,4 +198,17 @@ fn around(metadata: &Metadata, (flag, key): Around, add: bool, id: Option<u32>) 
         (Some(Err(_)), _) => Err(broken(key, "is not a token's id")),
         (None, None) => Err(broken(key, format!("is missing, but {flag} asks for it"))),
     }
+}
+
+/// The id that the first key which is there names; where none is there, that of the token of that text.
+pub(super) fn id_of(metadata: &Metadata, vocab: &Vocab, (keys, text): (&[&str], &str)) -> Result<u32> {
+    for key in keys {
+        match metadata.integer(key)?.map(u32::try_from) {
+            Some(Ok(id)) => return Ok(id),
+            Some(Err(_)) => return Err(broken(key, "is not a token's id")),
+            None => {}
+        }
+    }
+    let missing = || broken(keys.first().copied().unwrap_or(TOKENS), format!("is missing, and no token is {text}"));
+    vocab.get(text).copied().ok_or_else(missing)
 }

@@ -15,6 +15,7 @@
 )]
 
 mod added;
+mod charsmap;
 mod file;
 mod gguf;
 mod json;
@@ -25,6 +26,8 @@ mod split;
 mod spm;
 pub(crate) mod stop;
 mod stream;
+mod unigram;
+mod wordpiece;
 
 pub use json::check_depth;
 pub use marked::MarkedText;
@@ -47,6 +50,15 @@ const MAX_IDS: u32 = 2_000_000;
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Rc<Inner>,
+}
+
+/// Two texts as a model takes them in at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pair {
+    /// All ids, special ones included.
+    pub ids: Vec<u32>,
+    /// For each id the text to which it belongs, 0 or 1, in models that are told.
+    pub segments: Vec<u32>,
 }
 
 struct Inner {
@@ -80,6 +92,28 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
         let trust = if parse_special { Trust::All } else { Trust::NotSpecial };
         self.inner.pipeline.encode(text, add_special, &trust)
+    }
+
+    /// What the model wants around a text, put around its ids.
+    pub fn around(&self, ids: &[u32]) -> Vec<u32> {
+        let Pipeline { prefix, suffix, .. } = &self.inner.pipeline;
+        [prefix.as_slice(), ids, suffix.as_slice()].concat()
+    }
+
+    /// The ids of two texts as one, with what the model wants around and between them.
+    ///
+    /// Fails with `UnsupportedFormat` where the tokenizer does not say how two texts are put together.
+    pub fn around_pair(&self, first: &[u32], second: &[u32]) -> Result<Pair> {
+        let form = self.inner.pipeline.pair.as_ref().ok_or_else(|| {
+            let words = "this model's tokenizer does not say how two texts are put together";
+            Error::new(ErrorKind::UnsupportedFormat, words)
+        })?;
+        let texts = [(first, form.first), (second, form.second)];
+        let [first, second] = texts.map(|(ids, segment)| ids.iter().map(move |id| (*id, segment)));
+        let before = form.before.iter().copied().chain(first);
+        let after = form.between.iter().copied().chain(second).chain(form.after.iter().copied());
+        let (ids, segments) = before.chain(after).unzip();
+        Ok(Pair { ids, segments })
     }
 
     /// The ids of a rendered template. An added token, special or not, is recognised only where the template wrote

@@ -152,6 +152,18 @@ pub(super) struct Pipeline {
     pub(super) prefix: Vec<u32>,
     /// Ids put after a text.
     pub(super) suffix: Vec<u32>,
+    /// How two texts are put together, where the tokenizer knows.
+    pub(super) pair: Option<PairForm>,
+}
+
+/// What is put around two texts: ids, each with its segment, and the segments of the texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PairForm {
+    pub(super) before: Vec<(u32, u32)>,
+    pub(super) first: u32,
+    pub(super) between: Vec<(u32, u32)>,
+    pub(super) second: u32,
+    pub(super) after: Vec<(u32, u32)>,
 }
 
 impl Pipeline {
@@ -274,11 +286,19 @@ impl Pipeline {
                 ErrorKind::LimitExceeded,
                 format!("a token has the id {id}, ids up to {} are allowed", limit.saturating_sub(1)),
             )),
-            Some(id) => match self.prefix.iter().chain(&self.suffix).find(|&&id| self.token(id).is_none()) {
+            Some(id) => match self.around_ids().find(|&id| self.token(id).is_none()) {
                 Some(id) => Err(malformed(format!("id {id} is put around every text, but no token has it"))),
                 None => Ok(usize::try_from(id).unwrap_or(usize::MAX).saturating_add(1)),
             },
         }
+    }
+}
+
+impl Pipeline {
+    /// Ids around a text or a pair of texts.
+    fn around_ids(&self) -> impl Iterator<Item = u32> {
+        let pair = self.pair.iter().flat_map(|pair| pair.before.iter().chain(&pair.between).chain(&pair.after));
+        self.prefix.iter().chain(&self.suffix).copied().chain(pair.map(|(id, _)| *id))
     }
 }
 
@@ -330,6 +350,26 @@ pub(super) fn around(processor: &PostProcessorWrapper) -> Result<(Vec<u32>, Vec<
         (Some(before), Some(after), None) => Ok((before.to_vec(), after.to_vec())),
         _ => Err(malformed("the post-processor does not keep the text exactly once")),
     }
+}
+
+/// How a post-processor puts two texts together: it is shown texts of one made-up token each.
+pub(super) fn around_pair(processor: &PostProcessorWrapper) -> Result<PairForm> {
+    const TEXTS: [u32; 2] = [u32::MAX - 1, u32::MAX];
+    let shown = |id| Encoding::from_tokens(vec![Token::new(id, "x".to_owned(), (0, 1))], 0);
+    let result = processor.process(shown(TEXTS[0]), Some(shown(TEXTS[1])), true).map_err(from_crate)?;
+    let tokens: Vec<(u32, u32)> = result.get_ids().iter().copied().zip(result.get_type_ids().iter().copied()).collect();
+    let place = |text: u32| {
+        let mut places = tokens.iter().enumerate().filter(|(_, (id, _))| *id == text);
+        places.next().filter(|_| places.next().is_none()).map(|(place, (_, segment))| (place, *segment))
+    };
+    let parts = || {
+        let ((one, first), (two, second)) = (place(TEXTS[0])?, place(TEXTS[1])?);
+        let (before, rest) = tokens.split_at_checked(one)?;
+        let (between, after) = rest.split_at_checked(two.checked_sub(one)?)?;
+        let [between, after] = [between.get(1..)?, after.get(1..)?].map(<[_]>::to_vec);
+        Some(PairForm { before: before.to_vec(), first, between, second, after })
+    };
+    parts().ok_or_else(|| malformed("the post-processor does not keep two texts in their order, each once"))
 }
 
 /// The table of added tokens, each with its normalized form.

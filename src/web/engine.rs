@@ -14,7 +14,10 @@ use web_sys::AbortSignal;
 
 use super::source::{JsFile, JsSource, check_aborted, is_aborted};
 use super::{environment, fault};
-use crate::engine::{AdapterChoice, BenchRequest, Engine, GenerateRequest, LoadOptions, Piece, Progress, Prompt};
+use crate::engine::{
+    AdapterChoice, BenchRequest, EmbedRequest, Engine, GenerateRequest, LoadOptions, Piece, Progress, Prompt,
+    RerankRequest,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::source::Source;
@@ -84,6 +87,20 @@ impl WebEngine {
             Some(error) => Err(fault::to_js(&error)),
             None => give(&result),
         }
+    }
+
+    /// The vectors of texts, one after another. `request` is the JSON of [`EmbedRequest`].
+    pub async fn embed(&self, request: String, signal: Option<AbortSignal>) -> JsResult<Float32Array> {
+        let request = EmbedRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
+        let made = self.0.embed(&request, &|| is_aborted(signal.as_ref())).await;
+        Ok(Float32Array::from(made.map_err(|error| fault::to_js(&error))?.values.as_slice()))
+    }
+
+    /// Documents by how well they answer a query. `request` is the JSON of [`RerankRequest`].
+    pub async fn rerank(&self, request: String, signal: Option<AbortSignal>) -> JsResult<String> {
+        let request = RerankRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
+        let ranking = self.0.rerank(&request, &|| is_aborted(signal.as_ref())).await;
+        give(&ranking.map_err(|error| fault::to_js(&error))?.results)
     }
 
     /// Token ids of a text, as a JSON list.

@@ -69,7 +69,8 @@ impl<'a> Sequence<'a> {
         let start = self.len;
         self.len += ids.len();
         assert!(self.len <= self.pages[0].len() * PAGE_TOKENS, "the test gave the backend too few pages");
-        let place = |(i, token): (usize, &u32)| Row { token: *token, position: (start + i) as u32, sequence: 0 };
+        let place =
+            |(i, token): (usize, &u32)| Row { token: *token, position: (start + i) as u32, sequence: 0, segment: 0 };
         ids.iter().enumerate().map(place).collect()
     }
 
@@ -207,8 +208,8 @@ pub fn check_chunks(backend: &dyn Backend, case: &str, goldens: &Goldens, bound:
     let mut rows = vec![];
     for (position, (short, long)) in short.iter().zip(&longest.ids).enumerate() {
         let position = position as u32;
-        rows.push(Row { token: *long, position, sequence: 1 });
-        rows.push(Row { token: *short, position, sequence: 0 });
+        rows.push(Row { token: *long, position, sequence: 1, segment: 0 });
+        rows.push(Row { token: *short, position, sequence: 0, segment: 0 });
     }
     let states = [0, 1].map(|slot| StateSlots { from: slot, to: slot });
     let step = Step { rows: &rows, pages: &pages, states: &states, outputs: &[rows.len() as u32 - 1] };
@@ -225,7 +226,7 @@ pub fn check_states(backend: &dyn Backend, case: &str, goldens: &Goldens, report
     let ids = &goldens.prompts.iter().max_by_key(|prompt| prompt.ids.len()).unwrap().ids;
     let pages = [(0..backend.n_pages() as u32).collect()];
     let run = |range: std::ops::Range<usize>, ids: &[u32], from, to| {
-        let place = |position: usize| Row { token: ids[position], position: position as u32, sequence: 0 };
+        let place = |position: usize| Row { token: ids[position], position: position as u32, sequence: 0, segment: 0 };
         let rows: Vec<Row> = range.map(place).collect();
         let (states, outputs) = ([StateSlots { from, to }], [rows.len() as u32 - 1]);
         let step = Step { rows: &rows, pages: &pages, states: &states, outputs: &outputs };
@@ -244,7 +245,7 @@ pub fn check_states(backend: &dyn Backend, case: &str, goldens: &Goldens, report
     let whole = Sequence::new(backend).last_logits(ids, end);
     report.at_most(format!("{case}, from a state, against all at once, NMSE"), nmse(&found, &whole), 1e-10);
     // A state that does not stand there is refused.
-    let rows = [Row { token: 0, position: 3, sequence: 0 }];
+    let rows = [Row { token: 0, position: 3, sequence: 0, segment: 0 }];
     let step = Step { rows: &rows, pages: &pages, states: &STATES, outputs: &[] };
     assert!(backend.prefill(&step).is_err(), "{case}: a state of another position was used");
 }

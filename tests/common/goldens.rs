@@ -26,12 +26,12 @@ pub struct Goldens {
 }
 
 /// A list of ids.
-fn ids(value: &Value) -> Vec<u32> {
+pub(super) fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
 /// A JSON file of the project.
-fn json(path: &str) -> Value {
+pub(super) fn json(path: &str) -> Value {
     let text = std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
@@ -47,13 +47,18 @@ impl Goldens {
             margins: prompt["margins"].as_array().unwrap().iter().map(|m| m.as_f64().unwrap() as f32).collect(),
         });
         let prompts = prompts.collect();
+        Self { prompts, ..Self::tensors(path) }
+    }
+
+    /// Reads `<path>.safetensors` alone.
+    pub fn tensors(path: &str) -> Self {
         let bytes = std::fs::read(root().join(format!("{path}.safetensors"))).unwrap();
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let tensors = tensors.iter().map(|(name, tensor)| {
             let numbers = tensor.data().as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect();
             (name.to_owned(), numbers)
         });
-        Self { prompts, tensors: tensors.collect() }
+        Self { prompts: vec![], tensors: tensors.collect() }
     }
 
     /// Of several prompts only these.
@@ -63,9 +68,11 @@ impl Goldens {
         self
     }
 
-    /// The tensor `<prompt>.<what>`, where the goldens have it.
+    /// The tensor `<prompt>.<what>` (or `<what>`, without a prompt), where the goldens have it.
     pub fn tensor(&self, prompt: &str, what: &str) -> Option<&[f32]> {
-        self.tensors.get(&format!("{prompt}.{what}")).map(Vec::as_slice)
+        self.tensors
+            .get(&if prompt.is_empty() { what.to_owned() } else { format!("{prompt}.{what}") })
+            .map(Vec::as_slice)
     }
 }
 

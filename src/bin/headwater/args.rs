@@ -19,6 +19,15 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Writes the logits after every id to a safetensors file (`logits`, f32, tokens x vocabulary)
     Logits(LogitsArgs),
+    /// Makes the vectors of texts: lines {"text": ...} from standard input become lines {"embedding": [...]}, in order
+    ///
+    /// With --json all of them are one object: {"embeddings": [[...]], "dimensions", "pooling", "prompt_tokens"}.
+    Embed(EmbedArgs),
+    /// Ranks documents, lines {"text": ...} from standard input, by how well they answer a query
+    ///
+    /// Best first, a line {"index", "score", "logit"} each; the index counts the documents from 0. With --json all of them
+    /// are one object: {"results": [...], "prompt_tokens"}.
+    Rerank(RerankArgs),
     /// Turns lines {"text": ...} from standard input into lines {"ids": ..., "text": ...}
     Tokenize(TokenizeArgs),
     /// Tells what a model is, reading no weight
@@ -33,6 +42,8 @@ impl Command {
         match self {
             Command::Generate(args) => &args.common,
             Command::Logits(args) => &args.common,
+            Command::Embed(args) => &args.common,
+            Command::Rerank(args) => &args.common,
             Command::Tokenize(args) => &args.common,
             Command::Inspect(args) => &args.common,
             Command::Bench(args) => &args.common,
@@ -142,6 +153,41 @@ pub(crate) struct LogitsArgs {
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) adapter: AdapterArgs,
+}
+
+/// Flags of `embed`.
+#[derive(Args)]
+pub(crate) struct EmbedArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// How a text's states become one vector: mean, cls or last; as the model's files say by default
+    #[arg(long)]
+    pub(crate) pooling: Option<String>,
+    /// Whether vectors are divided by their length; as the model's files say by default
+    #[arg(long)]
+    pub(crate) normalize: Option<bool>,
+    /// Only so many of the first elements, for models that were trained for it
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) dimensions: Option<f64>,
+    /// Take the beginning of a text that is too long, which is an error otherwise
+    #[arg(long)]
+    pub(crate) truncate: bool,
+}
+
+/// Flags of `rerank`.
+#[derive(Args)]
+pub(crate) struct RerankArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// What is asked
+    #[arg(long)]
+    pub(crate) query: String,
+    /// Only so many of the best
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) top_k: Option<f64>,
+    /// Take the beginnings of a query and a document that are too long together, which is an error otherwise
+    #[arg(long)]
+    pub(crate) truncate: bool,
 }
 
 /// Flags of `tokenize`.

@@ -4,11 +4,14 @@
 
 mod args;
 mod bench;
+mod embed;
 mod generate;
 mod inspect;
+mod lines;
 mod logits;
 mod model;
 mod output;
+mod rerank;
 mod source;
 mod tokenize;
 
@@ -40,6 +43,8 @@ async fn run(command: &Command) -> Result<()> {
     match command {
         Command::Generate(args) => generate::run(args).await,
         Command::Logits(args) => logits::run(args).await,
+        Command::Embed(args) => embed::run(args).await,
+        Command::Rerank(args) => rerank::run(args).await,
         Command::Tokenize(args) => tokenize::run(args).await,
         Command::Inspect(args) => inspect::run(args).await,
         Command::Bench(args) => bench::run(args).await,

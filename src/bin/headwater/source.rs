@@ -9,6 +9,9 @@ use std::rc::Rc;
 use headwater::error::{At, Error, ErrorKind, Result};
 use headwater::source::{LocalFuture, Source, check_range};
 
+/// The file that a module of a model for embeddings has in a folder of its own.
+const MODULE: &str = "config.json";
+
 /// Endings of the files of a model folder: configurations, weights, templates.
 const ENDINGS: &[&str] = &["json", "safetensors", "jinja"];
 
@@ -20,10 +23,9 @@ struct FileSource {
 }
 
 impl FileSource {
-    fn open(path: &Path) -> Result<Self> {
+    fn open(name: String, path: &Path) -> Result<Self> {
         let io = |error| failed(path, error);
         let file = File::open(path).map_err(io)?;
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         Ok(Self { name, size_bytes: file.metadata().map_err(io)?.len(), file: RefCell::new(file) })
     }
 }
@@ -59,18 +61,36 @@ pub(crate) fn open(model: &str) -> Result<Vec<Rc<dyn Source>>> {
     let path = Path::new(model);
     let paths = match path.metadata().map_err(|error| failed(path, error))?.is_dir() {
         true => folder(path)?,
-        false => vec![path.to_owned()],
+        false => vec![(file_name(path), path.to_owned())],
     };
-    paths.iter().map(|path| Ok(Rc::new(FileSource::open(path)?) as Rc<dyn Source>)).collect()
+    let mut sources: Vec<Rc<dyn Source>> = Vec::new();
+    for (name, path) in paths {
+        sources.push(Rc::new(FileSource::open(name, &path)?));
+    }
+    Ok(sources)
 }
 
-fn folder(path: &Path) -> Result<Vec<PathBuf>> {
+/// The last part of a path.
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// The files of a model folder by their names in it, with those of its modules.
+fn folder(path: &Path) -> Result<Vec<(String, PathBuf)>> {
     let io = |error| failed(path, error);
     let entries = path.read_dir().map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
-    let belongs = |path: &PathBuf| {
+    let belongs = |path: &Path| {
         path.is_file() && path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
     };
-    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(belongs).collect();
+    let mut files = Vec::new();
+    for path in entries.into_iter().map(|entry| entry.path()) {
+        let module = path.join(MODULE);
+        if belongs(&path) {
+            files.push((file_name(&path), path));
+        } else if module.is_file() {
+            files.push((format!("{}/{MODULE}", file_name(&path)), module));
+        }
+    }
     files.sort();
     if files.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "the folder holds no model")).at(|| path.display().to_string());
