@@ -57,7 +57,14 @@ pub struct EmbedRequest {
 impl EmbedRequest {
     /// A request with every option absent.
     pub fn new(texts: Vec<String>) -> Self {
-        Self { texts: Texts::Many(texts), pooling: None, normalize: None, dimensions: None, truncate: false, adapter: None }
+        Self {
+            texts: Texts::Many(texts),
+            pooling: None,
+            normalize: None,
+            dimensions: None,
+            truncate: false,
+            adapter: None,
+        }
     }
 
     /// Reads a request of the package's interface. `InvalidArgument` names what is unknown or wrong.

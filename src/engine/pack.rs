@@ -177,12 +177,7 @@ impl Packing<'_> {
     }
 
     /// Runs one step of the texts under way, and lets go of those that came to their end.
-    async fn step(
-        &mut self,
-        session: &mut Session,
-        work: Work<'_>,
-        take: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<()> {
+    async fn step(&mut self, session: &mut Session, work: Work<'_>, take: &mut dyn FnMut(usize, &[f32])) -> Result<()> {
         let backend: &dyn Backend = self.loaded.backend.as_ref();
         let most = if self.loaded.at_once { backend.max_rows() } else { self.most() };
         let too_many = |_| Error::new(ErrorKind::LimitExceeded, "positions and rows are 32-bit numbers");

@@ -111,7 +111,8 @@ const PARAMS_STRIDE: u64 = 256;
 impl Program {
     /// Makes everything a list needs.
     pub(super) async fn new(device: &Device, parts: Parts<'_>) -> Result<Self> {
-        let Parts { class, graph, lowered, stages, matrices, shared, pipelines, max_rows, max_outputs, state, .. } = parts;
+        let Parts { class, graph, lowered, stages, matrices, shared, pipelines, max_rows, max_outputs, state, .. } =
+            parts;
         let elements =
             |(width, domain): &(usize, Domain)| width * if *domain == Domain::Rows { max_rows } else { max_outputs };
         let sizes: Vec<u64> = lowered.buffers.iter().map(|buffer| elements(buffer) as u64 * 4).collect();

@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn without_state_there_is_no_table_of_sequences() {
-        let layout = Layout { max_rows: 2, recurrent: false };
+        let layout = Layout { max_rows: 2, recurrent: false, segments: false };
         let rows = [Row { token: 1, position: 0, sequence: 0, segment: 0 }];
         let step = Step { rows: &rows, pages: &[vec![7]], states: &[], outputs: &[] };
         let Words { words, .. } = layout.step(&step, layout.size_bytes(1)).expect("it fits");

@@ -68,8 +68,8 @@ fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
             Some(other) => return Err(unsupported(LAYER_TYPES, format!("{other} is not supported"))),
         };
         *layer = match sees_all {
-            true => Layer { rope: Some(GLOBAL), window: None },
-            false => Layer { rope: Some(LOCAL), window: Some(window) },
+            true => Layer { rope: Some(GLOBAL), ..Layer::default() },
+            false => Layer { rope: Some(LOCAL), window: Some(window), ..Layer::default() },
         };
     }
     Ok(h)

@@ -148,7 +148,8 @@ pub fn check_scores(backend: &dyn Backend, bound: f32, report: &mut Report) {
         let (rows, pages) = pack(backend, texts);
         let firsts = rows.iter().enumerate().filter(|(_, row)| row.position == 0);
         let outputs: Vec<u32> = firsts.map(|(index, _)| index as u32).collect();
-        pollster::block_on(backend.forward(&Step { rows: &rows, pages: &pages, states: &[], outputs: &outputs })).unwrap()
+        pollster::block_on(backend.forward(&Step { rows: &rows, pages: &pages, states: &[], outputs: &outputs }))
+            .unwrap()
     };
     let together = score(&all);
     for (index, (pair, text)) in pairs.iter().zip(&all).enumerate() {
