@@ -3,6 +3,13 @@ import { readFileSync } from "node:fs";
 import { expect, test } from "./lab.js";
 import { inTree, nmse, readTensor } from "./golden.js";
 
+/** The embeddings of a file of goldens. */
+function embeddings(path: string): Float32Array {
+  const tensor = readTensor(path, "embeddings");
+  if (tensor === undefined) throw new Error(`${path} has no embeddings`);
+  return tensor;
+}
+
 /** Float32 throughout; keys and values of encoders are kept in 32 bits without asking. */
 const MAX_NMSE = 1e-9;
 
@@ -41,7 +48,7 @@ for (const { name, pooling } of EMBEDDERS) {
       return { together, alone, short, kind: info.kind, pooling: info.pooling, size: info.embeddingSize };
     }, { name, texts });
     expect([seen.kind, seen.pooling]).toEqual(["embedder", pooling]);
-    const wanted = readTensor(`tests/data/models/${name}/goldens.safetensors`, "embeddings");
+    const wanted = embeddings(`tests/data/models/${name}/goldens.safetensors`);
     expect(wanted.length).toBe(texts.length * seen.size);
     expect(nmse(seen.together.flat(), wanted)).toBeLessThanOrEqual(MAX_NMSE);
     expect(nmse(seen.alone.flat(), seen.together.flat())).toBeLessThanOrEqual(1e-12);
@@ -62,7 +69,7 @@ test("bert-minilm from GGUF: its own tokenizer, and llama.cpp's embeddings", asy
     return vectors;
   }, texts);
   // llama.cpp looks its GELU up in a table of half precision: 2e-4 of a vector of length one.
-  expect(nmse(vectors.flat(), readTensor("tests/data/gguf/bert-minilm-F16.safetensors", "embeddings"))).toBeLessThanOrEqual(1e-6);
+  expect(nmse(vectors.flat(), embeddings("tests/data/gguf/bert-minilm-F16.safetensors"))).toBeLessThanOrEqual(1e-6);
 });
 
 for (const worker of [true, false]) {
