@@ -122,7 +122,7 @@ pub(super) fn rope(
 pub(super) fn glu(gate: &[f32], up: &[f32], activation: Activation) -> Vec<f32> {
     let factor = |up: f32| match activation {
         Activation::Clamped { limit, .. } => up.clamp(-limit, limit) + 1.0,
-        Activation::Silu | Activation::GeluTanh => up,
+        Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Tanh => up,
     };
     gate.iter().zip(up).map(|(gate, up)| activate(activation, *gate) * factor(*up)).collect()
 }

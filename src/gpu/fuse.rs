@@ -60,7 +60,9 @@ impl<'a> Analysis<'a> {
             for input in node.op.inputs() {
                 users[input.0].push(index);
             }
-            if let Op::Embed { table: weight, .. } | Op::MatMul { weight, .. } | Op::ExpertMatMul { weight, .. } = node.op {
+            if let Op::Embed { table: weight, .. } | Op::MatMul { weight, .. } | Op::ExpertMatMul { weight, .. } =
+                node.op
+            {
                 weight_uses[weight.0] += 1;
             }
         }

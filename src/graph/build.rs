@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Activation, Attention, EmbedBy, Gates, Graph, KvWidths, Node, Op, Output, Rope, RopeId, Routing, ShortConv, ValueId,
-    Weight, WeightId, WeightKind,
+    Activation, Attention, EmbedBy, Gates, Graph, KvWidths, Node, Op, Output, Rope, RopeId, Routing, ShortConv,
+    ValueId, Weight, WeightId, WeightKind,
 };
 use crate::error::{Error, ErrorKind, Result};
 

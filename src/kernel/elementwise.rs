@@ -44,7 +44,9 @@ pub(super) fn elementwise(
         ElementOp::Activate(_) => 6.0,
     };
     let glu = match op {
-        ElementOp::Glu(activation) | ElementOp::GluPairs(activation) | ElementOp::Activate(activation) => Some(activation),
+        ElementOp::Glu(activation) | ElementOp::GluPairs(activation) | ElementOp::Activate(activation) => {
+            Some(activation)
+        }
         _ => None,
     };
     let bias = if let ElementOp::Bias(bias) = op { (context.norm_offset)(bias) } else { 0 };

@@ -24,8 +24,7 @@ const NAMES: &[Name] = &[
     ("blk.{i}.layer_output_norm.weight", "bert.encoder.layers.{i}.norm2.weight"),
 ];
 
-const FUSED: &[Fused] =
-    &[Fused::rows("attn_qkv.weight", &["attn_q.weight", "attn_k.weight", "attn_v.weight"])];
+const FUSED: &[Fused] = &[Fused::rows("attn_qkv.weight", &["attn_q.weight", "attn_k.weight", "attn_v.weight"])];
 
 /// Positions up to which the angles are those of the training; beyond, the authors' code changes the base.
 const TRAINED: Key<u64> = Key::new("", "max_trained_positions", 1, 1 << 24);
