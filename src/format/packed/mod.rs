@@ -8,6 +8,7 @@ mod bitsandbytes;
 mod columns;
 mod float8;
 mod mlx;
+mod mxfp4;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -89,6 +90,7 @@ enum Layout {
     Affine(mlx::Affine),
     Columns(columns::Columns),
     Float8(float8::Float8),
+    Mxfp4(mxfp4::Mxfp4),
     Nf4(bitsandbytes::Nf4),
 }
 
@@ -122,6 +124,7 @@ impl Weight {
         match &self.layout {
             Layout::Affine(affine) => affine.rows(files, first, rows).await,
             Layout::Columns(columns) => columns.rows(files, first, rows).await,
+            Layout::Mxfp4(mxfp4) => mxfp4.rows(files, first, rows).await,
             Layout::Float8(float8) => float8.rows(files, first, rows).await,
             Layout::Nf4(nf4) => nf4.rows(files, first, rows).await,
         }
@@ -248,6 +251,7 @@ pub(super) async fn unpack(
     let mut weights = mlx::weights(&mut tensors)?;
     weights.extend(columns::weights(&mut tensors)?);
     weights.extend(float8::weights(&mut tensors)?);
+    weights.extend(mxfp4::weights(&mut tensors)?);
     weights.extend(bitsandbytes::weights(&mut tensors).await?);
     weights.sort_by_key(|weight| weight.place);
 
