@@ -57,7 +57,7 @@ impl Folder {
         let plan = plan(&checkpoint).unwrap();
         let mut backend = make(&plan);
         block_on(read_weights(&checkpoint, &plan, &mut backend, &mut |_, _| Ok(()))).unwrap();
-        let row = |position: u32| Row { token: (position * 37 + 11) % 640, position, sequence: 0 };
+        let row = |position: u32| Row { token: (position * 37 + 11) % 640, position, sequence: 0, segment: 0 };
         let rows: Vec<Row> = (0..20).map(row).collect();
         let outputs: Vec<u32> = (0..20).collect();
         block_on(backend.forward(&Step { rows: &rows, pages: &[vec![0]], outputs: &outputs, states: &[] })).unwrap()
