@@ -11,7 +11,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::edge::{Store, StoredFile};
-use super::manifest::{Expected, RepoFile};
+use super::manifest::RepoFile;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a file is fetched, written and hashed by. Four connections of one block each are what a crash can cost.
@@ -49,15 +49,6 @@ pub(super) fn log_name(blob: &str) -> String {
     format!("{blob}.log")
 }
 
-/// What identifies a file's content, as the log has it.
-fn identity(expected: &Expected) -> String {
-    match expected {
-        Expected::Sha256(hash) => format!("sha256:{hash}"),
-        Expected::GitBlob(hash) => format!("git:{hash}"),
-        Expected::Unknown(mark) => format!("mark:{}", mark.as_deref().unwrap_or_default()),
-    }
-}
-
 /// What the log of a blob says of this file; nothing where there is none, or where it is of another content.
 pub(super) async fn read(store: &dyn Store, blob: &str, file: &RepoFile) -> Result<Record> {
     let Some(log) = store.read(&log_name(blob)).await? else { return Ok(Record::default()) };
@@ -86,7 +77,7 @@ fn parse(bytes: &[u8], file: &RepoFile) -> Record {
         let whole = raw.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<Line>(line).ok());
         match whole {
             Some(Line::File { version, size_bytes, expected }) if record.end == 0 => {
-                if version != VERSION || size_bytes != file.size_bytes || expected != identity(&file.expected) {
+                if version != VERSION || size_bytes != file.size_bytes || expected != file.expected.to_text() {
                     return Record::default();
                 }
             }
@@ -128,7 +119,7 @@ impl Journal {
     async fn begin(&self, file: &RepoFile, end: u64) -> Result<()> {
         self.log.resize(end).await?;
         if end == 0 {
-            let expected = identity(&file.expected);
+            let expected = file.expected.to_text();
             self.add(&Line::File { version: VERSION, size_bytes: file.size_bytes, expected }).await?;
         }
         Ok(())

@@ -19,6 +19,17 @@ pub enum Expected {
     Unknown(Option<String>),
 }
 
+impl Expected {
+    /// In one text: `sha256:...`, `git:...`, or `mark:` and the server's mark.
+    pub fn to_text(&self) -> String {
+        match self {
+            Expected::Sha256(hash) => format!("sha256:{hash}"),
+            Expected::GitBlob(hash) => format!("git:{hash}"),
+            Expected::Unknown(mark) => format!("mark:{}", mark.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepoFile {

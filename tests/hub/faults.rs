@@ -131,7 +131,6 @@ fn pages_and_pointers_in_place_of_weights_are_told_before_anything_is_kept() {
 #[test]
 fn a_server_without_ranges_serves_a_resumed_file_too() {
     let lab = Lab::with_gguf(SIZE);
-    once(&lab, 2, Fault::Status(404, vec![], "gone"));
     let count = std::cell::Cell::new(0);
     lab.servers.rule(move |seen, _| {
         count.set(count.get() + usize::from(of_cdn(seen)));

@@ -34,19 +34,25 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Measures prefill and decode
     Bench(BenchArgs),
+    /// Fetches a model from a hub, verified, to be kept on this machine
+    Pull(PullArgs),
+    /// Lists or removes what is kept
+    Store(StoreArgs),
 }
 
 impl Command {
-    /// The flags that all commands have.
-    pub(crate) fn common(&self) -> &Common {
+    /// Whether errors are to be told in JSON.
+    pub(crate) fn json(&self) -> bool {
         match self {
-            Command::Generate(args) => &args.common,
-            Command::Logits(args) => &args.common,
-            Command::Embed(args) => &args.common,
-            Command::Rerank(args) => &args.common,
-            Command::Tokenize(args) => &args.common,
-            Command::Inspect(args) => &args.common,
-            Command::Bench(args) => &args.common,
+            Command::Generate(args) => args.common.json,
+            Command::Logits(args) => args.common.json,
+            Command::Embed(args) => args.common.json,
+            Command::Rerank(args) => args.common.json,
+            Command::Tokenize(args) => args.common.json,
+            Command::Inspect(args) => args.common.json,
+            Command::Bench(args) => args.common.json,
+            Command::Pull(args) => args.json,
+            Command::Store(args) => args.verb.flags().json,
         }
     }
 }
@@ -54,8 +60,11 @@ impl Command {
 /// What all commands take.
 #[derive(Args)]
 pub(crate) struct Common {
-    /// A .gguf file, or a folder with config.json and safetensors
+    /// A .gguf file, a folder with config.json and safetensors, or a reference: hf:owner/name:Q4_K_M, an https address,
+    /// or owner/name with --endpoint
     pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
     /// What runs the model
     #[arg(long, value_enum, default_value_t = Backend::Gpu)]
     pub(crate) backend: Backend,
@@ -71,6 +80,86 @@ pub(crate) struct Common {
     /// One JSON object on standard output, errors included
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Where models come from, and what of them is allowed.
+#[derive(Clone, Args)]
+#[command(next_help_heading = "Models from a hub")]
+pub(crate) struct HubArgs {
+    /// A mirror with the hub's layout
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+    /// For the hub's own origin and nobody else; HF_TOKEN is used for the default hub
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// The folder of what is kept; HEADWATER_STORE, or where programs keep their data
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) store: Option<PathBuf>,
+    /// Only the bytes that this file pins; `pull` adds to it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock: Option<PathBuf>,
+    /// A JSON file: {"licenses": {"allow": [], "deny": [], "onUnknown": "deny"}, "hosts": [], "maxBytes": 0, "requireHash": true}
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// A host that may be asked beside the hub: host, host:port or *.domain; may be given several times
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allow_host: Vec<String>,
+    /// No request at all
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+/// Flags of `pull`.
+#[derive(Args)]
+pub(crate) struct PullArgs {
+    /// hf:owner/name[@revision][:TAG | /path], an https address, or owner/name with --endpoint
+    pub(crate) reference: String,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    /// One JSON object on standard output, errors included
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Flags of `store`.
+#[derive(Args)]
+pub(crate) struct StoreArgs {
+    #[command(subcommand)]
+    pub(crate) verb: StoreVerb,
+}
+
+/// What is done with the store.
+#[derive(Subcommand)]
+pub(crate) enum StoreVerb {
+    /// Every model, the last used first
+    List(StoreFlags),
+    /// Frees what a reference has kept
+    Remove {
+        /// As it was pulled
+        reference: String,
+        #[command(flatten)]
+        flags: StoreFlags,
+    },
+    /// Removes everything
+    Clear(StoreFlags),
+}
+
+/// What every verb of `store` takes.
+#[derive(Args)]
+pub(crate) struct StoreFlags {
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    /// One JSON object on standard output, errors included
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl StoreVerb {
+    pub(crate) fn flags(&self) -> &StoreFlags {
+        match self {
+            StoreVerb::List(flags) | StoreVerb::Remove { flags, .. } | StoreVerb::Clear(flags) => flags,
+        }
+    }
 }
 
 /// What runs a model.

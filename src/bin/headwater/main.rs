@@ -6,13 +6,16 @@ mod args;
 mod bench;
 mod embed;
 mod generate;
+mod hub;
 mod inspect;
 mod lines;
 mod logits;
 mod model;
 mod output;
+mod pull;
 mod rerank;
 mod source;
+mod store;
 mod tokenize;
 
 use std::process::ExitCode;
@@ -35,7 +38,7 @@ fn main() -> ExitCode {
     };
     match pollster::block_on(run(&cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::fail(&error, cli.command.common().json),
+        Err(error) => output::fail(&error, cli.command.json()),
     }
 }
 
@@ -48,5 +51,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Tokenize(args) => tokenize::run(args).await,
         Command::Inspect(args) => inspect::run(args).await,
         Command::Bench(args) => bench::run(args).await,
+        Command::Pull(args) => pull::run(args).await,
+        Command::Store(args) => store::run(args).await,
     }
 }

@@ -3,16 +3,70 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use headwater::engine::{AdapterChoice, BackendChoice, Engine, Environment, LoadOptions, ScaledAdapter};
-use headwater::error::Result;
+use headwater::engine::{self, AdapterChoice, BackendChoice, Engine, Environment, LoadOptions, ScaledAdapter};
+use headwater::error::{ErrorKind, Result};
 use headwater::format::Checkpoint;
+use headwater::hub::{Call, License, Pulled};
+use serde_json::{Value, json};
 
 use crate::args::{AdapterArgs, Backend, Common};
-use crate::source;
+use crate::{hub, source};
 
-/// Opens the model's files and checks their headers.
+/// Opens the model's files and checks their headers; what a reference means is fetched where it is not kept.
 pub(crate) async fn open(common: &Common) -> Result<Checkpoint> {
-    Checkpoint::open(source::open(&common.model)?).await
+    if !hub::is_meant(&common.model, &common.hub) {
+        return Checkpoint::open(source::open(&common.model)?).await;
+    }
+    let (hub, call) = (hub::open(&common.hub)?, hub::call(&common.hub, common.json)?);
+    let mut pulled = hub.pull(&common.model, &call).await?;
+    let checkpoint = Checkpoint::open(pulled.sources.clone()).await?;
+    if call.lock.is_some() {
+        let template = engine::inspect(&checkpoint, &options(common))?.template;
+        hub.note_template(&mut pulled, template.as_ref().map(|template| template.hash.as_str()), &call).await?;
+    }
+    Ok(checkpoint)
+}
+
+/// Opens the model's headers, and tells where it is from; nothing is fetched to be kept.
+pub(crate) async fn look(common: &Common) -> Result<(Checkpoint, Option<Value>)> {
+    if !hub::is_meant(&common.model, &common.hub) {
+        return Ok((open(common).await?, None));
+    }
+    let (hub, call) = (hub::open(&common.hub)?, hub::call(&common.hub, true)?);
+    match hub.pull(&common.model, &Call { offline: true, ..call.clone() }).await {
+        Ok(pulled) => Ok((Checkpoint::open(pulled.sources.clone()).await?, Some(kept(&pulled)))),
+        Err(error) if error.kind() == ErrorKind::NotFound && !common.hub.offline => {
+            let found = hub.find(&common.model, &call).await?;
+            let checkpoint = Checkpoint::open(found.sources.clone()).await?;
+            let files: Vec<Value> = found
+                .files
+                .iter()
+                .map(|file| {
+                    json!({
+                        "path": file.path, "sizeBytes": file.size_bytes, "expected": file.expected.to_text(),
+                    })
+                })
+                .collect();
+            let manifest = &found.manifest;
+            let told = origin(&manifest.hub, &manifest.repo, &manifest.commit, &found.license, files, found.hosts());
+            Ok((checkpoint, Some(told)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn kept(pulled: &Pulled) -> Value {
+    let model = &pulled.model;
+    let files = model.files.iter().map(|file| {
+        json!({
+            "path": file.path, "sizeBytes": file.size_bytes, "expected": format!("sha256:{}", file.sha256),
+        })
+    });
+    origin(&model.hub, &model.repo, &model.commit, &pulled.license, files.collect(), pulled.hosts.clone())
+}
+
+fn origin(hub: &str, repo: &str, commit: &str, license: &License, files: Vec<Value>, hosts: Vec<String>) -> Value {
+    json!({ "hub": hub, "repo": repo, "commit": commit, "license": license, "files": files, "hosts": hosts })
 }
 
 /// What the flags say about loading.

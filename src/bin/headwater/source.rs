@@ -54,10 +54,6 @@ impl Source for FileSource {
 
 /// The files of a model: one file, or those of a folder that a model has.
 pub(crate) fn open(model: &str) -> Result<Vec<Rc<dyn Source>>> {
-    if model.starts_with("hf:") || model.contains("://") {
-        let message = "models are opened from this machine's files; fetching them is not supported yet";
-        return Err(Error::new(ErrorKind::InvalidArgument, message).at(model));
-    }
     let path = Path::new(model);
     let paths = match path.metadata().map_err(|error| failed(path, error))?.is_dir() {
         true => folder(path)?,
