@@ -1,5 +1,5 @@
 // y[t, s, r] = f * (sum_c w[e, r, c] * x[t, s, c] + bias[e, r]) by the matrix of the expert e = e(t, s) that slot s of
-// token t is routed to, or e = s. One workgroup makes four rows of one slot of one token. A shard of the matrices holds
+// token t is routed to, or e = s, for few rows of activations. One workgroup makes four rows of one slot of one token. A shard of the matrices holds
 // some of their rows; what the others hold is left to their launches.
 //
 // WEIGHTED: f is the route's weight, otherwise 1. NORM: x is normalised on the way (see matvec). GLU: rows 2i and 2i + 1

@@ -43,11 +43,7 @@ pub const FUSIONS: &[Fusion] = &[
         classes: &[Class::Decode, Class::Prefill],
         mark: join_gate_up,
     },
-    Fusion {
-        name: "sum of experts into their product",
-        classes: &[Class::Decode, Class::Prefill],
-        mark: sum_into_product,
-    },
+    Fusion { name: "sum of experts into their product", classes: &[Class::Decode], mark: sum_into_product },
     Fusion { name: "norm into its products", classes: &[Class::Decode], mark: norm_into_products },
     Fusion { name: "product added in place", classes: &[Class::Decode, Class::Prefill], mark: add_in_place },
 ];

@@ -45,9 +45,9 @@ pub fn matrices(graph: &Graph, formats: &[FormatId], without: &[&str]) -> (Vec<M
             let parts = parts.map(|(first_row, weight)| Part { weight, first_row, row_step: 2 });
             add(parts.collect(), &[index], &mut of_node);
         } else if let Some(weight) = weight_of(index) {
-            // A product that a gated unit, a bias or a sum takes in has its matrix under that node.
+            // A product that a gated unit or a bias takes in has its matrix under that node.
             let taken = |by: &usize| match graph.nodes[*by].op {
-                Op::AddBias { x, .. } | Op::SumParts { x, .. } => x.0 == index,
+                Op::AddBias { x, .. } => x.0 == index,
                 _ => analysis.pairs.contains_key(by),
             };
             let inner = analysis.done_by.get(&index).is_some_and(taken);
@@ -162,7 +162,12 @@ impl Emission<'_> {
     }
 
     fn matrix(&self, index: usize) -> Result<usize> {
-        self.of_node.get(&index).copied().ok_or_else(|| unlowered(self.graph, index))
+        // A sum that takes its product in does so in one class only, and matrices belong to both.
+        let node = match self.graph.nodes[index].op {
+            Op::SumParts { x, .. } => x.0,
+            _ => index,
+        };
+        self.of_node.get(&node).copied().ok_or_else(|| unlowered(self.graph, index))
     }
 
     fn emit(&mut self, index: usize) -> Result<()> {

@@ -1,8 +1,8 @@
 //! Mixtures of experts: the choice of a row's experts, and products by the chosen ones' matrices.
 
-use super::matmul::glu_constants;
+use super::matmul::{MATVEC_ROWS, glu_constants};
 use super::{Buffer, Context, Extent, Kernel, Launch, ShardRows, Use, lanes, switch, word};
-use crate::gpu::stage::{Place, Stage};
+use crate::gpu::stage::{Class, Place, Stage};
 use crate::graph::{GroupScore, RouterScore, Routing, WeightId};
 
 pub(super) const ROUTE: Kernel = Kernel {
@@ -26,6 +26,18 @@ pub(super) const EXPERT_MATVEC: Kernel = Kernel {
     recurrent: false,
     glu: true,
 };
+
+pub(super) const EXPERT_MATMUL: Kernel = Kernel {
+    name: "expert_matmul",
+    source: include_str!("../../shaders/expert_matmul.wgsl"),
+    reduces: false,
+    ..EXPERT_MATVEC
+};
+
+/// Rows of one tile of `expert_matmul`.
+const TILE_W: usize = 64;
+/// Most rows of a step for which it keeps the list of an expert's.
+const MOST_ROWS: usize = 1024;
 
 /// Most experts that the choice holds in workgroup memory.
 pub(crate) const MAX_EXPERTS: usize = 1024;
@@ -61,8 +73,9 @@ pub(super) fn route(spec: &Routing, bias: Option<WeightId>, x: Place, y: Place, 
     }
 }
 
-/// Products of every slot of every row, a launch a shard; experts need not lie in one shard whole.
-pub(super) fn expert_matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
+/// Products of every slot of every row, a launch a shard; experts need not lie in one shard whole. Many rows go by
+/// experts, so that a weight is decoded once for all rows that are routed to it.
+pub(super) fn experts(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
     let Stage::Experts { matrix, slots, x, x_slot, y, norm, biases, sum, residual, glu } = stage else {
         return vec![];
     };
@@ -71,6 +84,8 @@ pub(super) fn expert_matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch>
     let all_rows: usize = shards.iter().map(|shard| shard.rows).sum();
     let rows = all_rows / slots.stacked.max(1);
     let route = slots.route.unwrap_or(*x);
+    let by_expert =
+        context.class == Class::Prefill && context.max_rows <= MOST_ROWS && norm.is_none() && !(*sum || *residual);
     let launch = |(index, shard): (usize, &ShardRows)| {
         let mut params = [rows, *cols, slots.count, shard.first, shard.rows].map(word).to_vec();
         params.extend([x.offset, x.stride, *x_slot, y.offset, y.stride, route.offset, route.stride].map(word));
@@ -81,20 +96,30 @@ pub(super) fn expert_matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch>
             word(offset(biases[1])),
             context.max_rows(),
         ]);
-        let constants = [
-            ("WG", lanes(cols / 8, 64)),
+        let mut constants = vec![
             ("ROUTED", switch(slots.route.is_some())),
             ("WEIGHTED", switch(slots.weighted)),
-            ("NORM", switch(norm.is_some())),
-            ("SUM", switch(*sum)),
-            // What the first shard lacks of a sum, the others add to it.
-            ("RESIDUAL", switch(*residual || (*sum && index > 0))),
             ("BIAS", switch(biases[0].is_some())),
         ];
+        constants.extend(glu_constants(*glu));
+        let (kernel, grid_x, grid_y) = if by_expert {
+            constants.push(("MAX_ROWS", f64::from(context.max_rows())));
+            (&EXPERT_MATMUL, rows.div_ceil(TILE_W), Extent::Fixed(word(slots.stacked)))
+        } else {
+            constants.extend([
+                ("WG", lanes(cols / 8, 64)),
+                ("NORM", switch(norm.is_some())),
+                ("SUM", switch(*sum)),
+                // What the first shard lacks of a sum, the others add to it.
+                ("RESIDUAL", switch(*residual || (*sum && index > 0))),
+            ]);
+            let grid_y = if *sum { Extent::Rows(1) } else { Extent::RowParts(word(slots.count)) };
+            (&EXPERT_MATVEC, rows.div_ceil(MATVEC_ROWS), grid_y)
+        };
         Launch {
-            kernel: &EXPERT_MATVEC,
+            kernel,
             weights: Some((*matrix, index)),
-            constants: constants.into_iter().chain(glu_constants(*glu)).collect(),
+            constants,
             params,
             buffers: vec![
                 Buffer::State,
@@ -103,8 +128,8 @@ pub(super) fn expert_matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch>
                 Buffer::Activation(route.buffer),
                 Buffer::Activation(y.buffer),
             ],
-            grid_x: word(rows.div_ceil(4)),
-            grid_y: if *sum { Extent::Rows(1) } else { Extent::RowParts(word(slots.count)) },
+            grid_x: word(grid_x),
+            grid_y,
         }
     };
     shards.iter().enumerate().map(launch).collect()

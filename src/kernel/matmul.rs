@@ -27,7 +27,7 @@ pub(super) const MATMUL: Kernel = Kernel {
 };
 
 /// Rows that one workgroup of `matvec` makes.
-const MATVEC_ROWS: usize = 4;
+pub(super) const MATVEC_ROWS: usize = 4;
 /// Rows of x and of w in one tile of `matmul`.
 const TILE_X: u32 = 32;
 const TILE_W: usize = 64;

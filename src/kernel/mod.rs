@@ -59,6 +59,7 @@ pub const KERNELS: &[&Kernel] = &[
     &matmul::MATMUL,
     &experts::ROUTE,
     &experts::EXPERT_MATVEC,
+    &experts::EXPERT_MATMUL,
     &attention::ROPE_STORE,
     &attention::ATTENTION,
     &short_conv::SHORT_CONV,
@@ -219,7 +220,7 @@ pub fn launches(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
             Class::Prefill => matmul::matmul(stage, context),
         },
         Stage::Route { spec, bias, x, y } => vec![experts::route(spec, *bias, *x, *y, context)],
-        Stage::Experts { .. } => experts::expert_matvec(stage, context),
+        Stage::Experts { .. } => experts::experts(stage, context),
         Stage::RopeStore { spec, q, k, v, q_norm, k_norm, rope } => {
             vec![attention::rope_store(spec, [*q, *k, *v], [*q_norm, *k_norm], *rope, context)]
         }
