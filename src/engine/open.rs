@@ -68,7 +68,7 @@ pub(super) async fn load(
         info,
         embedding: plan.embedding,
         hidden_width: info::hidden_width(&plan),
-        at_once,
+        at_once: plan.graph.bidirectional(),
         end_token: plan.hyper.end_token,
         raw_scores: plan.embedding.raw_scores,
         traffic: Traffic::of(&plan, kv_element_bytes),

@@ -339,7 +339,7 @@ impl Making<'_> {
                 lowered: &lowered,
                 graph,
                 stages: &stages,
-                sampler: chooses.then(|| sample(lowered.logits, graph.vocab().max(1))),
+                sampler: (graph.output == Output::Logits).then(|| sample(lowered.logits, graph.vocab().max(1))),
                 matrices,
                 shared,
                 pipelines: &recipe.pipelines,
