@@ -180,6 +180,8 @@ export interface Counters {
   /** Bytes mapped for reading. */
   readonly readBytes: number;
   readonly buffers: number;
+  /** Bytes of the buffers that were made. */
+  readonly bufferBytes: number;
   readonly bindGroups: number;
   readonly pipelines: number;
 }

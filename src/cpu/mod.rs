@@ -6,6 +6,7 @@
 mod adapter;
 mod attention;
 mod experts;
+mod footprint;
 mod kv;
 mod ops;
 mod run;
@@ -13,6 +14,7 @@ mod sampler;
 mod state;
 mod weights;
 
+pub use footprint::footprint;
 pub use sampler::{History, choose, uniform};
 
 use std::cell::RefCell;

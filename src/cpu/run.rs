@@ -36,6 +36,11 @@ impl Schedule {
         }
         Self { done, filling }
     }
+
+    /// For each node the values that nobody reads after it.
+    pub(super) fn done(&self) -> &[Vec<ValueId>] {
+        &self.done
+    }
 }
 
 /// What a step finds of the steps before it, and adds to.

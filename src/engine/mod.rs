@@ -12,6 +12,7 @@ mod defaults;
 mod embed;
 #[cfg(test)]
 mod fake;
+mod fit;
 mod info;
 mod json;
 mod loaded;
@@ -30,6 +31,7 @@ pub use crate::model::DEFAULT_CONTEXT;
 pub use adapters::{AdapterChoice, AdapterInfo, ScaledAdapter};
 pub use bench::{BenchReport, BenchRequest, CountersPerToken, Rate};
 pub use embed::{EmbedRequest, Embeddings, MAX_TEXTS, Texts};
+pub use fit::{DeviceLimits, FitReport, Verdict, fit};
 pub use info::{FileInfo, Info, Kind, Runtime, TemplateInfo, inspect};
 pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 pub use reply::{FinishReason, GenerationResult, Piece, Timings, Usage};

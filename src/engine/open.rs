@@ -33,13 +33,7 @@ pub(super) async fn load(
     progress: &mut dyn FnMut(Progress) -> Result<()>,
 ) -> Result<Loaded> {
     let plan = model::plan_with(checkpoint, &options.plan())?;
-    let (context, at_once) = (plan.context, plan.graph.bidirectional());
-    // The pages of an encoder hold one layer of one step: there is nothing to save.
-    let kv = match options.kv()? {
-        _ if at_once && options.kv_format.is_none() => KvFormat::F32,
-        kv => kv,
-    };
-    let n_pages = context.div_ceil(PAGE_TOKENS).max(if at_once { ENCODER_PAGES } else { 0 });
+    let (context, (kv, n_pages)) = (plan.context, pages(&plan, options)?);
     let tokenizer = Tokenizer::from_metadata(&checkpoint.metadata)?;
     let template = Template::from_metadata(&checkpoint.metadata, &tokenizer)?;
     let sampling = defaults::sampling(&checkpoint.metadata)?;
@@ -74,7 +68,7 @@ pub(super) async fn load(
         info,
         embedding: plan.embedding,
         hidden_width: info::hidden_width(&plan),
-        at_once,
+        at_once: plan.graph.bidirectional(),
         end_token: plan.hyper.end_token,
         raw_scores: plan.embedding.raw_scores,
         traffic: Traffic::of(&plan, kv_element_bytes),
@@ -86,6 +80,17 @@ pub(super) async fn load(
         totals: Totals::default(),
         disposed: Cell::new(false),
     })
+}
+
+/// How keys and values are stored, and how many pages of them there are.
+pub(super) fn pages(plan: &Plan, options: &LoadOptions) -> Result<(KvFormat, usize)> {
+    let at_once = plan.graph.bidirectional();
+    // The pages of an encoder hold one layer of one step: there is nothing to save.
+    let kv = match options.kv()? {
+        _ if at_once && options.kv_format.is_none() => KvFormat::F32,
+        kv => kv,
+    };
+    Ok((kv, plan.context.div_ceil(PAGE_TOKENS).max(if at_once { ENCODER_PAGES } else { 0 })))
 }
 
 /// A load under way.

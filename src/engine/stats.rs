@@ -71,6 +71,8 @@ pub struct CounterStats {
     pub read_bytes: u64,
     /// Buffers made.
     pub buffers: u64,
+    /// Bytes of those buffers.
+    pub buffer_bytes: u64,
     /// Bind groups made.
     pub bind_groups: u64,
     /// Pipelines made.
@@ -79,9 +81,20 @@ pub struct CounterStats {
 
 impl From<Counters> for CounterStats {
     fn from(counters: Counters) -> Self {
-        let Counters { dispatches, passes, submits, writes, write_bytes, read_bytes, buffers, bind_groups, pipelines } =
-            counters;
-        Self { dispatches, passes, submits, writes, write_bytes, read_bytes, buffers, bind_groups, pipelines }
+        let Counters { dispatches, passes, submits, writes, write_bytes, read_bytes, .. } = counters;
+        let Counters { buffers, buffer_bytes, bind_groups, pipelines, .. } = counters;
+        Self {
+            dispatches,
+            passes,
+            submits,
+            writes,
+            write_bytes,
+            read_bytes,
+            buffers,
+            buffer_bytes,
+            bind_groups,
+            pipelines,
+        }
     }
 }
 

@@ -155,7 +155,7 @@ impl Device {
     }
 
     /// Largest piece of a buffer that a kernel can bind, in bytes.
-    pub(super) fn max_binding_bytes(&self) -> u64 {
+    pub fn max_binding_bytes(&self) -> u64 {
         self.shared.max_binding_bytes
     }
 
@@ -193,13 +193,12 @@ impl Device {
 
     /// A buffer; zeros.
     pub(super) fn buffer(&self, label: &str, size_bytes: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
-        self.count(|counters| counters.buffers += 1);
-        self.raw().create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size: size_bytes.max(16).next_multiple_of(16),
-            usage,
-            mapped_at_creation: false,
-        })
+        let size = buffer_size(size_bytes);
+        self.count(|counters| {
+            counters.buffers += 1;
+            counters.buffer_bytes += size;
+        });
+        self.raw().create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
     }
 
     /// A storage buffer that can be uploaded to and read back from.
@@ -293,6 +292,11 @@ impl Device {
         self.count(|counters| counters.submits += 1);
         self.shared.queue.submit([encoder.finish()])
     }
+}
+
+/// The size of a buffer for so many bytes.
+pub(super) fn buffer_size(size_bytes: u64) -> u64 {
+    size_bytes.max(16).next_multiple_of(16)
 }
 
 /// A whole buffer, or a part of it, to bind.

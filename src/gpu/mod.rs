@@ -4,6 +4,7 @@
 mod adapter;
 mod buffers;
 mod device;
+mod footprint;
 mod fuse;
 mod lower;
 mod pipelines;
@@ -17,5 +18,6 @@ pub mod stage;
 mod state;
 
 pub use device::{Device, DeviceOptions};
+pub use footprint::footprint;
 pub use fuse::{FUSIONS, Fusion};
 pub use run::Gpu;

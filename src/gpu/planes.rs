@@ -159,7 +159,7 @@ impl Repacker {
     fn new(device: &Device, widest_row: usize) -> Self {
         let layout = device.layout(&[Use::Uniform, Use::Read, Use::Write, Use::Write]);
         use wgpu::BufferUsages as U;
-        let staging_bytes = (8u64 << 20).max(widest_row as u64).next_multiple_of(16);
+        let staging_bytes = staging_bytes(widest_row);
         Self {
             device: device.clone(),
             pipeline: device.pipeline("repack", repack_source(), &[Some(&layout)], &[]),
@@ -206,13 +206,18 @@ impl Repacker {
     }
 }
 
+/// Bytes of the buffer that rows are uploaded through.
+pub(super) fn staging_bytes(widest_row: usize) -> u64 {
+    (8u64 << 20).max(widest_row as u64).next_multiple_of(16)
+}
+
 /// Bytes that a row takes in plane 0. Only rows of single floats need not be whole groups of columns.
-fn first_plane_row_bytes(format: &Format, cols: usize) -> usize {
+pub(super) fn first_plane_row_bytes(format: &Format, cols: usize) -> usize {
     padded(cols) / format.block_weights * format.plane_bytes()[0]
 }
 
 /// Bytes of both planes of a matrix or a shard of it.
-fn plane_bytes(format: &Format, rows: usize, cols: usize) -> [u64; 2] {
+pub(super) fn plane_bytes(format: &Format, rows: usize, cols: usize) -> [u64; 2] {
     let shared = format.planes.shared;
     let entries = shared.row_slots(rows) * shared.block_slots(padded(cols) / format.block_weights);
     [first_plane_row_bytes(format, cols) * rows, entries * format.plane_bytes()[1]].map(|bytes| bytes as u64)

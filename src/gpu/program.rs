@@ -106,7 +106,7 @@ pub(super) struct Parts<'a> {
 }
 
 /// Bytes between the parameters of two dispatches in their common buffer, as WebGPU aligns uniform bindings.
-const PARAMS_STRIDE: u64 = 256;
+pub(super) const PARAMS_STRIDE: u64 = 256;
 
 impl Program {
     /// Makes everything a list needs.

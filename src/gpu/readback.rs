@@ -12,7 +12,7 @@ use crate::graph::Ticket;
 pub(super) const MAX_CHAIN: u32 = 32;
 
 /// Chains that may be open at a time, and one that is being read.
-const BUFFERS: usize = 3;
+pub(super) const BUFFERS: usize = 3;
 
 /// How long a native wait may take before the GPU counts as hung.
 #[cfg(not(target_arch = "wasm32"))]

@@ -84,10 +84,8 @@ impl Gpu {
         device.check()?;
         let graph = plan.graph.clone();
         check_sizes(&graph)?;
-        let (vocab, width) = (graph.vocab().max(1), graph.output_width().max(1));
-        let bidirectional = graph.bidirectional();
-        let max_rows = if bidirectional { n_pages * PAGE_TOKENS } else { PREFILL_ROWS };
-        let max_outputs = if bidirectional { max_rows } else { (LOGITS_BYTES / (width * 4)).clamp(1, max_rows) };
+        let vocab = graph.vocab().max(1);
+        let (max_rows, max_outputs) = step_sizes(&graph, n_pages);
         let pipelines = Pipelines::new(device, kv);
         let (matrix_list, of_node) = matrices(&graph, &plan.formats, without);
         let matrices = Matrices::new(device, matrix_list, pipelines.weights_layout()).await?;
@@ -321,10 +319,8 @@ impl Making<'_> {
             (Class::Prefill, self.max_rows, self.max_outputs, prefill_state),
             (Class::Decode, 1, 1, &shared.decode_state),
         ];
-        let chooses = graph.output == Output::Logits;
-        let n_classes = if graph.bidirectional() || !chooses { 1 } else { 2 };
         for ((class, max_rows, max_outputs, state), activations) in
-            classes.into_iter().zip(&recipe.activations).take(n_classes)
+            classes.into_iter().zip(&recipe.activations).take(n_programs(graph))
         {
             let lowered = lower(graph, &recipe.formats, &recipe.of_node, joints, class, &without)?;
             let context = Context {
@@ -343,7 +339,7 @@ impl Making<'_> {
                 lowered: &lowered,
                 graph,
                 stages: &stages,
-                sampler: chooses.then(|| sample(lowered.logits, graph.vocab().max(1))),
+                sampler: (graph.output == Output::Logits).then(|| sample(lowered.logits, graph.vocab().max(1))),
                 matrices,
                 shared,
                 pipelines: &recipe.pipelines,
@@ -363,6 +359,19 @@ impl Making<'_> {
     }
 }
 
+/// Programs of a model: one that prefills and, where there is something to decode, one that does so.
+pub(super) fn n_programs(graph: &Graph) -> usize {
+    if graph.bidirectional() || graph.output != Output::Logits { 1 } else { 2 }
+}
+
+/// Most rows and most outputs of a step.
+pub(super) fn step_sizes(graph: &Graph, n_pages: usize) -> (usize, usize) {
+    match graph.bidirectional() {
+        true => (n_pages * PAGE_TOKENS, n_pages * PAGE_TOKENS),
+        false => (PREFILL_ROWS, (LOGITS_BYTES / (graph.output_width().max(1) * 4)).clamp(1, PREFILL_ROWS)),
+    }
+}
+
 fn no_decoding() -> Error {
     Error::new(ErrorKind::InvalidArgument, "this model makes no logits to decode with")
 }
@@ -376,7 +385,7 @@ fn bad_logits() -> Error {
 }
 
 /// The kernels stage a head, and the scores of all experts, in workgroup memory.
-fn check_sizes(graph: &Graph) -> Result<()> {
+pub(super) fn check_sizes(graph: &Graph) -> Result<()> {
     for node in &graph.nodes {
         if let crate::graph::Op::Route { spec, .. } = &node.op
             && spec.experts > MAX_EXPERTS
@@ -396,7 +405,7 @@ fn check_sizes(graph: &Graph) -> Result<()> {
 }
 
 /// Where each vector starts in their common buffer, in elements, and how many there are.
-fn norm_layout(graph: &Graph) -> (BTreeMap<WeightId, usize>, usize) {
+pub(super) fn norm_layout(graph: &Graph) -> (BTreeMap<WeightId, usize>, usize) {
     let mut offsets = BTreeMap::new();
     let mut next = 0usize;
     for (index, weight) in graph.weights.iter().enumerate() {
@@ -409,7 +418,7 @@ fn norm_layout(graph: &Graph) -> (BTreeMap<WeightId, usize>, usize) {
 }
 
 /// Where each rotary table starts, in pairs, and how many there are.
-fn rope_layout(graph: &Graph, context: usize) -> (Vec<usize>, usize) {
+pub(super) fn rope_layout(graph: &Graph, context: usize) -> (Vec<usize>, usize) {
     graph.ropes.iter().fold((vec![], 0), |(mut offsets, next), encoding| {
         offsets.push(next);
         (offsets, next + rope::table_pairs(encoding, context))
@@ -417,7 +426,7 @@ fn rope_layout(graph: &Graph, context: usize) -> (Vec<usize>, usize) {
 }
 
 /// Bytes of each layer's pages. Fails when one layer's are more than the device binds.
-fn kv_sizes(graph: &Graph, kv: KvFormat, n_pages: usize, limit: u64) -> Result<Vec<u64>> {
+pub(super) fn kv_sizes(graph: &Graph, kv: KvFormat, n_pages: usize, limit: u64) -> Result<Vec<u64>> {
     let element_bytes = if kv == KvFormat::F16 { 2 } else { 4 };
     let page_bytes = |layer: KvWidths| (PAGE_TOKENS * layer.elements() * element_bytes) as u64;
     let sizes: Vec<u64> = graph.kv_widths.iter().map(|layer| n_pages as u64 * page_bytes(*layer)).collect();
@@ -434,7 +443,7 @@ fn kv_sizes(graph: &Graph, kv: KvFormat, n_pages: usize, limit: u64) -> Result<V
 }
 
 /// Bytes of the slots of each operation with state. Fails when they are more than the device binds.
-fn slot_sizes(graph: &Graph, limit: u64) -> Result<Vec<u64>> {
+pub(super) fn slot_sizes(graph: &Graph, limit: u64) -> Result<Vec<u64>> {
     let sizes: Vec<u64> = graph.state_widths.iter().map(|&width| (width * graph.n_states() * 4) as u64).collect();
     match sizes.iter().find(|size| **size > limit) {
         Some(size) => {

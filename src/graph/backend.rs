@@ -42,10 +42,36 @@ pub struct Counters {
     pub read_bytes: u64,
     /// Buffers made.
     pub buffers: u64,
+    /// Bytes of those buffers.
+    pub buffer_bytes: u64,
     /// Bind groups made.
     pub bind_groups: u64,
     /// Pipelines made.
     pub pipelines: u64,
+}
+
+/// Bytes that a backend takes for a model, before anything is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// All weights.
+    pub weight_bytes: u64,
+    /// Keys and values, and states.
+    pub kv_bytes: u64,
+    /// What passes between the operations of a step.
+    pub activation_bytes: u64,
+    /// Everything else: rotary tables, what weights are uploaded through, the books of steps and replies.
+    pub other_bytes: u64,
+    /// The largest piece that cannot be split.
+    pub largest_bytes: u64,
+}
+
+impl Footprint {
+    /// All of it.
+    pub fn total_bytes(&self) -> u64 {
+        [self.weight_bytes, self.kv_bytes, self.activation_bytes, self.other_bytes]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
 }
 
 /// A chain of decode steps for one sequence, each feeding its id to the next.

@@ -13,7 +13,7 @@ mod step;
 
 pub use adapter::{AdapterId, AdapterUse, Delta, DeltaValues};
 pub use attention::{Attention, KvWidths, Temperature};
-pub use backend::{Backend, BackendInfo, Counters, Decode, KvFormat, Ticket};
+pub use backend::{Backend, BackendInfo, Counters, Decode, Footprint, KvFormat, Ticket};
 pub use build::Builder;
 pub use experts::{GroupScore, Groups, RouterScore, Routing};
 pub use recurrent::{Gates, ShortConv};

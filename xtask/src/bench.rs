@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::wasm::Effort;
-use crate::{browser, paths, pkg, process, serve};
+use crate::{browser, paths, pkg, process, serve, synthetic};
 
 /// The model measured where none is named: the one that comes with the project.
 const EMBEDDED_MODEL: &str = "www/models/tiny-assistant/tiny-assistant-q8_0.gguf";
@@ -18,6 +18,22 @@ pub(crate) struct Options {
     /// Model file or folder (without it: the one that comes with the project)
     #[arg(long)]
     model: Option<PathBuf>,
+    /// Measure a model of noise in the true shape of a published one, native only: Qwen3-0.6B, Llama-3.2-1B, Qwen3-4B,
+    /// Llama-3.1-8B or Qwen3-30B-A3B; its file is written to target/synthetic
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "browser"])]
+    synthetic: Option<String>,
+    /// Only write the file of --synthetic
+    #[arg(long, requires = "synthetic")]
+    write_only: bool,
+    /// Tokens of context
+    #[arg(long, conflicts_with = "browser")]
+    context: Option<usize>,
+    /// Tokens of the prompt that is timed
+    #[arg(long, conflicts_with = "browser")]
+    pp: Option<usize>,
+    /// Tokens that are generated and timed
+    #[arg(long, conflicts_with = "browser")]
+    tg: Option<usize>,
     /// Measure in a headless Chromium too
     #[arg(long)]
     browser: bool,
@@ -31,6 +47,8 @@ const COLUMNS: &[(&str, &str)] = &[
     ("edge", "/edge"),
     ("device", "/device"),
     ("model", "/model"),
+    ("load s", "/load/elapsedSecs"),
+    ("allocated bytes", "/load/allocatedBytes"),
     ("bytes/token", "/bytesPerToken"),
     ("prefill tok/s", "/prefill/tokensPerSecond"),
     ("decode tok/s", "/decode/tokensPerSecond"),
@@ -40,11 +58,19 @@ const COLUMNS: &[(&str, &str)] = &[
 ];
 
 pub(crate) fn main(options: &Options) -> Result<()> {
-    let model = options.model.clone().unwrap_or_else(|| paths::at(EMBEDDED_MODEL));
+    let model = match (&options.synthetic, &options.model) {
+        (Some(name), _) => synthetic::file(name)?,
+        (None, Some(model)) => model.clone(),
+        (None, None) => paths::at(EMBEDDED_MODEL),
+    };
     if !model.exists() {
         bail!("no model at {}", model.display());
     }
-    let mut reports = vec![native(&model)?];
+    if options.write_only {
+        println!("{}", model.display());
+        return Ok(());
+    }
+    let mut reports = vec![native(&model, options)?];
     if options.browser {
         reports.push(in_browser(&model)?);
     }
@@ -57,7 +83,7 @@ pub(crate) fn main(options: &Options) -> Result<()> {
 }
 
 /// What `headwater bench --json` reports.
-fn native(model: &Path) -> Result<Value> {
+fn native(model: &Path, options: &Options) -> Result<Value> {
     process::run(Command::new("cargo").current_dir(paths::root()).args([
         "build",
         "--release",
@@ -66,7 +92,13 @@ fn native(model: &Path) -> Result<Value> {
         "headwater",
     ]))?;
     let mut headwater = Command::new(paths::at("target/release/headwater"));
-    let report = read(&process::output(headwater.args(["bench", "--json"]).arg(model).envs(browser::graphics()?))?)?;
+    headwater.args(["bench", "--json"]).arg(model).envs(browser::graphics()?);
+    for (flag, number) in [("--context", options.context), ("--pp", options.pp), ("--tg", options.tg)] {
+        if let Some(number) = number {
+            headwater.arg(flag).arg(number.to_string());
+        }
+    }
+    let report = read(&process::output(&mut headwater)?)?;
     let device = report["backend"]["device"].clone();
     Ok(labelled("native", device, report))
 }

@@ -18,6 +18,7 @@ mod pkg;
 mod process;
 mod serve;
 mod stamp;
+mod synthetic;
 mod sysroot;
 mod test;
 mod toolchain;

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Tokenize(TokenizeArgs),
     /// Tells what a model is, reading no weight
     Inspect(InspectArgs),
+    /// Tells whether a model fits this machine, in figures, reading no weight
+    Fit(FitArgs),
     /// Measures prefill and decode
     Bench(BenchArgs),
     /// Fetches a model from a hub, verified, to be kept on this machine
@@ -50,6 +52,7 @@ impl Command {
             Command::Rerank(args) => args.common.json,
             Command::Tokenize(args) => args.common.json,
             Command::Inspect(args) => args.common.json,
+            Command::Fit(args) => args.common.json,
             Command::Bench(args) => args.common.json,
             Command::Pull(args) => args.json,
             Command::Store(args) => args.verb.flags().json,
@@ -297,6 +300,16 @@ pub(crate) struct TokenizeArgs {
 pub(crate) struct InspectArgs {
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// Flags of `fit`.
+#[derive(Args)]
+pub(crate) struct FitArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Memory that the model may take, in GiB; what this machine has free by default
+    #[arg(long)]
+    pub(crate) memory: Option<f64>,
 }
 
 /// Flags of `bench`.

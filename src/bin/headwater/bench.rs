@@ -1,19 +1,43 @@
 //! `headwater bench`: speed, with the counts that do not depend on the machine.
 
-use headwater::engine::{BenchRequest, CountersPerToken, Rate};
+use std::time::Instant;
+
+use headwater::engine::{BenchReport, BenchRequest, CountersPerToken, Rate};
 use headwater::error::Result;
+use serde::Serialize;
 
 use crate::args::BenchArgs;
 use crate::model;
 use crate::output::{print_json, print_line};
 
+/// What loading took.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Load {
+    elapsed_secs: f64,
+    /// Bytes of the device's buffers; 0 on the CPU.
+    allocated_bytes: u64,
+}
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Report {
+    load: Load,
+    #[serde(flatten)]
+    report: BenchReport,
+}
+
 pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
+    let began = Instant::now();
     let engine = model::load(&args.common).await?;
+    let load =
+        Load { elapsed_secs: began.elapsed().as_secs_f64(), allocated_bytes: engine.stats().counters.buffer_bytes };
     let request = BenchRequest { prefill: args.pp, decode: args.tg, depth: args.depth };
     let report = engine.bench(&request).await?;
     if args.common.json {
-        return print_json(&report);
+        return print_json(&Report { load, report });
     }
+    print_line(&format!("loaded in {:.2} s, {} bytes allocated", load.elapsed_secs, load.allocated_bytes))?;
     for note in &report.notes {
         print_line(&format!("note: {note}"))?;
     }

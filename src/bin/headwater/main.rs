@@ -5,6 +5,7 @@
 mod args;
 mod bench;
 mod embed;
+mod fit;
 mod generate;
 mod hub;
 mod inspect;
@@ -50,6 +51,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Rerank(args) => rerank::run(args).await,
         Command::Tokenize(args) => tokenize::run(args).await,
         Command::Inspect(args) => inspect::run(args).await,
+        Command::Fit(args) => fit::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Pull(args) => pull::run(args).await,
         Command::Store(args) => store::run(args).await,

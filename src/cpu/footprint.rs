@@ -1,0 +1,39 @@
+//! What a model takes in memory when it is interpreted.
+
+use super::MAX_ROWS;
+use super::run::Schedule;
+use crate::graph::{Footprint, Graph, KvFormat, PAGE_TOKENS};
+use crate::model::Plan;
+
+/// Bytes of a model with room for `n_pages` pages: weights as stored, keys and values, and the most that the values of a
+/// full step take at a time.
+pub fn footprint(plan: &Plan, kv: KvFormat, n_pages: usize) -> Footprint {
+    let graph = &plan.graph;
+    let stored = graph.weights.iter().zip(&plan.formats);
+    let stored = stored.map(|(weight, format)| format.row_bytes(weight.cols).unwrap_or(0) * weight.rows);
+    let element_bytes = match kv {
+        KvFormat::F16 => 2,
+        KvFormat::F32 => 4,
+    };
+    let position: usize = graph.kv_widths.iter().map(|layer| layer.elements() * element_bytes).sum();
+    let states: usize = graph.state_widths.iter().map(|width| width * graph.n_states() * 4).sum();
+    let rows = if graph.bidirectional() { n_pages * PAGE_TOKENS } else { MAX_ROWS };
+    Footprint {
+        weight_bytes: stored.sum::<usize>() as u64,
+        kv_bytes: (position * n_pages * PAGE_TOKENS + states) as u64,
+        activation_bytes: (peak_width(graph) * rows * 4) as u64,
+        ..Footprint::default()
+    }
+}
+
+/// The most elements of a row that are alive at a time.
+fn peak_width(graph: &Graph) -> usize {
+    let schedule = Schedule::new(graph);
+    let (mut alive, mut peak) = (0, 0);
+    for (node, done) in graph.nodes.iter().zip(schedule.done()) {
+        alive += node.width;
+        peak = peak.max(alive);
+        alive -= done.iter().map(|value| graph.width(*value)).sum::<usize>();
+    }
+    peak
+}

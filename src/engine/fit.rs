@@ -1,0 +1,146 @@
+//! Whether a model fits a device, in figures, before a weight byte is read.
+
+use serde::Serialize;
+
+use super::open::pages;
+use super::options::{BackendChoice, LoadOptions};
+use crate::cpu;
+use crate::error::Result;
+use crate::format::Checkpoint;
+use crate::gpu;
+use crate::graph::{Footprint, PAGE_TOKENS};
+use crate::model::{self, Plan, PlanOptions};
+
+/// What is known of the device that a model is to fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceLimits {
+    /// Largest buffer that a kernel can bind; unknown where absent, and of no matter to the CPU.
+    pub binding_bytes: Option<u64>,
+    /// Memory that the model may take; no graphics interface tells it, so it is the edge's best knowledge.
+    pub memory_bytes: Option<u64>,
+}
+
+/// The answer in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// There is room.
+    Fits,
+    /// There is room, but less than a fifth of the memory is left.
+    Tight,
+    /// There is none.
+    No,
+}
+
+/// The answer in figures.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FitReport {
+    /// In a word.
+    pub verdict: Verdict,
+    /// Tokens of context that were reckoned with.
+    pub context: usize,
+    /// All weights, on the device.
+    pub weight_bytes: u64,
+    /// Keys and values of that context, and states.
+    pub kv_bytes: u64,
+    /// What passes between the operations of a step.
+    pub activation_bytes: u64,
+    /// Everything else.
+    pub other_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+    /// The largest buffer that cannot be split.
+    pub largest_buffer_bytes: u64,
+    /// What it was compared with.
+    pub limits: DeviceLimits,
+    /// The longest context that would fit, where this one does not and a shorter one does.
+    pub fitting_context: Option<usize>,
+    /// What its reader should know.
+    pub notes: Vec<String>,
+}
+
+/// More than this part of the memory is tight, in percent.
+const TIGHT_PERCENT: u64 = 80;
+/// Shortest context that is worth naming.
+const LEAST_CONTEXT: usize = PAGE_TOKENS;
+
+/// Compares what a model would take, loaded with these options, with what a device has.
+///
+/// Fails as a load does for files and options that make no model.
+pub fn fit(checkpoint: &Checkpoint, options: &LoadOptions, limits: DeviceLimits) -> Result<FitReport> {
+    let plan = model::plan_with(checkpoint, &options.plan())?;
+    let on_gpu = options.backend != BackendChoice::Cpu;
+    let found = reckon(&plan, options)?;
+    let verdict = judge(&found, limits, on_gpu);
+    let mut notes = vec![];
+    if limits.memory_bytes.is_none() {
+        notes.push("the memory of the device is not known; only the size of its buffers was compared".to_owned());
+    }
+    if let Some(binding) = limits.binding_bytes.filter(|binding| on_gpu && found.largest_bytes > *binding) {
+        let largest = found.largest_bytes;
+        notes.push(format!("a buffer of {largest} bytes cannot be split, and this device binds {binding}"));
+    }
+    let fitting_context = match verdict {
+        Verdict::No => fitting_context(checkpoint, options, &plan, limits)?,
+        Verdict::Fits | Verdict::Tight => None,
+    };
+    Ok(FitReport {
+        verdict,
+        context: plan.context,
+        weight_bytes: found.weight_bytes,
+        kv_bytes: found.kv_bytes,
+        activation_bytes: found.activation_bytes,
+        other_bytes: found.other_bytes,
+        total_bytes: found.total_bytes(),
+        largest_buffer_bytes: found.largest_bytes,
+        limits,
+        fitting_context,
+        notes,
+    })
+}
+
+fn reckon(plan: &Plan, options: &LoadOptions) -> Result<Footprint> {
+    let (kv, n_pages) = pages(plan, options)?;
+    match options.backend {
+        BackendChoice::Cpu => Ok(cpu::footprint(plan, kv, n_pages)),
+        BackendChoice::Gpu | BackendChoice::Auto => gpu::footprint(plan, kv, n_pages),
+    }
+}
+
+fn judge(found: &Footprint, limits: DeviceLimits, on_gpu: bool) -> Verdict {
+    let binds = !on_gpu || limits.binding_bytes.is_none_or(|binding| found.largest_bytes <= binding);
+    match limits.memory_bytes {
+        _ if !binds => Verdict::No,
+        Some(memory) if found.total_bytes() > memory => Verdict::No,
+        Some(memory) if found.total_bytes() > memory / 100 * TIGHT_PERCENT => Verdict::Tight,
+        _ => Verdict::Fits,
+    }
+}
+
+/// The longest context that is not too long, found by halving; the footprint grows with the context.
+fn fitting_context(
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+    plan: &Plan,
+    limits: DeviceLimits,
+) -> Result<Option<usize>> {
+    let on_gpu = options.backend != BackendChoice::Cpu;
+    let fits = |context: usize| -> Result<bool> {
+        let plan = model::plan_with(checkpoint, &PlanOptions { context: Some(context), ..options.plan() })?;
+        Ok(judge(&reckon(&plan, options)?, limits, on_gpu) != Verdict::No)
+    };
+    let (mut fitting, mut too_long) = (LEAST_CONTEXT, plan.context);
+    if too_long <= fitting || !fits(fitting)? {
+        return Ok(None);
+    }
+    while too_long - fitting > PAGE_TOKENS {
+        let middle = fitting + (too_long - fitting) / 2;
+        match fits(middle)? {
+            true => fitting = middle,
+            false => too_long = middle,
+        }
+    }
+    Ok(Some(fitting / PAGE_TOKENS * PAGE_TOKENS))
+}
