@@ -3,6 +3,7 @@
 override OP: u32 = 0u;
 override PAIRS: bool = false;                                          // the even columns of a are a, the odd ones b
 override OUTPUTS: bool = false;                                        // the rows are the step's outputs
+override ONE_GATE: bool = false;                                       // rows of a have one column, for all of b
 
 struct Params {
     cols: u32, a_offset: u32, a_stride: u32, b_offset: u32, b_stride: u32, y_offset: u32, y_stride: u32, max_rows: u32,
@@ -24,10 +25,12 @@ fn glu4(gate: vec4<f32>, up: vec4<f32>) -> vec4<f32> {
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = id.y;
     if (id.x >= (params.cols + 3u) / 4u || row >= state[params.max_rows + select(0u, 1u, OUTPUTS)]) { return; }
-    var va = a[(params.a_offset + row * params.a_stride) / 4u + id.x];
+    let a_at = params.a_offset + row * params.a_stride;
+    var va = a[a_at / 4u + select(id.x, 0u, ONE_GATE)];
+    if (ONE_GATE) { va = vec4(va[a_at % 4u]); }
     var vb = b[(params.b_offset + row * params.b_stride) / 4u + id.x];
     if (PAIRS) {
-        let at = (params.a_offset + row * params.a_stride) / 4u + id.x * 2u;
+        let at = a_at / 4u + id.x * 2u;
         va = vec4(a[at].xz, a[at + 1u].xz);
         vb = vec4(a[at].yw, a[at + 1u].yw);
     }

@@ -1,6 +1,6 @@
 // Gated units, by the number GLU: 1 silu(gate) * up, 2 gelu(gate) * up (tanh form), 3 silu with a slope and limits
 // (gpt-oss): g = min(gate, limit), u = clamp(up, -limit, limit), g / (1 + exp(-slope * g)) * (u + 1), 4 gelu(gate) * up,
-// 5 tanh(gate) * up.
+// 5 tanh(gate) * up, 6 sigmoid(gate) * up.
 override GLU: u32 = 0u;
 override GLU_LIMIT: f32 = 0.0;
 override GLU_SLOPE: f32 = 0.0;
@@ -33,6 +33,7 @@ fn glu(gate: f32, up: f32) -> f32 {
         }
         case 4u: { return 0.5 * gate * (1.0 + erf(gate * 0.7071067811865476)) * up; }
         case 5u: { return bounded_tanh(gate) * up; }
+        case 6u: { return up / (1.0 + exp(-gate)); }
         default: { return gate / (1.0 + exp(-gate)) * up; }
     }
 }

@@ -422,36 +422,52 @@ fn costs(shape: &Shape, dispatches: u64) {
     assert_eq!(spent(|c| c.dispatches), ids * (dispatches * shape.n_layers as u64 + 3));
 }
 
+/// Files of the tests, and the dispatches of a token that is decoded.
+const FILES: &[(&[&str], u64)] = &[
+    // Five in each of three layers that convolve, six in the one that attends, and embedding, head, choice.
+    (&["gguf/lfm2-Q4_0.gguf"], 3 * 5 + 6 + 3),
+    // Eight for the gated delta rule in three layers, six for gated attention in one, nine for experts in each.
+    (&["models/qwen3-next/config.json", "models/qwen3-next/model.safetensors"], 3 * 8 + 6 + 4 * 9 + 3),
+    // Eleven for latent attention in both layers, two for the dense block, six for experts.
+    (&["models/deepseek-v3/config.json", "models/deepseek-v3/model.safetensors"], 2 * 11 + 2 + 6 + 3),
+];
+
 #[test]
 fn a_decoded_token_of_a_hybrid_costs_what_it_should() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gguf/lfm2-Q4_0.gguf");
-    let source = headwater::source::MemorySource::new("lfm2", std::fs::read(path).expect("a file"));
-    let checkpoint = block_on(headwater::format::Checkpoint::open(vec![std::rc::Rc::new(source)])).expect("a model");
-    let plan = plan(&checkpoint).expect("a valid model");
-    let prompt = tokens(10, 600);
-    let settings = SamplerSettings::default();
-    let mut cpu = Cpu::new(&plan, KvFormat::F32, N_PAGES).expect("room");
-    block_on(read_weights(&checkpoint, &plan, &mut cpu, &mut |_, _| Ok(()))).expect("weights");
-    let expected = greedy(&cpu, &settings, &prompt, 1, 30);
     let device = device(DeviceOptions::default());
-    for without in [vec![]].into_iter().chain(FUSIONS.iter().map(|fusion| vec![fusion.name])) {
-        let mut gpu = block_on(Gpu::without(&device, &plan, KvFormat::F32, N_PAGES, &without)).expect("a model");
-        block_on(read_weights(&checkpoint, &plan, &mut gpu, &mut |_, _| Ok(()))).expect("weights");
-        assert_eq!(greedy(&gpu, &settings, &prompt, 8, 30), expected, "without {without:?}");
-        if !without.is_empty() {
-            continue;
+    let (prompt, settings) = (tokens(10, 600), SamplerSettings::default());
+    for (files, dispatches) in FILES {
+        let source = |file: &&str| {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            let bytes = std::fs::read(&path).expect("a file");
+            std::rc::Rc::new(headwater::source::MemorySource::new(name, bytes))
+                as std::rc::Rc<dyn headwater::source::Source>
+        };
+        let sources = files.iter().map(source).collect();
+        let checkpoint = block_on(headwater::format::Checkpoint::open(sources)).expect("a model");
+        let plan = plan(&checkpoint).expect("a valid model");
+        let mut cpu = Cpu::new(&plan, KvFormat::F32, N_PAGES).expect("room");
+        block_on(read_weights(&checkpoint, &plan, &mut cpu, &mut |_, _| Ok(()))).expect("weights");
+        let expected = greedy(&cpu, &settings, &prompt, 1, 30);
+        for without in [vec![]].into_iter().chain(FUSIONS.iter().map(|fusion| vec![fusion.name])) {
+            let mut gpu = block_on(Gpu::without(&device, &plan, KvFormat::F32, N_PAGES, &without)).expect("a model");
+            block_on(read_weights(&checkpoint, &plan, &mut gpu, &mut |_, _| Ok(()))).expect("weights");
+            assert_eq!(greedy(&gpu, &settings, &prompt, 8, 30), expected, "{files:?} without {without:?}");
+            if !without.is_empty() {
+                continue;
+            }
+            let before = gpu.counters();
+            let (pages, states) = (pages(N_PAGES), StateSlots { from: 0, to: 1 });
+            let decode = Decode { token: None, position: 39, count: 8, pages: &pages, states, index: 30 };
+            assert_eq!(block_on(gpu.collect(gpu.decode(&decode).expect("decode"))).expect("ids").len(), 8);
+            let after = gpu.counters();
+            let spent = |count: fn(&Counters) -> u64| count(&after) - count(&before);
+            let counts = (spent(|c| c.passes), spent(|c| c.submits), spent(|c| c.writes), spent(|c| c.read_bytes));
+            assert_eq!(counts, (8, 1, 1, 4 * 8), "keeping the state before the chain costs nothing");
+            assert_eq!(spent(|c| c.buffers) + spent(|c| c.bind_groups) + spent(|c| c.pipelines), 0);
+            assert_eq!(spent(|c| c.dispatches), 8 * dispatches, "{files:?}");
         }
-        let before = gpu.counters();
-        let (pages, states) = (pages(N_PAGES), StateSlots { from: 0, to: 1 });
-        let decode = Decode { token: None, position: 39, count: 8, pages: &pages, states, index: 30 };
-        assert_eq!(block_on(gpu.collect(gpu.decode(&decode).expect("decode"))).expect("ids").len(), 8);
-        let after = gpu.counters();
-        let spent = |count: fn(&Counters) -> u64| count(&after) - count(&before);
-        let counts = (spent(|c| c.passes), spent(|c| c.submits), spent(|c| c.writes), spent(|c| c.read_bytes));
-        assert_eq!(counts, (8, 1, 1, 4 * 8), "keeping the state before the chain costs nothing");
-        assert_eq!(spent(|c| c.buffers) + spent(|c| c.bind_groups) + spent(|c| c.pipelines), 0);
-        // Five in each of three layers that convolve, six in the one that attends, and embedding, head, choice.
-        assert_eq!(spent(|c| c.dispatches), 8 * (3 * 5 + 6 + 3));
     }
 }
 

@@ -16,6 +16,13 @@ const MIXTRAL: &[&str] = &["tests/data/gguf/mixtral-Q4_0.gguf"];
 const QWEN3MOE: &[&str] = &["tests/data/models/qwen3moe/config.json", "tests/data/models/qwen3moe/model.safetensors"];
 const GPT_OSS: &[&str] = &["tests/data/models/gpt-oss/config.json", "tests/data/models/gpt-oss/model.safetensors"];
 const LLAMA4: &[&str] = &["tests/data/models/llama4/config.json", "tests/data/models/llama4/model.safetensors"];
+const LFM2: &[&str] = &["tests/data/models/lfm2/config.json", "tests/data/models/lfm2/model.safetensors"];
+const LFM2_GGUF: &[&str] = &["tests/data/gguf/lfm2-Q4_0.gguf"];
+const DEEPSEEK: &[&str] =
+    &["tests/data/models/deepseek-v3/config.json", "tests/data/models/deepseek-v3/model.safetensors"];
+const DEEPSEEK_GGUF: &[&str] = &["tests/data/gguf/deepseek-v3-Q4_0.gguf"];
+const QWEN3_NEXT: &[&str] =
+    &["tests/data/models/qwen3-next/config.json", "tests/data/models/qwen3-next/model.safetensors"];
 const GGUF: &[&str] = &["tests/data/gguf/llama3-Q4_0.gguf"];
 
 /// A damage, and the error that it must give.
@@ -268,6 +275,64 @@ fn damaged_experts() -> Vec<Damage> {
             "model.layers.0.feed_forward.shared_expert.gate_proj.weight",
             "missing",
         ),
+        set(LFM2, "full_attn_idxs", Value::Integers(vec![4]), MalformedModel, "4 of 4 layers"),
+        set(LFM2, "full_attn_idxs", Value::Integers(vec![-1]), MalformedModel, "-1 of 4 layers"),
+        set(LFM2, "layer_types", Value::Texts(vec!["conv".into()]), MalformedModel, "1 entries for 4 layers"),
+        set(LFM2, "conv_L_cache", integer(1), MalformedModel, "1 is not between 2 and 16"),
+        set(LFM2, "conv_bias", Value::Bool(true), UnsupportedFormat, "true is not supported"),
+        missed(LFM2, "conv_L_cache", integer(4), "model.layers.0.conv.conv.weight", "[64, 1, 3] where [64, 4]"),
+        Damage { place: "rms_norm_eps", ..without(LFM2, "norm_eps") },
+        without(LFM2, "rope_theta"),
+        set(
+            LFM2_GGUF,
+            "lfm2.attention.head_count_kv",
+            Value::Integers(vec![0, 0, 2]),
+            MalformedModel,
+            "3 entries for 4 layers",
+        ),
+        set(
+            LFM2_GGUF,
+            "lfm2.attention.head_count_kv",
+            Value::Integers(vec![1, 0, 2, 0]),
+            UnsupportedFormat,
+            "1 in one layer and 2 in another",
+        ),
+        missed(
+            DEEPSEEK,
+            "kv_lora_rank",
+            integer(24),
+            "model.layers.0.self_attn.kv_b_proj.weight",
+            "[128, 32] where [4, 32, 24]",
+        ),
+        missed(DEEPSEEK, "v_head_dim", integer(8), "model.layers.0.self_attn.kv_b_proj.weight", "[128, 32]"),
+        set(DEEPSEEK, "attention_bias", Value::Bool(true), UnsupportedFormat, "biases"),
+        set(DEEPSEEK, "moe_layer_freq", integer(2), MalformedModel, "2 is not between 1 and 1"),
+        without(DEEPSEEK, "qk_rope_head_dim"),
+        set(
+            DEEPSEEK_GGUF,
+            "deepseek2.attention.key_length_mla",
+            integer(8),
+            MalformedModel,
+            "8 rotary dimensions in queries of 8",
+        ),
+        without(DEEPSEEK_GGUF, "deepseek2.attention.kv_lora_rank"),
+        set(QWEN3_NEXT, "linear_num_key_heads", integer(3), MalformedModel, "4 heads cannot share 3"),
+        set(QWEN3_NEXT, "linear_conv_kernel_dim", integer(17), MalformedModel, "17 is not between"),
+        missed(
+            QWEN3_NEXT,
+            "linear_value_head_dim",
+            integer(8),
+            "model.layers.0.linear_attn.in_proj_qkvz.weight",
+            "[192, 64] where [2, 64, 64]",
+        ),
+        set(
+            QWEN3_NEXT,
+            "layer_types",
+            Value::Texts(vec!["linear_attention".into(); 3]),
+            MalformedModel,
+            "3 types for 4 layers",
+        ),
+        without(QWEN3_NEXT, "shared_expert_intermediate_size"),
         without(LLAMA4, "intermediate_size_mlp"),
     ]
 }

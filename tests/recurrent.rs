@@ -13,7 +13,15 @@ use headwater::engine::{
 use headwater::error::ErrorKind;
 use pollster::block_on;
 
-const MODELS: &[&[&str]] = &[&["tests/data/gguf/lfm2-Q4_0.gguf"]];
+const MODELS: &[&[&str]] = &[
+    &["tests/data/gguf/lfm2-Q4_0.gguf"],
+    &[
+        "tests/data/models/qwen3-next/config.json",
+        "tests/data/models/qwen3-next/model.safetensors",
+        "tests/data/models/qwen3-next/tokenizer.json",
+        "tests/data/models/qwen3-next/tokenizer_config.json",
+    ],
+];
 
 fn load(files: &[&str], backend: BackendChoice) -> Engine {
     let environment =

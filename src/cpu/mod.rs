@@ -5,6 +5,7 @@
 
 mod adapter;
 mod attention;
+mod delta;
 mod experts;
 mod footprint;
 mod kv;

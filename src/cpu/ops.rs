@@ -118,13 +118,18 @@ pub(super) fn rope(
     y
 }
 
-/// `activation(gate) * up`.
+/// `activation(gate) * up`; a gate is for one element or for as many as there are more of them.
 pub(super) fn glu(gate: &[f32], up: &[f32], activation: Activation) -> Vec<f32> {
     let factor = |up: f32| match activation {
         Activation::Clamped { limit, .. } => up.clamp(-limit, limit) + 1.0,
-        Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Tanh => up,
+        Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Tanh | Activation::Sigmoid => up,
     };
-    gate.iter().zip(up).map(|(gate, up)| activate(activation, *gate) * factor(*up)).collect()
+    let each = up.len() / gate.len().max(1);
+    let gated = |(gate, up): (&f32, &[f32])| {
+        let gate = activate(activation, *gate);
+        up.iter().map(|up| gate * factor(*up)).collect::<Vec<f32>>()
+    };
+    gate.iter().zip(up.chunks_exact(each.max(1))).flat_map(gated).collect()
 }
 
 /// See [`Activation`].
@@ -132,6 +137,7 @@ pub(super) fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::GeluTanh => 0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh()),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Activation::Clamped { limit, slope } => {
             let x = x.min(limit);
             x / (1.0 + (-slope * x).exp())
@@ -170,6 +176,12 @@ pub(super) fn add_bias(x: &[f32], bias: &[f32]) -> Vec<f32> {
 /// `a + b`.
 pub(super) fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
     a.iter().zip(b).map(|(a, b)| a + b).collect()
+}
+
+/// Parts `(rows, ...)` side by side.
+pub(super) fn concat(parts: &[&[f32]], rows: usize) -> Vec<f32> {
+    let row = |row: usize| parts.iter().flat_map(move |part| &part[row * (part.len() / rows)..][..part.len() / rows]);
+    (0..rows).flat_map(row).copied().collect()
 }
 
 /// The chosen rows of a `(tokens, width)`.

@@ -2,6 +2,7 @@
 
 use super::adapter::Adapter;
 use super::attention::{Inputs, attention};
+use super::delta::gated_delta;
 use super::experts::{self, Experts};
 use super::kv::Kv;
 use super::ops;
@@ -97,6 +98,13 @@ pub(super) fn run(
                 let gates = gates.as_ref().map(|gates| (value(&gates.before), value(&gates.after)));
                 let inputs = ConvInputs { x: value(x), gates, width: node.width };
                 short_conv(&mut memory.states, weights, spec, step, &inputs)
+            }
+            Op::GatedDelta { qkv, beta, decay, spec } => {
+                gated_delta(&mut memory.states, weights, spec, step, [qkv, beta, decay].map(value))
+            }
+            Op::Concat { parts, groups } => {
+                let parts: Vec<&[f32]> = parts.iter().map(value).collect();
+                ops::concat(&parts, step.rows.len() * groups)
             }
             Op::Glu { gate, up, activation } => ops::glu(value(gate), value(up), *activation),
             Op::Activate { x, activation } => value(x).iter().map(|x| ops::activate(*activation, *x)).collect(),

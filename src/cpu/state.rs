@@ -25,7 +25,7 @@ impl States {
 
     /// Goes through the step sequence by sequence: `work` is given the state before its first row, which it leaves as
     /// it is after the last one, and the indices of its rows in order.
-    fn each_sequence(&mut self, state: usize, step: &Step<'_>, mut work: impl FnMut(&mut [f32], &[usize])) {
+    pub(super) fn each_sequence(&mut self, state: usize, step: &Step<'_>, mut work: impl FnMut(&mut [f32], &[usize])) {
         let slots = &mut self.0[state];
         for (sequence, StateSlots { from, to }) in step.states.iter().enumerate() {
             let of_sequence = |index: &usize| step.rows[*index].sequence as usize == sequence;

@@ -133,6 +133,9 @@ impl<'a> Analysis<'a> {
         // A product is done earlier or later, at the node that does it; a norm or a rotation is done where its value is read.
         let through = |&user: &usize| {
             let mut node = user;
+            if matches!(self.graph.nodes[node].op, Op::Concat { groups: 1, .. }) {
+                return self.last_read(ValueId(node));
+            }
             while let Some(&by) = self.done_by.get(&node) {
                 if matches!(self.graph.nodes[node].op, Op::RmsNorm { .. } | Op::Rope { .. }) {
                     return self.last_read(ValueId(node));
@@ -200,7 +203,7 @@ pub(super) fn chain(graph: &Graph, end: ValueId, heads: usize) -> Chain {
 }
 
 /// The values that a node's kernel reads in one buffer: what queries, keys and values of an attention start from (values
-/// that are keys are not named twice), what is convolved and its gates.
+/// that are keys are not named twice), what is convolved and its gates, and what stands side by side.
 pub(super) fn bases(graph: &Graph, op: &Op) -> Option<Vec<ValueId>> {
     match op {
         Op::Attention { q, k, v, spec } => {
@@ -209,6 +212,8 @@ pub(super) fn bases(graph: &Graph, op: &Op) -> Option<Vec<ValueId>> {
             Some(bases)
         }
         Op::ShortConv { x, gates: Some(Gates { before, after }), .. } => Some(vec![*before, *after, *x]),
+        Op::GatedDelta { beta, decay, .. } => Some(vec![*beta, *decay]),
+        Op::Concat { parts, groups: 1 } => Some(parts.clone()),
         _ => None,
     }
 }
@@ -273,6 +278,7 @@ fn join_gate_up(analysis: &mut Analysis<'_>) {
         let (Some(gate_product), Some(up_product)) = (analysis.product(gate), analysis.product(up)) else { continue };
         let products = [gate_product, up_product];
         let alike = gate_product.x == up_product.x
+            && analysis.graph.width(gate) == analysis.graph.width(up)
             && gate_product.experts == up_product.experts
             && gate_product.bias.is_some() == up_product.bias.is_some()
             && analysis.formats[gate_product.weight.0] == analysis.formats[up_product.weight.0];

@@ -202,7 +202,11 @@ impl Emission<'_> {
                     let [Some(gate), Some(up)] = products else { return Err(unlowered(self.graph, index)) };
                     self.push_product(value, (gate, up.bias), self.matrix(index)?, None, Some(activation))?;
                 }
-                None => self.elementwise(value, ElementOp::Glu(activation), gate, up)?,
+                None => {
+                    let one_gate = self.graph.width(gate) != self.graph.width(up);
+                    let op = if one_gate { ElementOp::GluOneGate } else { ElementOp::Glu };
+                    self.elementwise(value, op(activation), gate, up)?;
+                }
             },
             Op::Add { a, b } => match self.analysis.residuals.get(&index).copied() {
                 Some((product, other)) => {
@@ -261,6 +265,29 @@ impl Emission<'_> {
                 }
                 let (y, width) = (self.make(value, Domain::Rows), self.graph.width(value));
                 self.stages.push(Stage::ShortConv { spec, x, gates, y, width });
+            }
+            Op::GatedDelta { qkv, beta, decay, spec } => {
+                let inputs = [self.place(qkv)?, self.place(beta)?, self.place(decay)?];
+                let y = self.make(value, Domain::Rows);
+                self.stages.push(Stage::GatedDelta { spec, inputs, y });
+            }
+            Op::Concat { parts, groups: 1 } => {
+                // Parts of one group were placed one after another: their place is all there is to do.
+                let first = self.place(*parts.first().ok_or_else(|| unlowered(self.graph, index))?)?;
+                let mut next = first;
+                for part in parts {
+                    if self.place(part)? != next {
+                        return Err(unlowered(self.graph, index));
+                    }
+                    next.offset += self.graph.width(part);
+                }
+                self.places.insert(value, first);
+            }
+            Op::Concat { parts, groups } => {
+                let place = |part: &ValueId| Ok((self.place(*part)?, self.graph.width(*part) / groups));
+                let parts = parts.iter().map(place).collect::<Result<Vec<_>>>()?;
+                let y = self.make(value, Domain::Rows);
+                self.stages.push(Stage::Concat { parts, y, groups });
             }
             Op::Rope { .. } => return Err(unlowered(self.graph, index)),
         }

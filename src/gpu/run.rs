@@ -19,7 +19,7 @@ use crate::graph::{
     AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, Graph, KvFormat, KvWidths,
     Output, PAGE_TOKENS, RopeId, SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId, WeightKind,
 };
-use crate::kernel::{BAD_LOGITS, Context, MAX_EXPERTS, MAX_HEAD_DIM, launches, reply_words, sample, word};
+use crate::kernel::{BAD_LOGITS, Context, MAX_EXPERTS, MAX_HEAD_DIM, MAX_KEY_DIM, launches, reply_words, sample, word};
 use crate::model::{Plan, WeightSink};
 use crate::quant::FormatId;
 use crate::source::LocalFuture;
@@ -398,6 +398,12 @@ pub(super) fn check_sizes(graph: &Graph) -> Result<()> {
                 [spec.head_dim, spec.value_dim].into_iter().find(|n| *n > MAX_HEAD_DIM || !n.is_multiple_of(4))
         {
             let words = format!("heads of {elements} elements; up to {MAX_HEAD_DIM}, in steps of 4");
+            return Err(Error::new(ErrorKind::UnsupportedFormat, words).at(node.name.as_str()));
+        }
+        if let crate::graph::Op::GatedDelta { spec, .. } = &node.op
+            && spec.key_dim > MAX_KEY_DIM
+        {
+            let words = format!("keys of {} elements; up to {MAX_KEY_DIM}", spec.key_dim);
             return Err(Error::new(ErrorKind::UnsupportedFormat, words).at(node.name.as_str()));
         }
     }

@@ -1,7 +1,7 @@
 //! What lowering makes of a graph: stages, each one kernel's work, over places in buffers. Pure data, no device.
 
 use super::buffers::Access;
-use crate::graph::{Activation, Attention, EmbedBy, RopeId, Routing, ShortConv, WeightId};
+use crate::graph::{Activation, Attention, EmbedBy, GatedDelta, RopeId, Routing, ShortConv, WeightId};
 use crate::quant::FormatId;
 
 /// For which kind of step stages are made.
@@ -149,6 +149,10 @@ pub enum Stage {
     Attend { spec: Attention, q: Place, y: Place },
     /// A short convolution; its gates lie in the buffer of x.
     ShortConv { spec: ShortConv, x: Place, gates: Option<[Place; 2]>, y: Place, width: usize },
+    /// The gated delta rule of queries, keys and values, of beta and of decay.
+    GatedDelta { spec: GatedDelta, inputs: [Place; 3], y: Place },
+    /// Parts with their columns in a group, side by side in each group.
+    Concat { parts: Vec<(Place, usize)>, y: Place, groups: usize },
     /// What nothing took in; `b` is `a` where there is one operand.
     Elementwise { op: ElementOp, a: Place, b: Place, y: Place, width: usize, domain: Domain },
     /// The wanted rows of x.
@@ -164,6 +168,8 @@ pub enum ElementOp {
     Glu(Activation),
     /// The same where the even columns of `a` are a and the odd ones b.
     GluPairs(Activation),
+    /// The same where `a` has one column, for all of `b`.
+    GluOneGate(Activation),
     /// `a + bias`.
     Bias(WeightId),
     /// `factor * a`.
@@ -225,6 +231,14 @@ impl Stage {
             Stage::ShortConv { x, gates, y, .. } => {
                 see(x, Access::Read);
                 gates.iter_mut().flatten().for_each(|gate| see(gate, Access::Read));
+                see(y, Access::Write);
+            }
+            Stage::GatedDelta { inputs, y, .. } => {
+                inputs.iter_mut().for_each(|input| see(input, Access::Read));
+                see(y, Access::Write);
+            }
+            Stage::Concat { parts, y, .. } => {
+                parts.iter_mut().for_each(|(part, _)| see(part, Access::Read));
                 see(y, Access::Write);
             }
             Stage::Elementwise { a, b, y, .. } => {

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Activation, Attention, EmbedBy, Gates, Graph, KvWidths, Node, Op, Output, Rope, RopeId, Routing, ShortConv,
-    ValueId, Weight, WeightId, WeightKind,
+    Activation, Attention, EmbedBy, GatedDelta, Gates, Graph, KvWidths, Node, Op, Output, Rope, RopeId, Routing,
+    ShortConv, ValueId, Weight, WeightId, WeightKind,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -232,6 +232,40 @@ impl Builder {
         self.push(name, Op::ShortConv { x, gates, spec }, width)
     }
 
+    /// See [`GatedDelta`].
+    pub fn gated_delta(
+        &mut self,
+        name: impl Into<String>,
+        qkv: ValueId,
+        [beta, decay]: [ValueId; 2],
+        spec: GatedDelta,
+    ) -> ValueId {
+        let name = name.into();
+        let widths = [qkv, beta, decay].map(|value| self.graph.width(value));
+        let needed = [spec.qkv_width(), spec.value_heads, spec.value_heads];
+        self.expect(widths == needed, &name, || format!("widths {widths:?} where {needed:?} are needed"));
+        let grouped = spec.key_heads > 0 && spec.value_heads.is_multiple_of(spec.key_heads);
+        self.expect(grouped, &name, || {
+            format!("{} heads do not share {} key heads evenly", spec.value_heads, spec.key_heads)
+        });
+        let vectors = [spec.a_log, spec.dt].map(|weight| self.graph.weights[weight.0].cols);
+        self.expect(vectors == [spec.value_heads; 2], &name, || {
+            format!("vectors of {vectors:?} for {} heads", spec.value_heads)
+        });
+        let width = spec.value_heads.saturating_mul(spec.value_dim);
+        self.keep_state(&name, spec.state, width.saturating_mul(spec.key_dim));
+        self.push(name, Op::GatedDelta { qkv, beta, decay, spec }, width)
+    }
+
+    /// See [`Op::Concat`].
+    pub fn concat(&mut self, name: impl Into<String>, parts: &[ValueId], groups: usize) -> ValueId {
+        let name = name.into();
+        let widths: Vec<usize> = parts.iter().map(|part| self.graph.width(*part)).collect();
+        let even = groups > 0 && widths.iter().all(|width| width.is_multiple_of(groups));
+        self.expect(even && !widths.is_empty(), &name, || format!("widths {widths:?} in {groups} groups"));
+        self.push(name, Op::Concat { parts: parts.to_vec(), groups }, widths.iter().sum())
+    }
+
     fn keep_state(&mut self, name: &str, state: usize, width: usize) {
         let in_order = self.graph.state_widths.len() == state;
         self.expect(in_order, name, || format!("state {state} out of order"));
@@ -240,9 +274,8 @@ impl Builder {
 
     /// See [`Op::Glu`].
     pub fn glu(&mut self, name: impl Into<String>, gate: ValueId, up: ValueId, activation: Activation) -> ValueId {
-        let (name, width) = (name.into(), self.graph.width(gate));
-        let same = self.graph.width(up) == width;
-        self.expect(same, &name, || "gate and up of different widths".into());
+        let (name, width, gates) = (name.into(), self.graph.width(up), self.graph.width(gate));
+        self.expect(gates == width || gates == 1, &name, || format!("{gates} gates for a width of {width}"));
         self.push(name, Op::Glu { gate, up, activation }, width)
     }
 

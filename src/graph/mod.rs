@@ -16,7 +16,7 @@ pub use attention::{Attention, KvWidths, Temperature};
 pub use backend::{Backend, BackendInfo, Counters, Decode, Footprint, KvFormat, Ticket};
 pub use build::Builder;
 pub use experts::{GroupScore, Groups, RouterScore, Routing};
-pub use recurrent::{Gates, ShortConv};
+pub use recurrent::{GatedDelta, Gates, ShortConv};
 pub use state::{STATE_SLOTS, SlotBook, StateSlots};
 pub use step::{PAGE_TOKENS, Row, SamplerSettings, Step};
 
@@ -89,6 +89,8 @@ pub enum Activation {
     Silu,
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))` (arXiv 1606.08415).
     GeluTanh,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
     /// Of a gate that is at most `limit`, `x / (1 + exp(-slope * x))`, and the other factor is not `up` but
     /// `1 + clamp(up, -limit, limit)` (gpt-oss).
     Clamped {
@@ -150,7 +152,9 @@ pub enum Op {
     Attention { q: ValueId, k: ValueId, v: ValueId, spec: Attention },
     /// See [`ShortConv`]; `x` and the gates `before` and `after` are of one width.
     ShortConv { x: ValueId, gates: Option<Gates>, spec: ShortConv },
-    /// `activation(gate) * up`, element by element (Shazeer, arXiv 2002.05202).
+    /// See [`GatedDelta`]; `(tokens, value_heads * value_dim)`.
+    GatedDelta { qkv: ValueId, beta: ValueId, decay: ValueId, spec: GatedDelta },
+    /// `activation(gate) * up`, element by element (Shazeer, arXiv 2002.05202); a gate of one column is for all of them.
     Glu { gate: ValueId, up: ValueId, activation: Activation },
     /// `activation(x)`, element by element.
     Activate { x: ValueId, activation: Activation },
@@ -173,6 +177,9 @@ pub enum Op {
     ExpertMatMul { x: ValueId, route: Option<ValueId>, weight: WeightId, bias: Option<WeightId>, weighted: bool },
     /// The sum of `parts` equal parts of each row; `(tokens, width of x / parts)`.
     SumParts { x: ValueId, parts: usize },
+    /// Each of the values is cut into `groups` equal parts; the first parts of all of them stand side by side, then the
+    /// second ones, and so on.
+    Concat { parts: Vec<ValueId>, groups: usize },
     /// Only the rows whose logits were asked for, in that order; `(outputs, width)`.
     OutputRows { x: ValueId },
 }
@@ -180,7 +187,7 @@ pub enum Op {
 impl Op {
     /// Whether steps after this one depend on what it did to the pages or the state.
     pub fn remembers(&self) -> bool {
-        matches!(self, Op::Attention { .. } | Op::ShortConv { .. })
+        matches!(self, Op::Attention { .. } | Op::ShortConv { .. } | Op::GatedDelta { .. })
     }
 
     /// The values it reads.
@@ -202,6 +209,8 @@ impl Op {
             Op::Attention { q, k, v, .. } => vec![*q, *k, *v],
             Op::ShortConv { x, gates: Some(gates), .. } => vec![gates.before, *x, gates.after],
             Op::ShortConv { x, gates: None, .. } => vec![*x],
+            Op::GatedDelta { qkv, beta, decay, .. } => vec![*qkv, *beta, *decay],
+            Op::Concat { parts, .. } => parts.clone(),
             Op::Glu { gate, up, .. } => vec![*gate, *up],
             Op::Add { a, b } => vec![*a, *b],
         }

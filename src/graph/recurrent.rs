@@ -27,3 +27,39 @@ pub struct Gates {
     /// On the result.
     pub after: ValueId,
 }
+
+/// The gated delta rule (arXiv 2412.06464): a head remembers a matrix that maps keys to values, lets it fade, and
+/// replaces what it says of a key by what it should say.
+///
+/// `qkv` is `(tokens, 2 * key_heads * key_dim + value_heads * value_dim)`: queries, keys, values. `beta` and `decay` are
+/// `(tokens, value_heads)`. Value head `h` uses the query and key `h / (value_heads / key_heads)`, each divided by its
+/// length (`sqrt(sum x^2 + 1e-6)`), the query by `sqrt(key_dim)` too. With `a = exp(-exp(a_log) * ln(1 + exp(decay +
+/// dt)))` and `b = 1 / (1 + exp(-beta))` the head's state `S (key_dim, value_dim)` becomes `a S + k (b (v - a S^T k))^T`,
+/// and the result is `S^T q`, `(tokens, value_heads * value_dim)`.
+///
+/// State: `(value_heads, key_dim, value_dim)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatedDelta {
+    /// Index into [`Graph::state_widths`](super::Graph::state_widths).
+    pub state: usize,
+    /// Heads of queries and keys; divides `value_heads`.
+    pub key_heads: usize,
+    /// Heads of values.
+    pub value_heads: usize,
+    /// Elements of one query or key.
+    pub key_dim: usize,
+    /// Elements of one value.
+    pub value_dim: usize,
+    /// A vector of `value_heads`.
+    pub a_log: WeightId,
+    /// A vector of `value_heads`.
+    pub dt: WeightId,
+}
+
+impl GatedDelta {
+    /// Columns of queries, keys and values together.
+    pub fn qkv_width(&self) -> usize {
+        let keys = self.key_heads.saturating_mul(self.key_dim);
+        keys.saturating_mul(2).saturating_add(self.value_heads.saturating_mul(self.value_dim))
+    }
+}

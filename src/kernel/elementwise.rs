@@ -36,7 +36,7 @@ pub(super) fn elementwise(
 ) -> Launch {
     let number = match op {
         ElementOp::Add => 0.0,
-        ElementOp::Glu(_) | ElementOp::GluPairs(_) => 1.0,
+        ElementOp::Glu(_) | ElementOp::GluPairs(_) | ElementOp::GluOneGate(_) => 1.0,
         ElementOp::Bias(_) => 2.0,
         ElementOp::Scale(_) => 3.0,
         ElementOp::SoftCap(_) => 4.0,
@@ -44,9 +44,10 @@ pub(super) fn elementwise(
         ElementOp::Activate(_) => 6.0,
     };
     let glu = match op {
-        ElementOp::Glu(activation) | ElementOp::GluPairs(activation) | ElementOp::Activate(activation) => {
-            Some(activation)
-        }
+        ElementOp::Glu(activation)
+        | ElementOp::GluPairs(activation)
+        | ElementOp::GluOneGate(activation)
+        | ElementOp::Activate(activation) => Some(activation),
         _ => None,
     };
     let bias = if let ElementOp::Bias(bias) = op { (context.norm_offset)(bias) } else { 0 };
@@ -61,6 +62,7 @@ pub(super) fn elementwise(
         constants: [
             ("OP", number),
             ("PAIRS", switch(matches!(op, ElementOp::GluPairs(_)))),
+            ("ONE_GATE", switch(matches!(op, ElementOp::GluOneGate(_)))),
             ("OUTPUTS", switch(domain == Domain::Outputs)),
         ]
         .into_iter()

@@ -46,6 +46,7 @@ pub(super) fn glu_constants(glu: Option<Activation>) -> [(&'static str, f64); 3]
         Some(Activation::Clamped { limit, slope }) => (3.0, limit, slope),
         Some(Activation::Gelu) => (4.0, 0.0, 0.0),
         Some(Activation::Tanh) => (5.0, 0.0, 0.0),
+        Some(Activation::Sigmoid) => (6.0, 0.0, 0.0),
     };
     [("GLU", number), ("GLU_LIMIT", f64::from(limit)), ("GLU_SLOPE", f64::from(slope))]
 }

@@ -2,9 +2,11 @@
 //! does it. Kernels know shapes; they know neither models nor how weights are stored.
 
 mod attention;
+mod concat;
 mod elementwise;
 mod embed;
 mod experts;
+mod gated_delta;
 mod matmul;
 mod norm;
 mod sample;
@@ -12,6 +14,7 @@ mod short_conv;
 
 pub(crate) use attention::MAX_HEAD_DIM;
 pub(crate) use experts::MAX_EXPERTS;
+pub(crate) use gated_delta::MAX_KEY_DIM;
 pub(crate) use matmul::adapter_factor;
 pub use sample::{BAD_LOGITS, reply_words, sample};
 
@@ -63,6 +66,8 @@ pub const KERNELS: &[&Kernel] = &[
     &attention::ROPE_STORE,
     &attention::ATTENTION,
     &short_conv::SHORT_CONV,
+    &gated_delta::GATED_DELTA,
+    &concat::CONCAT,
     &elementwise::ELEMENTWISE,
     &elementwise::OUTPUT_ROWS,
     &sample::SAMPLE,
@@ -228,6 +233,8 @@ pub fn launches(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
         Stage::ShortConv { spec, x, gates, y, width } => {
             vec![short_conv::short_conv(spec, *x, *gates, *y, *width, context)]
         }
+        Stage::GatedDelta { spec, inputs, y } => vec![gated_delta::gated_delta(spec, *inputs, *y, context)],
+        Stage::Concat { parts, y, groups } => concat::concat(parts, *y, *groups, context),
         Stage::Elementwise { op, a, b, y, width, domain } => {
             vec![elementwise::elementwise(*op, [*a, *b, *y], *width, *domain, context)]
         }

@@ -71,8 +71,14 @@ pub(super) fn norm_heads(h: &Hyper, g: &mut Builder, layer: usize, heads: Heads,
     Heads { q, k, ..heads }
 }
 
-/// Rotation where the layer rotates, attention, output projection.
+/// [`attention`] and output projection.
 pub(super) fn mix(h: &Hyper, g: &mut Builder, layer: usize, heads: Heads) -> ValueId {
+    let mixed = attention(h, g, layer, heads);
+    linear(h, g, &format!("blk.{layer}.attn_output"), mixed, h.dim)
+}
+
+/// Rotation where the layer rotates, and attention.
+pub(super) fn attention(h: &Hyper, g: &mut Builder, layer: usize, heads: Heads) -> ValueId {
     let how = h.layers.get(layer).copied().unwrap_or_default();
     let (q, k) = match how.rope {
         None => (heads.q, heads.k),
@@ -89,8 +95,7 @@ pub(super) fn mix(h: &Hyper, g: &mut Builder, layer: usize, heads: Heads) -> Val
         temperature: how.temperature,
         ..Attention::new(g.kv_layers(), (h.n_heads, h.n_kv_heads), h.head_dim, h.attention_scale)
     };
-    let mixed = g.attention(format!("blk.{layer}.attn"), q, k, heads.v, spec);
-    linear(h, g, &format!("blk.{layer}.attn_output"), mixed, h.dim)
+    g.attention(format!("blk.{layer}.attn"), q, k, heads.v, spec)
 }
 
 /// [`mix`], and the sum with the residual stream.

@@ -5,7 +5,7 @@ use super::hyper::{Key, malformed, unsupported};
 use super::{Hyper, decoder};
 use crate::error::Result;
 use crate::format::{Dialect, Metadata};
-use crate::graph::{Builder, GroupScore, Groups, RouterScore, Routing, ValueId};
+use crate::graph::{Activation, Builder, GroupScore, Groups, RouterScore, Routing, ValueId};
 
 /// What a mixture of experts is described by.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub struct Experts {
     pub ffn_dim: usize,
     /// Width inside the experts that every token goes through, all of them together; 0 for none.
     pub shared_dim: usize,
+    /// Whether what those give goes through a gate of one number a token.
+    pub shared_gate: bool,
     /// Whether the route's weights go on what experts are given, before their gates, and not on what they give.
     pub weighs_input: bool,
 }
@@ -103,7 +105,13 @@ impl Experts {
         let keys = if (Routing { groups: None, ..routing }).problem().is_some() { USED } else { &[GROUPS] };
         match (routing.problem(), keys.first()) {
             (Some(problem), Some(key)) => Err(malformed(key.name(metadata), problem)),
-            _ => Ok(Self { routing, ffn_dim, shared_dim: shared.saturating_mul(ffn_dim), weighs_input: false }),
+            _ => Ok(Self {
+                routing,
+                ffn_dim,
+                shared_dim: shared.saturating_mul(ffn_dim),
+                shared_gate: false,
+                weighs_input: false,
+            }),
         }
     }
 }
@@ -163,14 +171,21 @@ pub(super) fn mixture(h: &Hyper, g: &mut Builder, layer: usize, x: ValueId, expe
     g.sum_parts(named("ffn_moe"), down, routing.used)
 }
 
-/// Norm, mixture of experts (and those that every token goes through), and the sum with the residual stream.
+/// Norm, mixture of experts (and those that every token goes through), and the sum with the residual stream. The sums come
+/// last, when nobody reads the stream any more, so that products may be added to it in place.
 pub(super) fn feed_forward(h: &Hyper, g: &mut Builder, layer: usize, x: ValueId, experts: &Experts) -> ValueId {
-    let normed = decoder::norm(h, g, &format!("blk.{layer}.ffn_norm"), x, 1);
-    let mut stream = x;
-    if experts.shared_dim > 0 {
-        let shared = decoder::gated_part(h, g, layer, normed, "_shexp", experts.shared_dim);
-        stream = g.add(format!("blk.{layer}.ffn_shexp_residual"), stream, shared);
+    let named = |part: &str| format!("blk.{layer}.{part}");
+    let normed = decoder::norm(h, g, &named("ffn_norm"), x, 1);
+    if experts.shared_dim == 0 {
+        let routed = mixture(h, g, layer, normed, experts);
+        return g.add(named("ffn_residual"), x, routed);
+    }
+    let mut shared = decoder::gated_part(h, g, layer, normed, "_shexp", experts.shared_dim);
+    if experts.shared_gate {
+        let gate = decoder::linear(h, g, &named("ffn_gate_inp_shexp"), normed, 1);
+        shared = g.glu(named("ffn_shexp"), gate, shared, Activation::Sigmoid);
     }
     let routed = mixture(h, g, layer, normed, experts);
-    g.add(format!("blk.{layer}.ffn_residual"), stream, routed)
+    let stream = g.add(named("ffn_moe_residual"), x, routed);
+    g.add(named("ffn_residual"), stream, shared)
 }

@@ -30,6 +30,7 @@ const FUSED: &[Fused] = &[
         parts: &["ffn_gate_exps.weight", "ffn_up_exps.weight"],
         order: Order::Alternating,
         transposed: true,
+        turned: &[],
         dialect: Some(Dialect::Hub),
     },
     Fused {
@@ -37,6 +38,7 @@ const FUSED: &[Fused] = &[
         parts: &["ffn_gate_exps.bias", "ffn_up_exps.bias"],
         order: Order::Alternating,
         transposed: false,
+        turned: &[],
         dialect: Some(Dialect::Hub),
     },
     Fused {
@@ -44,6 +46,7 @@ const FUSED: &[Fused] = &[
         parts: &["ffn_down_exps.weight"],
         order: Order::Following,
         transposed: true,
+        turned: &[],
         dialect: Some(Dialect::Hub),
     },
 ];

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::longrope::LongRope;
-use super::{Encoder, Experts, Pooling, names, pooling, rotary};
+use super::{Delta, Encoder, Experts, Latent, Pooling, names, pooling, rotary};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Checkpoint, Dialect, Metadata};
 use crate::graph::{Activation, Output, Rope, RopeId, RopePairs, Temperature};
@@ -48,6 +48,10 @@ pub struct Hyper {
     pub embedding_scale: Option<f32>,
     /// Positions that a short convolution sees, in layers that have one.
     pub conv_taps: usize,
+    /// How keys and values are made of one short vector, where they are.
+    pub latent: Option<Latent>,
+    /// What the layers with the gated delta rule are, where there are such.
+    pub delta: Option<Delta>,
     /// The mixture of experts that layers have in place of one feed-forward block.
     pub experts: Option<Experts>,
     /// What the gates (or, where there are none, the insides) of the feed-forward block go through.
@@ -238,7 +242,8 @@ impl Hyper {
             let key = HEAD_DIM.name(metadata);
             return Err(malformed(key, format!("heads of {head_dim} elements cannot be rotated in pairs")));
         }
-        if let Some(value_dim) = VALUE_DIM.get(metadata)?.filter(|value_dim| *value_dim != head_dim) {
+        let other = VALUE_DIM.get(metadata)?.filter(|value_dim| *value_dim != head_dim);
+        if let Some(value_dim) = other.filter(|_| !own.contains(&VALUE_DIM.gguf)) {
             let key = VALUE_DIM.name(metadata);
             return Err(unsupported(key, format!("values of {value_dim} elements beside keys of {head_dim}")));
         }
@@ -266,6 +271,8 @@ impl Hyper {
             logit_softcap: None,
             embedding_scale: None,
             conv_taps: 0,
+            latent: None,
+            delta: None,
             experts: None,
             activation: Activation::Silu,
             norm_offset: 0.0,

@@ -33,6 +33,7 @@ const FUSED: &[Fused] = &[
         parts: &["ffn_gate_exps.weight", "ffn_up_exps.weight"],
         order: Order::Following,
         transposed: true,
+        turned: &[],
         dialect: Some(Dialect::Hub),
     },
     Fused {
@@ -40,6 +41,7 @@ const FUSED: &[Fused] = &[
         parts: &["ffn_down_exps.weight"],
         order: Order::Following,
         transposed: true,
+        turned: &[],
         dialect: Some(Dialect::Hub),
     },
 ];

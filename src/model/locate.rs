@@ -26,6 +26,8 @@ pub(super) struct Fused {
     pub order: Order,
     /// Whether numbers lie as `(cols, rows)`. Blocks of numbers always run along `cols`.
     pub transposed: bool,
+    /// Parts that lie the other way round among the others: their columns are rows of the tensor.
+    pub turned: &'static [&'static str],
     /// The only dialect whose files have it so.
     pub dialect: Option<Dialect>,
 }
@@ -33,7 +35,7 @@ pub(super) struct Fused {
 impl Fused {
     /// The rows of `parts` one after another in `whole`.
     pub(super) const fn rows(whole: &'static str, parts: &'static [&'static str]) -> Self {
-        Self { whole, parts, order: Order::Following, transposed: false, dialect: None }
+        Self { whole, parts, order: Order::Following, transposed: false, turned: &[], dialect: None }
     }
 }
 
@@ -106,8 +108,7 @@ pub(super) struct Locator<'a> {
     /// What no tensor has before its name.
     bare: Vec<&'static str>,
     fused: &'static [Fused],
-    /// Rows (of a vector: elements) of one of the stacked, by the names of weights.
-    rows: BTreeMap<&'a str, usize>,
+    weights: BTreeMap<&'a str, &'a Weight>,
     /// Added to the weights of norms.
     norm_offset: f32,
     used: BTreeSet<&'a str>,
@@ -122,6 +123,7 @@ pub(super) struct Whole {
     /// Which of them are the weight's.
     pub from: Stride,
     transposed: bool,
+    turned: bool,
 }
 
 fn malformed(name: &str, problem: String) -> Error {
@@ -151,17 +153,19 @@ fn same_shape(found: &[usize], expected: &[usize], kind: WeightKind) -> bool {
 }
 
 impl Whole {
-    /// The tensor of the weight's name, or the one that it is a part of in files of `dialect`; `rows` are those of all
-    /// weights by name.
-    pub(super) fn of(weight: &Weight, rows: &BTreeMap<&str, usize>, fused: &[Fused], dialect: Dialect) -> Whole {
-        let name = weight.name.clone();
-        let itself = Whole { name, rows: rows_of(weight), from: Stride { first: 0, step: 1 }, transposed: false };
+    /// The tensor of the weight's name, or the one that it is a part of in files of `dialect`, all `weights` by name.
+    pub(super) fn of(weight: &Weight, weights: &BTreeMap<&str, &Weight>, fused: &[Fused], dialect: Dialect) -> Whole {
+        let (name, rows) = (weight.name.clone(), rows_of(weight));
+        let itself = Whole { name, rows, from: Stride { first: 0, step: 1 }, transposed: false, turned: false };
         let Some((layer, part)) = weight.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
             return itself;
         };
         let holds = |fused: &&Fused| fused.parts.contains(&part) && fused.dialect.is_none_or(|only| only == dialect);
         let Some(fused) = fused.iter().find(holds) else { return itself };
-        let rows_of = |part: &&str| rows.get(format!("blk.{layer}.{part}").as_str()).copied().unwrap_or(0);
+        let rows_of = |part: &&str| {
+            let weight = weights.get(format!("blk.{layer}.{part}").as_str());
+            weight.map_or(0, |weight| if fused.turned.contains(part) { weight.cols } else { rows_of(weight) })
+        };
         let before = fused.parts.iter().take_while(|other| **other != part);
         Whole {
             name: format!("blk.{layer}.{}", fused.whole),
@@ -171,13 +175,14 @@ impl Whole {
                 Order::Alternating => Stride { first: before.count(), step: fused.parts.len() },
             },
             transposed: fused.transposed,
+            turned: fused.turned.contains(&part),
         }
     }
 }
 
-/// Rows, or elements, of every weight by name, as [`Whole::of`] wants them.
-pub(super) fn rows_by_name(graph: &Graph) -> BTreeMap<&str, usize> {
-    graph.weights.iter().map(|weight| (weight.name.as_str(), rows_of(weight))).collect()
+/// Every weight by name, as [`Whole::of`] wants them.
+pub(super) fn weights_by_name(graph: &Graph) -> BTreeMap<&str, &Weight> {
+    graph.weights.iter().map(|weight| (weight.name.as_str(), weight)).collect()
 }
 
 impl<'a> Locator<'a> {
@@ -193,7 +198,7 @@ impl<'a> Locator<'a> {
             names,
             bare: names::bare(|root| checkpoint.tensors.iter().any(|tensor| tensor.name.starts_with(root))),
             fused,
-            rows: rows_by_name(graph),
+            weights: weights_by_name(graph),
             norm_offset,
             used: BTreeSet::new(),
         }
@@ -202,7 +207,7 @@ impl<'a> Locator<'a> {
     /// Finds a declared weight. Fails with `MalformedModel` naming a tensor that is missing or of another shape, with
     /// `UnsupportedFormat` for one that cannot be read so.
     pub(super) fn locate(&mut self, weight: &Weight) -> Result<Location> {
-        let whole = Whole::of(weight, &self.rows, self.fused, self.dialect);
+        let whole = Whole::of(weight, &self.weights, self.fused, self.dialect);
         let named = names::in_file(&whole.name, self.dialect, self.names).ok_or_else(|| {
             Error::new(ErrorKind::Internal, "no table line names this weight").at(weight.name.as_str())
         })?;
@@ -234,21 +239,33 @@ impl<'a> Locator<'a> {
         let stacked = if only.is_some() { 1 } else { weight.stacked };
         let vector = weight.kind == WeightKind::Vector;
         let tensor = self.tensors.get(name).copied();
-        let transposed = whole.transposed && tensor.is_none_or(|tensor| tensor.format.format().block_weights == 1);
+        let numbers = tensor.is_none_or(|tensor| tensor.format.format().block_weights == 1);
+        let transposed = whole.transposed && numbers;
+        // Of the tensor, for each of the stacked.
+        let (lines, columns) = match (transposed, whole.turned) {
+            (true, _) => (weight.cols, whole.rows),
+            (false, true) => (whole.rows, rows_of(weight)),
+            (false, false) => (whole.rows, weight.cols),
+        };
         let mut shape = if stacked > 1 { vec![stacked] } else { vec![] };
-        match (vector, transposed) {
-            (true, _) => shape.push(whole.rows),
-            (false, true) => shape.extend([weight.cols, whole.rows]),
-            (false, false) => shape.extend([whole.rows, weight.cols]),
+        match vector {
+            true => shape.push(whole.rows),
+            false => shape.extend([lines, columns]),
         }
         let tensor =
             tensor.ok_or_else(|| malformed(name, format!("the tensor is missing; its shape would be {shape:?}")))?;
         self.used.insert(tensor.name.as_str());
-        if !same_shape(&tensor.shape, &shape, weight.kind) {
+        // Matrices of heads are one to look at.
+        let merged = [stacked.saturating_mul(lines), columns];
+        if !same_shape(&tensor.shape, &shape, weight.kind) && (vector || tensor.shape != merged) {
             return Err(malformed(name, format!("shape {:?} where {shape:?} is needed", tensor.shape)));
         }
         if !vector && weight.stacked > 1 && !weight.cols.is_multiple_of(COLS_GROUP) {
             return Err(unsupported(name, format!("rows of {} weights are no multiple of {COLS_GROUP}", weight.cols)));
+        }
+        if whole.turned && !numbers {
+            let problem = format!("blocks of {} do not run along the needed rows", tensor.format.format().name);
+            return Err(unsupported(name, problem));
         }
         let planes = &tensor.format.format().planes;
         if weight.stacked > 1 && planes.shared.rows && !rows_of(weight).is_multiple_of(Shared::WINDOW) {
@@ -260,7 +277,7 @@ impl<'a> Locator<'a> {
             return Err(unsupported(name, problem));
         }
         // A whole vector is one row, a part of one as many rows as it has elements.
-        let is_whole = whole.from.step == 1 && whole.rows == rows_of(weight) && !transposed;
+        let is_whole = whole.from.step == 1 && whole.rows == rows_of(weight) && !transposed && !whole.turned;
         let (rows, whole_rows, cols) = match (vector, is_whole) {
             (false, _) => (rows_of(weight), whole.rows, weight.cols),
             (true, true) => (1, 1, whole.rows),
@@ -269,7 +286,11 @@ impl<'a> Locator<'a> {
         let row_bytes = tensor.format.row_bytes(cols).ok_or_else(|| {
             malformed(name, format!("rows of {cols} weights are no whole blocks of {}", tensor.format.format().name))
         })?;
-        let bytes = |rows: usize| (rows as u64).saturating_mul(row_bytes as u64);
+        let line_bytes = match whole.turned {
+            true => columns.saturating_mul(tensor.format.format().block_bytes),
+            false => row_bytes,
+        };
+        let bytes = |rows: usize| (rows as u64).saturating_mul(line_bytes as u64);
         let needed = bytes(whole_rows.saturating_mul(stacked));
         if needed != tensor.size_bytes {
             return Err(malformed(name, format!("{} bytes where {needed} are needed", tensor.size_bytes)));
@@ -277,17 +298,20 @@ impl<'a> Locator<'a> {
         let piece = |index: usize| Piece {
             name: tensor.name.clone(),
             file: tensor.file,
-            offset: tensor.offset.saturating_add(bytes(whole_rows.saturating_mul(index))),
+            offset: tensor.offset.saturating_add(bytes(
+                whole_rows.saturating_mul(index).saturating_add(if whole.turned { whole.from.first } else { 0 }),
+            )),
             first_row: only.unwrap_or(index).saturating_mul(rows),
             rows,
-            from: whole.from,
-            transposed: transposed.then_some(whole.rows),
+            from: if whole.turned { Stride { first: 0, step: 1 } } else { whole.from },
+            transposed: (transposed || whole.turned).then_some(columns),
         };
         let pieces = match is_whole {
             true => vec![Piece { rows: rows.saturating_mul(stacked), ..piece(0) }],
             false => (0..stacked).map(piece).collect(),
         };
-        let norm = weight.name.ends_with("norm.weight");
+        // The norm of what a recurrence gives is kept as it is, whatever a family does with the others.
+        let norm = weight.name.ends_with("norm.weight") && !weight.name.ends_with("ssm_norm.weight");
         Ok(Location {
             format: tensor.format,
             row_bytes,

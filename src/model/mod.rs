@@ -16,6 +16,8 @@
 mod adapter;
 mod bert;
 mod decoder;
+mod deepseek_v2;
+mod deepseek_v3;
 mod encoder;
 mod experts;
 mod family;
@@ -39,6 +41,7 @@ mod phi3;
 mod pooling;
 mod qwen2;
 mod qwen3;
+mod qwen3_next;
 mod qwen3moe;
 mod rotary;
 mod smollm3;
@@ -46,12 +49,14 @@ mod weights;
 mod xlm_roberta;
 
 pub use adapter::{AdapterKind, AdapterPlan, MAX_RANK, plan_adapter, read_adapter};
+pub use deepseek_v2::Latent;
 pub use encoder::Encoder;
 pub use experts::Experts;
 pub use hyper::{Hyper, Layer};
 pub use longrope::LongRope;
 pub use options::{DEFAULT_CONTEXT, PlanOptions};
 pub use pooling::{Embedding, Pooling};
+pub use qwen3_next::Delta;
 pub use weights::{WeightSink, read_weight, read_weights};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -83,6 +88,8 @@ const ARCHITECTURES: &[Architecture] = &[
     bert::BERT,
     gemma2::GEMMA2,
     gemma3::GEMMA3,
+    deepseek_v2::DEEPSEEK_V2,
+    deepseek_v3::DEEPSEEK_V3,
     gpt_oss::GPT_OSS,
     lfm2::LFM2,
     llama4::LLAMA4,
@@ -94,6 +101,7 @@ const ARCHITECTURES: &[Architecture] = &[
     phi3::PHI3,
     qwen2::QWEN2,
     qwen3::QWEN3,
+    qwen3_next::QWEN3_NEXT,
     qwen3moe::QWEN3MOE,
     smollm3::SMOLLM3,
     xlm_roberta::XLM_ROBERTA,

@@ -5,7 +5,7 @@ use super::experts::{Experts, Family};
 use super::hyper::{Key, malformed};
 use super::{Architecture, Hyper, qwen3};
 use crate::error::Result;
-use crate::format::{Checkpoint, Dialect};
+use crate::format::{Checkpoint, Dialect, Metadata};
 use crate::graph::{RopePairs, RouterScore};
 
 pub(super) const QWEN3MOE: Architecture =
@@ -23,6 +23,12 @@ fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
     let normalise = metadata.dialect == Dialect::Gguf;
     let family = Family { score: RouterScore::Softmax, normalise, shared: false };
     h.experts = Some(Experts::read(metadata, h.ffn_dim, &family)?);
+    place_experts(&mut h, metadata)?;
+    Ok(h)
+}
+
+/// Says which layers have experts.
+pub(super) fn place_experts(h: &mut Hyper, metadata: &Metadata) -> Result<()> {
     let step = STEP.get(metadata)?.unwrap_or(1);
     let dense = metadata.integers(DENSE)?.unwrap_or_default();
     let layers = i64::try_from(h.n_layers).unwrap_or(i64::MAX);
@@ -33,5 +39,5 @@ fn hyper(checkpoint: &Checkpoint) -> Result<Hyper> {
         let named = dense.iter().any(|dense| usize::try_from(*dense).ok() == index.checked_sub(1));
         layer.experts = index.checked_rem(step) == Some(0) && !named;
     }
-    Ok(h)
+    Ok(())
 }

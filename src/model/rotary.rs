@@ -26,6 +26,8 @@ const BETA_SLOW: Key<f64> = Key::new("rope.scaling.yarn_beta_slow", "rope_scalin
 const ATTENTION_FACTOR: Key<f64> = Key::new("", "rope_scaling.attention_factor", 1e-3, 1e3);
 const MSCALE: Key<f64> = Key::new("", "rope_scaling.mscale", 0.0, 1e3);
 const MSCALE_ALL_DIM: Key<f64> = Key::new("", "rope_scaling.mscale_all_dim", 0.0, 1e3);
+/// A tenth of the hub's `mscale_all_dim`; files with it have a scale of 1 on cosines and sines.
+const LOG_MULTIPLIER: Key<f64> = Key::new("rope.scaling.yarn_log_multiplier", "", 0.0, 1e3);
 
 /// Where the kind of scaling is told.
 const GGUF_SCALING: &str = "rope.scaling.type";
@@ -63,6 +65,15 @@ pub(super) fn dims(metadata: &Metadata, head_dim: usize) -> Result<usize> {
         return Err(malformed(key, format!("{dims} rotary dimensions in heads of {head_dim}")));
     }
     Ok(dims)
+}
+
+/// What DeepSeek's use of YaRN multiplies queries and keys by, so that its square is a factor on scores: 1 without it.
+pub(super) fn score_factor(metadata: &Metadata) -> Result<f64> {
+    let multiplier = match metadata.dialect {
+        Dialect::Gguf => LOG_MULTIPLIER.get(metadata)?.unwrap_or(0.0),
+        Dialect::Hub => 0.1 * MSCALE_ALL_DIM.get(metadata)?.unwrap_or(0.0),
+    };
+    Ok(FACTOR.get(metadata)?.map_or(1.0, |factor| multiplier * factor.ln() + 1.0))
 }
 
 /// The encoding that the model's keys describe.
@@ -169,7 +180,9 @@ impl Yarn {
         let (low, high) = (low.max(0.0), high.min(rotary_dims as f64 - 1.0));
         let high = if low == high { high + 0.001 } else { high };
         let mscale = |weight: f64| 0.1 * weight * factor.ln() + 1.0;
+        let multiplied = LOG_MULTIPLIER.get(metadata)?.is_some_and(|multiplier| multiplier > 0.0);
         let scale = match (ATTENTION_FACTOR.get(metadata)?, MSCALE.get(metadata)?, MSCALE_ALL_DIM.get(metadata)?) {
+            _ if multiplied => 1.0,
             (Some(scale), _, _) => scale,
             (None, Some(one), Some(all)) if one > 0.0 && all > 0.0 => mscale(one) / mscale(all),
             _ => mscale(1.0),

@@ -286,8 +286,8 @@ mod tests {
     const fn both(order: Order, transposed: bool) -> [Fused; 2] {
         const PARTS: [&[&str]; 2] =
             [&["ffn_gate_exps.weight", "ffn_up_exps.weight"], &["ffn_gate_exps.bias", "ffn_up_exps.bias"]];
-        let bias = Fused { whole: "both.bias", parts: PARTS[1], order, transposed, dialect: None };
-        [Fused { whole: "both.weight", parts: PARTS[0], order, transposed, dialect: None }, bias]
+        let bias = Fused { whole: "both.bias", parts: PARTS[1], order, transposed, turned: &[], dialect: None };
+        [Fused { whole: "both.weight", parts: PARTS[0], order, transposed, turned: &[], dialect: None }, bias]
     }
 
     static FOLLOWING: [Fused; 2] = both(Order::Following, false);

@@ -330,6 +330,31 @@ pub const CASES: &[Case] = &[
         goldens: "tests/data/gguf/llama4-g-Q4_0",
         reference: 0.0,
     },
+    Case {
+        name: "deepseek-v2",
+        files: &["tests/data/models/deepseek-v2/config.json", "tests/data/models/deepseek-v2/model.safetensors"],
+        goldens: "tests/data/models/deepseek-v2/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "deepseek-v3",
+        files: &["tests/data/models/deepseek-v3/config.json", "tests/data/models/deepseek-v3/model.safetensors"],
+        goldens: "tests/data/models/deepseek-v3/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "qwen3-next",
+        files: &["tests/data/models/qwen3-next/config.json", "tests/data/models/qwen3-next/model.safetensors"],
+        goldens: "tests/data/models/qwen3-next/goldens",
+        // It computes the rule chunk by chunk and is 2.5e-4 from its own float64 run.
+        reference: 2e-5,
+    },
+    Case {
+        name: "deepseek-v3-Q4_0.gguf",
+        files: &["tests/data/gguf/deepseek-v3-Q4_0.gguf"],
+        goldens: "tests/data/gguf/deepseek-v3-Q4_0",
+        reference: 0.0,
+    },
 ];
 
 /// A model whose rotations depend on the context that it is loaded for: the context, and the prompts of the goldens that

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::locate::{Whole, rows_by_name};
+use super::super::locate::{Whole, weights_by_name};
 use super::super::{Architecture, Plan, names};
 use crate::format::Dialect;
 use crate::graph::{Op, WeightId};
@@ -32,7 +32,7 @@ pub(super) fn targets(plan: &Plan, architecture: &Architecture, dialect: Dialect
             _ => None,
         })
         .collect();
-    let rows = rows_by_name(graph);
+    let weights = weights_by_name(graph);
     let named = |ours: &str| {
         let name = names::in_file(ours, dialect, architecture.names)?;
         match dialect {
@@ -42,14 +42,15 @@ pub(super) fn targets(plan: &Plan, architecture: &Architecture, dialect: Dialect
     };
     let (mut parts, mut wholes) = (BTreeMap::new(), BTreeMap::new());
     for weight in used {
-        let Some(declared) = graph.weights.get(weight.0) else { continue };
+        // Rows that lie head by head among others are no slice of what an adapter changes.
+        let Some(declared) = graph.weights.get(weight.0).filter(|declared| declared.stacked == 1) else { continue };
         // Where the table is the output matrix too, an adapter of the latter changes only what it multiplies.
         let ours = if declared.name == EMBEDDING { HEAD } else { declared.name.as_str() };
         let alone = Target { rows: declared.rows, cols: declared.cols, weights: vec![(weight, 0)] };
         if let Some(name) = named(ours) {
             parts.insert(name, alone);
         }
-        let slice = Whole::of(declared, &rows, architecture.fused, dialect);
+        let slice = Whole::of(declared, &weights, architecture.fused, dialect);
         if slice.rows != declared.rows
             && let Some(name) = named(&slice.name)
         {
