@@ -62,6 +62,23 @@ fn the_context_chooses_among_rotations() {
     report.finish();
 }
 
+/// Keys and values in blocks, with what they cost at most: measured, and some more.
+const BLOCK_NMSE: &[(KvFormat, f64)] = &[(KvFormat::Q8_0, 1e-3), (KvFormat::Q4_0, 0.2)];
+
+#[test]
+fn blocks_of_keys_and_values_cost_what_they_may() {
+    let mut report = Report::default();
+    for (format, bound) in BLOCK_NMSE {
+        for case in CASES.iter().filter(|case| !case.name.contains("transformers 5")) {
+            let goldens = Goldens::read(case.goldens);
+            let cpu = load(case.files, *format, pages_for(&goldens));
+            let name = format!("{}, {}", case.name, format.name());
+            check_logits(&cpu, &name, &goldens, case.nmse(*bound), &mut report);
+        }
+    }
+    report.finish();
+}
+
 #[test]
 fn half_precision_keys_and_values_cost_little() {
     let mut report = Report::default();

@@ -32,6 +32,7 @@ mod names;
 mod olmo2;
 mod options;
 mod phi3;
+mod quantize;
 mod qwen2;
 mod qwen3;
 mod qwen3moe;
@@ -46,9 +47,11 @@ pub use longrope::LongRope;
 pub use options::{DEFAULT_CONTEXT, PlanOptions};
 pub use weights::{WeightSink, read_weight, read_weights};
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Checkpoint, Dialect};
-use crate::graph::{Builder, Graph, WeightKind};
+use crate::graph::{Builder, Graph, WeightId, WeightKind};
 use crate::quant::FormatId;
 use locate::{Fused, Location, Locator};
 use names::Name;
@@ -114,8 +117,11 @@ pub struct Plan {
     pub context: usize,
     /// Its computation.
     pub graph: Graph,
-    /// How each weight arrives at a [`WeightSink`], by `WeightId`: matrices as stored, vectors always as f32.
+    /// How each weight arrives at a [`WeightSink`], by `WeightId`: matrices as stored or as they are quantised, vectors
+    /// always as f32.
     pub formats: Vec<FormatId>,
+    /// How the files store what is quantised while it is read.
+    quantized: BTreeMap<WeightId, FormatId>,
     /// Where each weight lies in the files, by `WeightId`.
     locations: Vec<Location>,
 }
@@ -124,6 +130,16 @@ impl Plan {
     /// Names of the tensors that are read, as the files have them; some of them several times.
     fn tensors(&self) -> impl Iterator<Item = &str> {
         self.locations.iter().flat_map(Location::tensors)
+    }
+
+    /// Bytes of all weights as they arrive.
+    pub fn resident_bytes(&self) -> u64 {
+        let weights = self.graph.weights.iter().zip(&self.formats);
+        let bytes = weights.map(|(weight, format)| {
+            let row_bytes = format.row_bytes(weight.cols).unwrap_or(0);
+            (weight.rows as u64).saturating_mul(row_bytes as u64)
+        });
+        bytes.fold(0, u64::saturating_add)
     }
 
     /// Bytes that [`read_weights`] reads.
@@ -171,6 +187,10 @@ fn build(
         WeightKind::Matrix => location.format,
         WeightKind::Vector => FormatId::F32,
     });
-    let formats = formats.collect();
-    Ok(Plan { architecture: name, hyper, context, graph, formats, locations })
+    let mut formats: Vec<FormatId> = formats.collect();
+    let quantized = match &options.quantize {
+        None => BTreeMap::new(),
+        Some(name) => quantize::choose(&graph, &mut formats, quantize::target(name)?, hyper.tied)?,
+    };
+    Ok(Plan { architecture: name, hyper, context, graph, formats, quantized, locations })
 }
