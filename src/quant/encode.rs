@@ -139,17 +139,24 @@ fn scale_and_minimum(weights: &[f32; 32], top: f32, first: f32, steps: usize) ->
     let all = || weights.iter().zip(importance);
     let sum_w: f32 = importance.iter().sum();
     let sum_x: f32 = all().map(|(x, w)| w * x).sum();
-    let code = |x: f32, inverse: f32| nearest(inverse * (x - low)).clamp(0.0, top);
-    let error = |scale: f32, minimum: f32, inverse: f32| -> f32 {
-        all().map(|(x, w)| w * (scale * code(*x, inverse) + minimum - x).powi(2)).sum()
-    };
+    let code = |x: f32, minimum: f32, inverse: f32| nearest(inverse * (x - minimum)).clamp(0.0, top);
     let inverse = top / (high - low);
-    let mut best = (1.0 / inverse, low, error(1.0 / inverse, low, inverse));
+    // Codes are those over the best minimum so far, which is how the reference looks for the next.
+    let (mut best_scale, mut best_minimum) = (1.0 / inverse, low);
+    let off = |scale: f32, minimum: f32, over: f32, inverse: f32| -> f32 {
+        all()
+            .map(|(x, w)| {
+                let off = scale * code(*x, over, inverse) + minimum - x;
+                w * (off * off)
+            })
+            .sum()
+    };
+    let mut best = off(best_scale, low, low, inverse);
     for step in 0..=steps {
-        let inverse = (first + 0.1 * step as f32 + top) / (high - low);
+        let inverse = (first + 0.1 * step as f32 + top) / (high - best_minimum);
         let (mut sum_l, mut sum_l2, mut sum_xl) = (0.0f32, 0.0f32, 0.0f32);
         for (x, w) in all() {
-            let l = code(*x, inverse);
+            let l = code(*x, best_minimum, inverse);
             sum_l += w * l;
             sum_l2 += w * l * l;
             sum_xl += w * l * x;
@@ -161,13 +168,13 @@ fn scale_and_minimum(weights: &[f32; 32], top: f32, first: f32, steps: usize) ->
             if minimum > 0.0 {
                 (scale, minimum) = (sum_xl / sum_l2, 0.0);
             }
-            let error = error(scale, minimum, inverse);
-            if error < best.2 {
-                best = (scale, minimum, error);
+            let error = off(scale, minimum, best_minimum, inverse);
+            if error < best {
+                (best, best_scale, best_minimum) = (error, scale, minimum);
             }
         }
     }
-    (best.0, -best.1)
+    (best_scale, -best_minimum)
 }
 
 /// What Q4_K and Q5_K share: the head of a block, and the codes of its weights.
