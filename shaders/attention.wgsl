@@ -30,12 +30,16 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let m = params.max_rows;
     let row = workgroup.y;
     if (row >= state[m]) { return; }
-    let head = workgroup.x;
+    let query_head = workgroup.x;
     let n4 = params.head_dim / 4u;
     let values4 = params.value_dim / 4u;
-    let key_width = params.kv_heads * params.head_dim;
-    let value_width = select(params.kv_heads * params.value_dim, 0u, params.latent != 0u);
-    let kv_head = head / (params.heads / params.kv_heads);
+    let latent = params.latent != 0u;
+    let key_words = kv_words(params.head_dim);                         // of one head; of all of a position's below
+    let value_words = select(kv_words(params.value_dim), 0u, latent);
+    let position_keys = params.kv_heads * key_words;
+    let position_values = params.kv_heads * value_words;
+    let value_head = select(params.value_dim, params.head_dim, latent);
+    let kv_head = query_head / (params.heads / params.kv_heads);
     let own = state[m + 8u + row];
     let pages = state[m + 8u + m + row];
     var end = own + 1u;
@@ -46,14 +50,14 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
 
     let steps = floor(f32(own + 1u) / params.temperature_floor);
     let scale = params.scale * (1.0 + params.temperature * log(1.0 + steps));
-    let start = (row * params.stride + params.q_offset + head * params.head_dim) / 4u;
+    let start = (row * params.stride + params.q_offset + query_head * params.head_dim) / 4u;
     for (var i = lane.index; i < n4; i += WG) { query[i] = qkv[start + i] * scale; }
     workgroupBarrier();
 
     var largest = -3.0e38;
     var total = 0.0;
     if (params.sinks_offset != NO_WEIGHT) {
-        largest = vectors[params.sinks_offset + head];
+        largest = vectors[params.sinks_offset + query_head];
         total = 1.0;
     }
     // Four elements an invocation and round; WG is a quarter of MAX_HEAD4.
@@ -62,13 +66,13 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
         let position = first + lane.index;
         var score = -3.0e38;
         if (position < end) {
-            let page = state[pages + position / PAGE] * PAGE * (key_width + value_width);
-            let at = page + (position % PAGE) * key_width + kv_head * params.head_dim;
+            let page = state[pages + position / PAGE] * PAGE * (position_keys + position_values);
+            let at = page + (position % PAGE) * position_keys + kv_head * key_words;
             // Values follow the keys of their page, or are the beginning of the key.
-            let value_at = page + PAGE * key_width + (position % PAGE) * value_width + kv_head * params.value_dim;
-            values_at[lane.index] = select(value_at, at, params.latent != 0u);
+            let value_at = page + PAGE * position_keys + (position % PAGE) * position_values + kv_head * value_words;
+            values_at[lane.index] = select(value_at, at, latent);
             var sum = vec4(0.0);
-            for (var i = 0u; i < n4; i++) { sum += query[i] * kv_load4(at + i * 4u); }
+            for (var i = 0u; i < n4; i++) { sum += query[i] * kv_load4(at, params.head_dim, i * 4u); }
             score = sum.x + sum.y + sum.z + sum.w;
             if (params.softcap > 0.0) { score = params.softcap * tanh(clamp(score / params.softcap, -20.0, 20.0)); }
         }
@@ -83,14 +87,14 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
         for (var i = lane.index; i < values4; i += WG) {
             var sum = acc[round] * shrink;
             for (var k = 0u; k < count; k++) {
-                sum += weights[k] * kv_load4(values_at[k] + i * 4u);
+                sum += weights[k] * kv_load4(values_at[k], value_head, i * 4u);
             }
             acc[round] = sum;
             round += 1u;
         }
         workgroupBarrier();
     }
-    let to = (params.y_offset + row * params.y_stride + head * params.value_dim) / 4u;
+    let to = (params.y_offset + row * params.y_stride + query_head * params.value_dim) / 4u;
     var round = 0u;
     for (var i = lane.index; i < values4; i += WG) {
         y[to + i] = acc[round] / total;

@@ -25,9 +25,6 @@ const NO_WEIGHT = 0xffffffffu;
 @group(1) @binding(5) var<storage, read_write> kv: array<u32>;         // the layer's pages
 
 const PAGE = 32u;
-const MAX_HEAD = 1024u;
-
-var<workgroup> head: array<f32, MAX_HEAD>;
 
 @compute @workgroup_size(WG)
 fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
@@ -88,10 +85,10 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
         for (var i = lane.index; i < n; i += WG) { qkv[base + i] = head[i]; }
     } else {
         let page = state[state[m + 8u + m + row] + position / PAGE];
-        let key_width = params.kv_heads * params.head_dim;
-        let page_start = page * PAGE * params.kv_heads * (params.head_dim + params.value_dim);
-        let part = select(PAGE * key_width, 0u, is_k);
-        let to = page_start + part + (position % PAGE) * params.kv_heads * n + index * n;
-        for (var i = lane.index; i < n / 2u; i += WG) { kv_store2(to + 2u * i, head[2u * i], head[2u * i + 1u]); }
+        let key_words = kv_words(params.head_dim);
+        let page_start = page * PAGE * params.kv_heads * (key_words + kv_words(params.value_dim));
+        let part = select(PAGE * params.kv_heads * key_words, 0u, is_k);
+        let to = page_start + part + ((position % PAGE) * params.kv_heads + index) * kv_words(n);
+        for (var u = lane.index; u < kv_units(n); u += WG) { kv_store(to, n, u); }
     }
 }

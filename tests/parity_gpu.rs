@@ -62,6 +62,27 @@ fn the_context_chooses_among_rotations() {
     report.finish();
 }
 
+/// Keys and values in blocks, with what they cost at most in these models of random weights: measured, and some more.
+const BLOCK_NMSE: &[(KvFormat, f64)] = &[(KvFormat::Q8_0, 3e-3), (KvFormat::Q4_0, 0.4)];
+
+/// Models that choose experts: where another one is chosen, logits have nothing to do with each other.
+const EXPERTS: &[&str] = &["mixtral", "moe", "MOE", "gpt-oss", "llama4", "deepseek"];
+
+#[test]
+fn blocks_of_keys_and_values_cost_what_they_may() {
+    let mut report = Report::default();
+    for (format, bound) in BLOCK_NMSE {
+        let experts = |name: &str| EXPERTS.iter().any(|part| name.contains(part));
+        for case in CASES.iter().filter(|case| !case.name.contains("transformers 5") && !experts(case.name)) {
+            let goldens = Goldens::read(case.goldens);
+            let gpu = load(case.files, *format, pages_for(&goldens));
+            let name = format!("{}, {}", case.name, format.name());
+            check_logits(&gpu, &name, &goldens, case.nmse(*bound), &mut report);
+        }
+    }
+    report.finish();
+}
+
 #[test]
 fn half_precision_keys_and_values_cost_little() {
     let mut report = Report::default();

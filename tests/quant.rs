@@ -7,7 +7,7 @@ use headwater::cpu::Cpu;
 use headwater::gpu::{Device, DeviceOptions, Gpu};
 use headwater::graph::{Backend, KvFormat, PAGE_TOKENS, Row, Step};
 use headwater::model::{WeightSink, plan, read_weights};
-use headwater::quant::{FORMATS, FormatId};
+use headwater::quant::{ENCODERS, FORMATS, FormatId};
 use pollster::block_on;
 use synthetic::{Shape, checkpoint};
 
@@ -75,6 +75,63 @@ fn golden_blocks_decode_exactly() {
         (description.decode)(&golden.raw, &mut weights);
         for (index, (found, expected)) in weights.iter().zip(&golden.weights).enumerate() {
             assert_eq!(found.to_bits(), expected.to_bits(), "{} {index}: {found} {expected}", description.name);
+        }
+    }
+}
+
+/// A tensor of the test data.
+fn data(file: &str, name: &str) -> Vec<u8> {
+    let path = format!("{}/tests/data/{file}.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    file.tensor(name).unwrap_or_else(|_| panic!("{name}")).data().to_vec()
+}
+
+#[test]
+fn simple_encoders_make_the_references_blocks() {
+    let source = floats(&data("quant_blocks", "src"));
+    for format in [FormatId::Q8_0, FormatId::Q4_0, FormatId::Q4_1, FormatId::Q5_0, FormatId::Q5_1] {
+        let expected = data("quant_encoded", &format!("{}.raw", format.format().name.to_uppercase()));
+        let mut found = vec![];
+        format.encoder().unwrap()(&source, &mut found);
+        assert_eq!(found, expected, "{format:?}");
+    }
+}
+
+#[test]
+fn encoders_of_superblocks_are_as_near_as_the_references() {
+    let source = floats(&data("quant_blocks", "src"));
+    for format in [FormatId::Q4K, FormatId::Q5K, FormatId::Q6K] {
+        let mut found = vec![];
+        format.encoder().unwrap()(&source, &mut found);
+        let expected = &data("quant_blocks", &format!("{}.raw", format.format().name.to_uppercase()))[..found.len()];
+        let error = |blocks: &[u8]| {
+            let mut weights = vec![0.0f32; source.len()];
+            (format.format().decode)(blocks, &mut weights);
+            weights.iter().zip(&source).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>()
+        };
+        let (ours, theirs) = (error(&found), error(expected));
+        println!("{format:?}: squared error {ours:.4e}, the reference's {theirs:.4e}");
+        // The reference was given weights of importance, with which it looks for scales in another way.
+        assert!(ours <= 1.05 * theirs, "{format:?}: {ours} {theirs}");
+    }
+}
+
+#[test]
+fn encoders_take_zeros_and_extremes() {
+    let rows = [vec![0.0f32; 256], vec![1e-30; 256], vec![-3.5; 256], (0..256).map(|i| i as f32 * 1e-3).collect()];
+    for (format, encode) in ENCODERS {
+        for row in &rows {
+            let mut blocks = vec![];
+            encode(row, &mut blocks);
+            assert_eq!(blocks.len(), format.row_bytes(256).unwrap(), "{format:?}");
+            let mut weights = vec![f32::NAN; 256];
+            (format.format().decode)(&blocks, &mut weights);
+            let largest = row.iter().fold(0.0f32, |largest, weight| largest.max(weight.abs()));
+            for (found, expected) in weights.iter().zip(row) {
+                // Scales are half floats: what is too small for one is zero.
+                assert!((found - expected).abs() <= largest / 7.0 + 1e-6, "{format:?}: {found} {expected}");
+            }
         }
     }
 }

@@ -13,7 +13,9 @@ export interface LoadOptions {
   /** Tokens that prompt and reply may have together; by default the model's own length, at most 4096. */
   context?: number;
   /** How keys and values are stored; `"f16"` by default. */
-  kvFormat?: "f16" | "f32";
+  kvFormat?: "f16" | "f32" | "q8_0" | "q4_0";
+  /** Quantise matrices of floats while loading; norms and other vectors stay as they are. */
+  quantize?: "q8_0" | "q4_0" | "q4_1" | "q5_0" | "q5_1" | "q4_k" | "q5_k" | "q6_k";
   /** Read the files as this architecture, in the place of the one that they name and that is not known. */
   architecture?: string;
   /** Float32 arithmetic and storage throughout, for comparing with reference software. */

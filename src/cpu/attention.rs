@@ -167,7 +167,7 @@ mod tests {
         let sinks = numbers(HEADS, 3);
         for spec in specs {
             let v = numbers(TOKENS * KV_HEADS * spec.value_dim, 2);
-            let widths = KvWidths { keys: KV_HEADS * HEAD_DIM, values: KV_HEADS * spec.value_dim };
+            let widths = KvWidths { heads: KV_HEADS, key_dim: HEAD_DIM, value_dim: spec.value_dim };
             let mut kv = Kv::new(&[widths], KvFormat::F32, 2).unwrap();
             let inputs = Inputs { q: &q, k: &k, v: &v, sinks: spec.sinks.map(|_| sinks.as_slice()) };
             let found = attention(&mut kv, &spec, &step, &inputs);
@@ -190,7 +190,8 @@ mod tests {
         let (q, k) = (numbers(TOKENS * HEADS * HEAD_DIM, 0), numbers(TOKENS * HEAD_DIM, 1));
         let v: Vec<f32> = k.chunks_exact(HEAD_DIM).flat_map(|key| &key[..2]).copied().collect();
         let run = |spec: &Attention, v: &[f32], values| {
-            let mut kv = Kv::new(&[KvWidths { keys: HEAD_DIM, values }], KvFormat::F32, 2).unwrap();
+            let mut kv =
+                Kv::new(&[KvWidths { heads: 1, key_dim: HEAD_DIM, value_dim: values }], KvFormat::F32, 2).unwrap();
             attention(&mut kv, spec, &step, &Inputs { q: &q, k: &k, v, sinks: None })
         };
         assert_eq!(run(&latent, &k, 0), run(&beside, &v, 2));

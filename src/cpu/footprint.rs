@@ -11,11 +11,7 @@ pub fn footprint(plan: &Plan, kv: KvFormat, n_pages: usize) -> Footprint {
     let graph = &plan.graph;
     let stored = graph.weights.iter().zip(&plan.formats);
     let stored = stored.map(|(weight, format)| format.row_bytes(weight.cols).unwrap_or(0) * weight.rows);
-    let element_bytes = match kv {
-        KvFormat::F16 => 2,
-        KvFormat::F32 => 4,
-    };
-    let position: usize = graph.kv_widths.iter().map(|layer| layer.elements() * element_bytes).sum();
+    let position: usize = graph.kv_widths.iter().map(|layer| layer.position_bytes(kv)).sum();
     let states: usize = graph.state_widths.iter().map(|width| width * graph.n_states() * 4).sum();
     let rows = if graph.bidirectional() { n_pages * PAGE_TOKENS } else { MAX_ROWS };
     Footprint {

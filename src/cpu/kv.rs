@@ -5,12 +5,18 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{KvFormat, KvWidths, PAGE_TOKENS};
-use crate::quant::widen;
+use crate::quant::{encode, widen};
 
 /// `(n_pages * PAGE_TOKENS, width)`, keys and values each of their own width.
 enum Cells {
     F16(Vec<f16>),
     F32(Vec<f32>),
+    /// Blocks of so many elements: a half float, then a byte or a nibble for each.
+    Blocks {
+        nibbles: bool,
+        block: usize,
+        bytes: Vec<u8>,
+    },
 }
 
 /// The pages of one layer.
@@ -23,18 +29,51 @@ struct Layer {
 /// The pages of all layers.
 pub(super) struct Kv(Vec<Layer>);
 
+/// Bytes of a block's scale.
+const SCALE: usize = 2;
+
+/// Bytes of a block.
+fn block_bytes(nibbles: bool, block: usize) -> usize {
+    SCALE + if nibbles { block / 2 } else { block }
+}
+
 impl Cells {
-    fn new(format: KvFormat, len: usize) -> Result<Self> {
-        Ok(match format {
-            KvFormat::F16 => Cells::F16(zeros(len)?),
-            KvFormat::F32 => Cells::F32(zeros(len)?),
-        })
+    /// Room for `len` elements in heads of `dim`.
+    fn new(format: KvFormat, len: usize, dim: usize) -> Result<Self> {
+        let block = format.block(dim).unwrap_or(dim.max(1));
+        let blocks = |nibbles: bool| {
+            let bytes = (len / block).checked_mul(block_bytes(nibbles, block)).ok_or_else(no_room)?;
+            Ok(Cells::Blocks { nibbles, block, bytes: zeros(bytes)? })
+        };
+        match format {
+            KvFormat::F16 => Ok(Cells::F16(zeros(len)?)),
+            KvFormat::F32 => Ok(Cells::F32(zeros(len)?)),
+            KvFormat::Q8_0 => blocks(false),
+            KvFormat::Q4_0 => blocks(true),
+        }
     }
 
     fn write(&mut self, start: usize, row: &[f32]) {
         match self {
             Cells::F16(cells) => cells[start..start + row.len()].convert_from_f32_slice(row),
             Cells::F32(cells) => cells[start..start + row.len()].copy_from_slice(row),
+            Cells::Blocks { nibbles, block, bytes } => {
+                let each = block_bytes(*nibbles, *block);
+                let to = bytes[start / *block * each..].chunks_exact_mut(each);
+                for (elements, to) in row.chunks_exact(*block).zip(to) {
+                    let (scale, codes) = to.split_at_mut(SCALE);
+                    if *nibbles {
+                        let (d, q) = encode::nibbles(elements);
+                        scale.copy_from_slice(&d.to_le_bytes());
+                        let q: Vec<u8> = q.collect();
+                        codes.iter_mut().zip(q.chunks_exact(2)).for_each(|(to, q)| *to = q[0] | q[1] << 4);
+                    } else {
+                        let (d, q) = encode::bytes(elements);
+                        scale.copy_from_slice(&d.to_le_bytes());
+                        codes.iter_mut().zip(q).for_each(|(to, q)| *to = q.cast_unsigned());
+                    }
+                }
+            }
         }
     }
 
@@ -46,6 +85,21 @@ impl Cells {
                 }
             }
             Cells::F32(cells) => out.copy_from_slice(&cells[start..start + out.len()]),
+            Cells::Blocks { nibbles, block, bytes } => {
+                let each = block_bytes(*nibbles, *block);
+                let from = bytes[start / *block * each..].chunks_exact(each);
+                for (from, out) in from.zip(out.chunks_exact_mut(*block)) {
+                    let d = widen(f16::from_le_bytes([from[0], from[1]]));
+                    if *nibbles {
+                        for (out, q) in out.chunks_exact_mut(2).zip(&from[SCALE..]) {
+                            out[0] = d * (f32::from(q & 15) - 8.0);
+                            out[1] = d * (f32::from(q >> 4) - 8.0);
+                        }
+                    } else {
+                        out.iter_mut().zip(&from[SCALE..]).for_each(|(out, q)| *out = d * f32::from(q.cast_signed()));
+                    }
+                }
+            }
         }
     }
 }
@@ -64,11 +118,14 @@ fn no_room() -> Error {
 impl Kv {
     /// Empty pages for layers of the given widths.
     pub(super) fn new(widths: &[KvWidths], format: KvFormat, n_pages: usize) -> Result<Self> {
-        let cells = |width: usize| {
+        let cells = |width: usize, dim: usize| {
             let len = n_pages.checked_mul(PAGE_TOKENS).and_then(|slots| slots.checked_mul(width));
-            Cells::new(format, len.ok_or_else(no_room)?)
+            Cells::new(format, len.ok_or_else(no_room)?, dim)
         };
-        let layer = |&widths| Ok(Layer { widths, keys: cells(widths.keys)?, values: cells(widths.values)? });
+        let layer = |&widths: &KvWidths| {
+            let (keys, values) = (cells(widths.keys(), widths.key_dim)?, cells(widths.values(), widths.value_dim)?);
+            Ok(Layer { widths, keys, values })
+        };
         widths.iter().map(layer).collect::<Result<_>>().map(Self)
     }
 
@@ -76,8 +133,8 @@ impl Kv {
     pub(super) fn write(&mut self, layer: usize, pages: &[u32], position: usize, key: &[f32], value: &[f32]) {
         let layer = &mut self.0[layer];
         let slot = pages[position / PAGE_TOKENS] as usize * PAGE_TOKENS + position % PAGE_TOKENS;
-        layer.keys.write(slot * layer.widths.keys, key);
-        layer.values.write(slot * layer.widths.values, value);
+        layer.keys.write(slot * layer.widths.keys(), key);
+        layer.values.write(slot * layer.widths.values(), value);
     }
 
     /// The first `len` positions of a sequence as `(len, width)`, keys and values.
@@ -91,19 +148,41 @@ impl Kv {
             }
             rows
         };
-        (read(&layer.keys, layer.widths.keys), read(&layer.values, layer.widths.values))
+        (read(&layer.keys, layer.widths.keys()), read(&layer.values, layer.widths.values()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quant::FormatId;
+
+    fn widths(key_dim: usize, value_dim: usize) -> KvWidths {
+        KvWidths { heads: 1, key_dim, value_dim }
+    }
+
+    #[test]
+    fn blocks_are_those_of_the_weights_formats() {
+        let element = |i: usize| ((i * 37 + 11) % 101) as f32 / 25.0 - 2.0;
+        for (format, stored) in [(KvFormat::Q8_0, FormatId::Q8_0), (KvFormat::Q4_0, FormatId::Q4_0)] {
+            let mut kv = Kv::new(&[KvWidths { heads: 2, key_dim: 64, value_dim: 32 }], format, 2).unwrap();
+            let (key, value): (Vec<f32>, Vec<f32>) = ((0..128).map(element).collect(), (0..64).map(element).collect());
+            kv.write(0, &[1, 0], 33, &key, &value);
+            let (keys, values) = kv.gather(0, &[1, 0], 34);
+            for (row, found) in [(key, &keys[33 * 128..]), (value, &values[33 * 64..])] {
+                let mut blocks = vec![];
+                stored.encoder().unwrap()(&row, &mut blocks);
+                let mut expected = vec![0.0; row.len()];
+                (stored.format().decode)(&blocks, &mut expected);
+                assert_eq!(found, expected, "{format:?}");
+            }
+        }
+    }
 
     #[test]
     fn positions_come_back_across_pages_in_any_order() {
         for (format, error) in [(KvFormat::F32, 0.0), (KvFormat::F16, 5e-4)] {
-            let mut kv =
-                Kv::new(&[KvWidths { keys: 3, values: 3 }, KvWidths { keys: 2, values: 1 }], format, 4).unwrap();
+            let mut kv = Kv::new(&[widths(3, 3), widths(2, 1)], format, 4).unwrap();
             let pages = [2, 0, 3];
             let len = 2 * PAGE_TOKENS + 5;
             let key = |position: usize| [0.0, 1.0, 2.0].map(|i| (position as f32 + i / 3.0) / 100.0);

@@ -67,8 +67,9 @@ struct State {
 impl Cpu {
     /// Room for the plan's weights, which come through [`WeightSink`], and for `n_pages` pages.
     ///
-    /// Fails with `LimitExceeded` where the memory does not suffice.
+    /// Fails with `LimitExceeded` where the memory does not suffice, with `UnsupportedFormat` for heads that `kv` cannot hold.
     pub fn new(plan: &Plan, kv: KvFormat, n_pages: usize) -> Result<Self> {
+        kv.check(&plan.graph)?;
         let state = State {
             memory: Memory {
                 kv: Kv::new(&plan.graph.kv_widths, kv, n_pages)?,

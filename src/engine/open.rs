@@ -45,10 +45,6 @@ pub(super) async fn load(
     let (backend, warning) = loading.backend(options.backend).await?;
     loading.report(Phase::Ready, weight_bytes, weight_bytes)?;
 
-    let (kv_name, kv_element_bytes) = match kv {
-        KvFormat::F16 => ("f16", 2),
-        KvFormat::F32 => ("f32", 4),
-    };
     let runs = backend.info();
     let inline = runs.name == CPU;
     info.context = context;
@@ -57,7 +53,7 @@ pub(super) async fn load(
         name: runs.name,
         device: runs.device,
         features: runs.features,
-        kv_format: kv_name.to_owned(),
+        kv_format: kv.name().to_owned(),
     });
     Ok(Loaded {
         turns: Turns::new(Session::new(backend.n_pages(), backend.n_states())?),
@@ -71,8 +67,8 @@ pub(super) async fn load(
         at_once: plan.graph.bidirectional(),
         end_token: plan.hyper.end_token,
         raw_scores: plan.embedding.raw_scores,
-        traffic: Traffic::of(&plan, kv_element_bytes),
-        weight_bytes,
+        traffic: Traffic::of(&plan, kv),
+        weight_bytes: plan.resident_bytes(),
         environment,
         inline,
         base: Base { plan, files: checkpoint.files.clone() },

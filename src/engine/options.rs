@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::json::{self, invalid, not_yet};
+use super::json::{self, invalid};
 use crate::error::Result;
 use crate::graph::KvFormat;
 use crate::model::PlanOptions;
@@ -43,10 +43,12 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// 32-bit floats throughout, keys and values included, for comparing with references.
     pub exact: bool,
-    /// `"f16"` or `"f32"`; f16 when absent, f32 with `exact`.
+    /// How keys and values are stored: `"f16"`, `"f32"`, `"q8_0"` or `"q4_0"`; f16 when absent, f32 with `exact`.
     pub kv_format: Option<String>,
     /// The architecture that the files are read as, in the place of the one that they name.
     pub architecture: Option<String>,
+    /// The format that matrices of floats are quantised to while they are loaded: `"q4_k"`, `"q8_0"`, ...
+    pub quantize: Option<String>,
 }
 
 /// Options that the package's interface names and that come with later issues.
@@ -63,10 +65,11 @@ impl LoadOptions {
     pub(super) fn kv(&self) -> Result<KvFormat> {
         let format = match self.kv_format.as_deref() {
             None if self.exact => KvFormat::F32,
-            None | Some("f16") => KvFormat::F16,
-            Some("f32") => KvFormat::F32,
-            Some("q8_0" | "q4_0") => return Err(not_yet("kvFormat")),
-            Some(other) => return Err(invalid(format!("{other:?} is none of f16, f32")).at("kvFormat")),
+            None => KvFormat::F16,
+            Some(name) => KvFormat::ALL.into_iter().find(|format| format.name() == name).ok_or_else(|| {
+                let known = KvFormat::ALL.map(KvFormat::name).join(", ");
+                invalid(format!("{name:?} is none of {known}")).at("kvFormat")
+            })?,
         };
         if self.exact && format != KvFormat::F32 {
             return Err(invalid("an exact model keeps keys and values as f32").at("kvFormat"));
@@ -76,7 +79,7 @@ impl LoadOptions {
 
     /// What of them concerns the plan.
     pub(super) fn plan(&self) -> PlanOptions {
-        PlanOptions { context: self.context, architecture: self.architecture.clone() }
+        PlanOptions { context: self.context, architecture: self.architecture.clone(), quantize: self.quantize.clone() }
     }
 }
 
@@ -136,7 +139,9 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
             assert!(error.to_string().contains(named), "{text}: {error}");
         }
-        for text in [r#"{"kvFormat": "q8_0"}"#, r#"{"kvFormat": "int3"}"#, r#"{"kvFormat": "f16", "exact": true}"#] {
+        let small = LoadOptions::from_json(r#"{"kvFormat": "q8_0"}"#).expect("valid");
+        assert_eq!(small.kv().expect("valid"), KvFormat::Q8_0);
+        for text in [r#"{"kvFormat": "int3"}"#, r#"{"kvFormat": "f16", "exact": true}"#] {
             let error = LoadOptions::from_json(text).expect("well formed").kv().expect_err(text);
             assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, "kvFormat"));
         }

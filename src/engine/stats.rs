@@ -5,7 +5,7 @@ use std::cell::Cell;
 use serde::Serialize;
 
 use super::reply::Usage;
-use crate::graph::{Counters, Op, PAGE_TOKENS, WeightId};
+use crate::graph::{Counters, KvFormat, Op, PAGE_TOKENS, WeightId};
 use crate::model::Plan;
 
 /// Bytes that a step reads: what a decoded token costs at best.
@@ -22,7 +22,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn of(plan: &Plan, kv_element_bytes: usize) -> Self {
+    pub(super) fn of(plan: &Plan, kv: KvFormat) -> Self {
         let bytes = |WeightId(index): WeightId, rows: Option<usize>| {
             let (Some(weight), Some(format)) = (plan.graph.weights.get(index), plan.formats.get(index)) else {
                 return 0;
@@ -38,10 +38,10 @@ impl Traffic {
             Op::ShortConv { spec, .. } => bytes(spec.weight, None),
             _ => 0,
         };
-        let elements: usize = plan.graph.kv_widths.iter().map(|layer| layer.elements()).sum();
+        let position_bytes: usize = plan.graph.kv_widths.iter().map(|layer| layer.position_bytes(kv)).sum();
         Self {
             weight_bytes: plan.graph.nodes.iter().map(|node| read(&node.op)).sum(),
-            position_bytes: (elements * kv_element_bytes) as u64,
+            position_bytes: position_bytes as u64,
             state_bytes: (plan.graph.state_widths.iter().sum::<usize>() * size_of::<f32>()) as u64,
             states: plan.graph.n_states() as u64,
         }

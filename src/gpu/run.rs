@@ -84,6 +84,7 @@ impl Gpu {
         device.check()?;
         let graph = plan.graph.clone();
         check_sizes(&graph)?;
+        kv.check(&graph)?;
         let vocab = graph.vocab().max(1);
         let (max_rows, max_outputs) = step_sizes(&graph, n_pages);
         let pipelines = Pipelines::new(device, kv);
@@ -433,8 +434,7 @@ pub(super) fn rope_layout(graph: &Graph, context: usize) -> (Vec<usize>, usize) 
 
 /// Bytes of each layer's pages. Fails when one layer's are more than the device binds.
 pub(super) fn kv_sizes(graph: &Graph, kv: KvFormat, n_pages: usize, limit: u64) -> Result<Vec<u64>> {
-    let element_bytes = if kv == KvFormat::F16 { 2 } else { 4 };
-    let page_bytes = |layer: KvWidths| (PAGE_TOKENS * layer.elements() * element_bytes) as u64;
+    let page_bytes = |layer: KvWidths| (PAGE_TOKENS * layer.position_bytes(kv)) as u64;
     let sizes: Vec<u64> = graph.kv_widths.iter().map(|layer| n_pages as u64 * page_bytes(*layer)).collect();
     match sizes.iter().copied().max() {
         Some(largest) if largest > limit => {
@@ -477,7 +477,7 @@ impl Backend for Gpu {
     fn info(&self) -> BackendInfo {
         let web = cfg!(target_arch = "wasm32");
         let subgroups = self.device.dialect().subgroups.then(|| "subgroups".to_owned());
-        let kv = format!("kv {}", if self.kv == KvFormat::F16 { "f16" } else { "f32" });
+        let kv = format!("kv {}", self.kv.name());
         BackendInfo {
             name: if web { "webgpu" } else { "gpu" }.into(),
             device: self.device.name().into(),

@@ -54,9 +54,12 @@ pub fn kernel_source(kernel: &Kernel, format: Option<FormatId>, kv: KvFormat, di
         });
     }
     if kernel.kv {
+        pieces.push(piece!("kv/common.wgsl"));
         pieces.push(match kv {
             KvFormat::F16 => piece!("kv/f16.wgsl"),
             KvFormat::F32 => piece!("kv/f32.wgsl"),
+            KvFormat::Q8_0 => piece!("kv/q8_0.wgsl"),
+            KvFormat::Q4_0 => piece!("kv/q4_0.wgsl"),
         });
     }
     if kernel.recurrent {
@@ -88,7 +91,7 @@ pub fn all_sources(dialects: &[Dialect]) -> Vec<(String, String)> {
             }
             false => vec![None],
         };
-        let kv_formats: &[KvFormat] = if kernel.kv { &[KvFormat::F16, KvFormat::F32] } else { &[KvFormat::F16] };
+        let kv_formats: &[KvFormat] = if kernel.kv { &KvFormat::ALL } else { &[KvFormat::F16] };
         let dialects = if kernel.reduces { dialects } else { dialects.get(..1).unwrap_or(dialects) };
         for format in &formats {
             for kv in kv_formats {

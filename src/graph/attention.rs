@@ -87,19 +87,3 @@ impl Attention {
         }
     }
 }
-
-/// Elements that one layer keeps of each position.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KvWidths {
-    /// `kv_heads * head_dim`.
-    pub keys: usize,
-    /// `kv_heads * value_dim`, 0 where the values are a part of the keys.
-    pub values: usize,
-}
-
-impl KvWidths {
-    /// Both.
-    pub fn elements(self) -> usize {
-        self.keys.saturating_add(self.values)
-    }
-}

@@ -4,16 +4,6 @@ use super::{AdapterId, AdapterUse, Delta, DeltaValues, SamplerSettings, StateSlo
 use crate::error::Result;
 use crate::source::LocalFuture;
 
-/// How keys and values are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum KvFormat {
-    /// 16-bit floats.
-    #[default]
-    F16,
-    /// 32-bit floats (`--exact`).
-    F32,
-}
-
 /// What runs the model.
 #[derive(Clone, Debug, Default)]
 pub struct BackendInfo {

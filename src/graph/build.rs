@@ -185,12 +185,13 @@ impl Builder {
     ) -> ValueId {
         let name = name.into();
         let kept = KvWidths {
-            keys: spec.kv_heads.saturating_mul(spec.head_dim),
-            values: if spec.latent { 0 } else { spec.kv_heads.saturating_mul(spec.value_dim) },
+            heads: spec.kv_heads,
+            key_dim: spec.head_dim,
+            value_dim: if spec.latent { 0 } else { spec.value_dim },
         };
         let wide = spec.heads.saturating_mul(spec.head_dim);
         let widths = (self.graph.width(q), self.graph.width(k), self.graph.width(v));
-        let needed = (wide, kept.keys, if spec.latent { kept.keys } else { kept.values });
+        let needed = (wide, kept.keys(), if spec.latent { kept.keys() } else { kept.values() });
         self.expect(widths == needed, &name, || {
             format!("queries, keys and values of widths {widths:?} where {needed:?} are needed")
         });

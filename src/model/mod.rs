@@ -39,6 +39,7 @@ mod olmo2;
 mod options;
 mod phi3;
 mod pooling;
+mod quantize;
 mod qwen2;
 mod qwen3;
 mod qwen3_next;
@@ -59,9 +60,11 @@ pub use pooling::{Embedding, Pooling};
 pub use qwen3_next::Delta;
 pub use weights::{WeightSink, read_weight, read_weights};
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Checkpoint, Dialect};
-use crate::graph::{Builder, Graph, Output, WeightKind};
+use crate::graph::{Builder, Graph, Output, WeightId, WeightKind};
 use crate::quant::FormatId;
 use locate::{Fused, Location, Locator};
 use names::Name;
@@ -136,8 +139,11 @@ pub struct Plan {
     pub graph: Graph,
     /// What becomes of its hidden states where a caller wants embeddings.
     pub embedding: Embedding,
-    /// How each weight arrives at a [`WeightSink`], by `WeightId`: matrices as stored, vectors always as f32.
+    /// How each weight arrives at a [`WeightSink`], by `WeightId`: matrices as stored or as they are quantised, vectors
+    /// always as f32.
     pub formats: Vec<FormatId>,
+    /// How the files store what is quantised while it is read.
+    quantized: BTreeMap<WeightId, FormatId>,
     /// Where each weight lies in the files, by `WeightId`.
     locations: Vec<Location>,
 }
@@ -146,6 +152,16 @@ impl Plan {
     /// Names of the tensors that are read, as the files have them; some of them several times.
     fn tensors(&self) -> impl Iterator<Item = &str> {
         self.locations.iter().flat_map(Location::tensors)
+    }
+
+    /// Bytes of all weights as they arrive.
+    pub fn resident_bytes(&self) -> u64 {
+        let weights = self.graph.weights.iter().zip(&self.formats);
+        let bytes = weights.map(|(weight, format)| {
+            let row_bytes = format.row_bytes(weight.cols).unwrap_or(0);
+            (weight.rows as u64).saturating_mul(row_bytes as u64)
+        });
+        bytes.fold(0, u64::saturating_add)
     }
 
     /// Bytes that [`read_weights`] reads.
@@ -195,6 +211,10 @@ fn build(
         WeightKind::Matrix => location.format,
         WeightKind::Vector => FormatId::F32,
     });
-    let formats = formats.collect();
-    Ok(Plan { architecture: name, hyper, context, graph, embedding, formats, locations })
+    let mut formats: Vec<FormatId> = formats.collect();
+    let quantized = match &options.quantize {
+        None => BTreeMap::new(),
+        Some(name) => quantize::choose(&graph, &mut formats, quantize::target(name)?, hyper.tied)?,
+    };
+    Ok(Plan { architecture: name, hyper, context, graph, embedding, formats, quantized, locations })
 }

@@ -13,6 +13,8 @@ pub struct PlanOptions {
     pub context: Option<usize>,
     /// The architecture that the files are read as, in the place of the one that they name.
     pub architecture: Option<String>,
+    /// The format that matrices of floats are quantised to while they are read, by its name (`"q4_k"`).
+    pub quantize: Option<String>,
 }
 
 impl PlanOptions {

@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
-use super::Plan;
 use super::locate::{Location, Piece, Stride};
+use super::quantize::Quantizing;
+use super::{Plan, quantize};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::graph::WeightId;
@@ -38,7 +39,7 @@ pub async fn read_weights(
     sink: &mut dyn WeightSink,
     progress: &mut dyn FnMut(u64, u64) -> Result<()>,
 ) -> Result<()> {
-    read_located(checkpoint, &plan.locations, sink, progress).await
+    read_located(checkpoint, &plan.locations, &mut Quantizing { plan, sink }, progress).await
 }
 
 async fn read_located(
@@ -82,7 +83,7 @@ pub async fn read_weight(
     let location = plan.locations.get(weight.0);
     let location = location.ok_or_else(|| Error::new(ErrorKind::Internal, "the plan has no such weight"))?;
     let part = Part { weight, location, pieces: &location.pieces };
-    read_part(files, &part, &mut |first_row, bytes, _| take(first_row, bytes)).await
+    read_part(files, &part, &mut |first_row, bytes, _| take(first_row, &quantize::convert(plan, weight, bytes)?)).await
 }
 
 /// Pieces of a weight: first row, bytes as they are handed on, how many of the weight's own.

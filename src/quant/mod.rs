@@ -19,6 +19,7 @@
 
 mod affine;
 mod bits;
+pub(crate) mod encode;
 mod float;
 mod float8;
 mod grid;
@@ -50,6 +51,7 @@ mod zero;
 
 use std::ops::Range;
 
+pub use encode::{ENCODERS, Encode};
 pub(crate) use float::widen;
 pub(crate) use nf4::levels as nf4_levels;
 

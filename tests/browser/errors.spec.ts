@@ -50,7 +50,7 @@ for (const worker of [true, false]) {
           laterOption: await kindOf(url, { revision: "main" }),
           functionOption: await kindOf(url, { token: () => "secret" }),
           shared: await kindOf(url, { worker: "shared" }),
-          kv: await kindOf(url, { kvFormat: "q8_0" }),
+          kv: await kindOf(url, { kvFormat: "int3" }),
           context: await kindOf(url, { context: 100_000 }),
         };
         const model = await headwater.load(whole, { worker });

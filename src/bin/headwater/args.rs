@@ -77,6 +77,12 @@ pub(crate) struct Common {
     /// Tokens that prompt and reply may have together
     #[arg(long)]
     pub(crate) context: Option<usize>,
+    /// How keys and values are stored: f16, f32, q8_0, q4_0
+    #[arg(long)]
+    pub(crate) kv: Option<String>,
+    /// Quantise matrices of floats while loading: q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k
+    #[arg(long)]
+    pub(crate) quantize: Option<String>,
     /// Read the files as this architecture, whatever they call themselves
     #[arg(long)]
     pub(crate) architecture: Option<String>,

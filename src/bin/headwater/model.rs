@@ -78,8 +78,9 @@ pub(crate) fn options(common: &Common) -> LoadOptions {
         },
         context: common.context,
         exact: common.exact,
-        kv_format: None,
+        kv_format: common.kv.clone(),
         architecture: common.architecture.clone(),
+        quantize: common.quantize.clone(),
     }
 }
 
