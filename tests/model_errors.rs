@@ -147,7 +147,7 @@ fn damages() -> Vec<Damage> {
             damage: Box::new(|checkpoint| checkpoint.metadata.architecture = "mamba".into()),
             kind: UnsupportedFormat,
             place: "",
-            words: "\"mamba\" is not supported; supported are llama, gemma2, gemma3",
+            words: "\"mamba\" is not supported; supported are llama, ",
         },
         Damage {
             files: GGUF,
