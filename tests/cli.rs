@@ -160,6 +160,82 @@ fn logits_are_those_of_the_reference() {
     assert!(error / size <= 1e-8, "NMSE {}", error / size);
 }
 
+/// Lines of texts, and the numbers of one line of the program's.
+fn lines(texts: &[&str]) -> String {
+    texts.iter().map(|text| format!("{}\n", json!({ "text": text }))).collect()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().expect("an array").iter().map(|number| number.as_f64().expect("a number")).collect()
+}
+
+#[test]
+fn embed_writes_a_vector_for_every_line() {
+    let goldens = std::fs::read("tests/data/models/bert-minilm/goldens.safetensors").expect("goldens");
+    let goldens = SafeTensors::deserialize(&goldens).expect("safetensors");
+    let golden: Vec<f32> = goldens
+        .tensor("embeddings")
+        .expect("embeddings")
+        .data()
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|raw| f32::from_le_bytes(*raw))
+        .collect();
+    let input = lines(&["A short sentence.", "How do I free memory in Rust?"]);
+    let args = ["embed", "tests/data/models/bert-minilm", "--backend", "cpu"];
+    let vectors: Vec<Vec<f64>> = prints(&args, &input)
+        .iter()
+        .map(|line| numbers(&serde_json::from_str::<Value>(line).expect("JSON")["embedding"]))
+        .collect();
+    assert_eq!(vectors.len(), 2);
+    for (found, golden) in vectors.concat().iter().zip(&golden) {
+        assert!((found - f64::from(*golden)).abs() < 1e-5, "{found} {golden}");
+    }
+    let short = prints(
+        &[&args[..], &["--json", "--dimensions", "8", "--pooling", "cls", "--normalize", "false"]].concat(),
+        &input,
+    );
+    let short: Value = serde_json::from_str(&short.concat()).expect("JSON");
+    assert_eq!(
+        (&short["dimensions"], &short["pooling"], &short["prompt_tokens"]),
+        (&json!(8), &json!("cls"), &json!(27))
+    );
+    assert!(short["embeddings"].as_array().expect("an array").iter().all(|vector| numbers(vector).len() == 8));
+
+    // The module's folder is read, and the GGUF file of the same model gives nearly the same.
+    let info = json(&["inspect", "tests/data/models/bert-bge-cls", "--json"]);
+    assert_eq!(
+        (&info["kind"], &info["pooling"], &info["embeddingSize"]),
+        (&json!("embedder"), &json!("cls"), &json!(64))
+    );
+    let gguf = prints(&["embed", "tests/data/gguf/bert-minilm-F16.gguf", "--backend", "cpu"], &input);
+    let first = numbers(&serde_json::from_str::<Value>(&gguf[0]).expect("JSON")["embedding"]);
+    assert!(first.iter().zip(&vectors[0]).all(|(a, b)| (a - b).abs() < 1e-3));
+}
+
+#[test]
+fn rerank_writes_the_best_first() {
+    let args =
+        ["rerank", "tests/data/models/bert-reranker", "--backend", "cpu", "--query", "How do I free memory in Rust?"];
+    let input = lines(&["x", "Ownership rules decide when a value is dropped.", "今天天气很好"]);
+    let ranked: Vec<Value> =
+        prints(&args, &input).iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(ranked.len(), 3);
+    let logits: Vec<f64> = ranked.iter().map(|ranked| ranked["logit"].as_f64().expect("a number")).collect();
+    assert!(logits.is_sorted_by(|a, b| a >= b), "{logits:?}");
+    let golden = ranked.iter().find(|ranked| ranked["index"] == 1).expect("every document");
+    assert!((golden["logit"].as_f64().expect("a number") + 1.469_890).abs() < 1e-4);
+    let best = prints(&[&args[..], &["--top-k", "1", "--json"]].concat(), &input);
+    let best: Value = serde_json::from_str(&best.concat()).expect("JSON");
+    assert_eq!(best["results"].as_array().map(Vec::len), Some(1));
+
+    let output = run(&["embed", "tests/data/models/bert-reranker", "--backend", "cpu", "--json"], &input);
+    assert!(!output.status.success() && stdout(&output).contains("it can: rerank"), "{}", stdout(&output));
+    let output = run(&["generate", "tests/data/models/bert-minilm", "--backend", "cpu", "--json", "--prompt", "x"], "");
+    assert!(!output.status.success() && stdout(&output).contains("it can: embed"), "{}", stdout(&output));
+}
+
 #[test]
 fn tokenize_reads_lines_and_writes_lines() {
     let input = "{\"text\": \"Once upon\"}\n{\"text\": \"\"}\n{\"text\": \"<|im_end|> né\"}\n";

@@ -129,10 +129,10 @@ fn a_backend_without_its_weights_says_so() {
 }
 
 #[test]
-fn weights_out_of_turn_are_refused() {
+fn rows_that_a_weight_lacks_are_refused() {
     let plan = plan(&open(HUB)).unwrap();
     let mut cpu = Cpu::new(&plan, KvFormat::F16, 1).unwrap();
-    for (first_row, len) in [(1, 128), (0, 127), (0, 641 * 128)] {
+    for (first_row, len) in [(640, 128), (0, 127), (0, 641 * 128)] {
         let error = cpu.rows(WeightId(0), first_row, &vec![0; len]).unwrap_err();
         assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::Internal, "token_embd.weight"));
     }

@@ -9,6 +9,7 @@ use headwater::engine::{
     BackendChoice, EmbedRequest, Engine, Environment, GenerateRequest, Kind, LoadOptions, Prompt, RerankRequest,
 };
 use headwater::error::{Error, ErrorKind};
+use headwater::format::Checkpoint;
 use pollster::block_on;
 
 fn environment() -> Environment {
@@ -253,4 +254,64 @@ fn embedding_leaves_a_conversation_as_it_was() {
     assert_eq!(kind, ErrorKind::Aborted);
     assert_eq!(embed(&decoder, &texts), one);
     assert_eq!(reply().tokens, first.tokens);
+}
+
+#[test]
+fn an_adapter_is_used_where_it_is_asked_for() {
+    let base = [
+        "tests/data/models/llama3/config.json",
+        "tests/data/models/llama3/model.safetensors",
+        "tests/data/models/llama3/tokenizer.json",
+        "tests/data/models/llama3/tokenizer_config.json",
+    ];
+    for backend in [BackendChoice::Cpu, BackendChoice::Gpu] {
+        let engine = load_files(&base, backend, None);
+        let reply = || {
+            let request = GenerateRequest { max_tokens: Some(4.0), ..GenerateRequest::new(Prompt::Text("The".into())) };
+            block_on(engine.generate(&request, &never, &mut |_| ())).unwrap().tokens
+        };
+        let first = reply();
+        let sources = ["adapter_config.json", "adapter_model.safetensors"]
+            .map(|file| common::source(&format!("tests/data/lora/llama3-plain/{file}")));
+        let adapter = block_on(Checkpoint::open_adapter(sources.to_vec())).unwrap();
+        block_on(engine.load_adapter(&adapter, Some("own"), &never)).unwrap();
+        let texts = EmbedRequest::new(vec!["A short sentence.".into(), "And another.".into()]);
+        let plain = embed(&engine, &texts);
+        let with = |choice: &str| {
+            let request = format!(r#"{{"texts": ["A short sentence.", "And another."], "adapter": {choice}}}"#);
+            block_on(engine.embed(&EmbedRequest::from_json(&request).unwrap(), &never)).map(|made| made.values)
+        };
+        let adapted = with(r#""own""#).unwrap();
+        assert!(nmse(&adapted, &plain.concat()) > 1e-4);
+        assert_eq!(with(r#"{"name": "own", "scale": 0}"#).unwrap(), plain.concat());
+        assert_eq!(fault(with(r#""other""#)).0, ErrorKind::NotFound);
+        // What was computed with it is not gone on from without it.
+        assert_eq!(with(r#""own""#).unwrap(), adapted);
+        assert_eq!(reply(), first);
+        assert_eq!(embed(&engine, &texts), plain);
+    }
+}
+
+/// Models that keep a state take their texts one after another.
+#[test]
+fn a_model_with_a_state_embeds_texts_one_by_one() {
+    let folder = "tests/data/models/lfm2";
+    let files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+        .map(|file| format!("{folder}/{file}"));
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let goldens = Goldens::read(&format!("{folder}/goldens"));
+    let prompts = std::fs::read_to_string(common::root().join(folder).join("goldens.json")).unwrap();
+    let prompts: serde_json::Value = serde_json::from_str(&prompts).unwrap();
+    let short = prompts["prompts"].as_array().unwrap().iter().find(|prompt| prompt["name"] == "short").unwrap();
+    let text = short["text"].as_str().unwrap().to_owned();
+    let golden = goldens.tensor("short", "hidden").unwrap();
+    for backend in [BackendChoice::Cpu, BackendChoice::Gpu] {
+        let engine = load_files(&files, backend, None);
+        let width = engine.info().embedding_size;
+        let texts = vec!["Something before.".to_owned(), text.clone(), "Something after.".to_owned()];
+        let request = EmbedRequest { normalize: Some(false), ..EmbedRequest::new(texts) };
+        let found = embed(&engine, &request);
+        let last = &golden[golden.len() - width..];
+        assert!(nmse(&found[1], last) < 1e-9, "{}", nmse(&found[1], last));
+    }
 }

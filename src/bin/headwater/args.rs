@@ -270,6 +270,8 @@ pub(crate) struct EmbedArgs {
     /// Take the beginning of a text that is too long, which is an error otherwise
     #[arg(long)]
     pub(crate) truncate: bool,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
 }
 
 /// Flags of `rerank`.
@@ -286,6 +288,8 @@ pub(crate) struct RerankArgs {
     /// Take the beginnings of a query and a document that are too long together, which is an error otherwise
     #[arg(long)]
     pub(crate) truncate: bool,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
 }
 
 /// Flags of `tokenize`.
