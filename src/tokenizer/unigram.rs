@@ -45,7 +45,7 @@ pub(super) fn read(metadata: &Metadata) -> Result<Pipeline> {
     if let Some(bytes) = metadata.integers(CHARSMAP)?.filter(|bytes| !bytes.is_empty()) {
         let bytes: Option<Vec<u8>> = bytes
             .iter()
-            .map(|byte| (*byte as i8 as i64 == *byte || u8::try_from(*byte).is_ok()).then_some(*byte as u8))
+            .map(|byte| (i64::from(*byte as i8) == *byte || u8::try_from(*byte).is_ok()).then_some(*byte as u8))
             .collect();
         let bytes = bytes.ok_or_else(|| broken(CHARSMAP, "holds numbers that are no bytes"))?;
         charsmap::check(&bytes).at(|| CHARSMAP.to_owned())?;
