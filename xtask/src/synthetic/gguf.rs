@@ -58,7 +58,7 @@ fn keys(shape: &Shape) -> Result<Vec<Vec<u8>>> {
 fn size_bytes(tensor: &Tensor) -> Result<u64> {
     let (weights, bytes) = tensor.format.block();
     let count: u64 = tensor.dims.iter().product();
-    if tensor.dims[0] % weights != 0 {
+    if !tensor.dims[0].is_multiple_of(weights) {
         bail!("{}: rows of {} are no whole blocks", tensor.name, tensor.dims[0]);
     }
     Ok(count / weights * bytes)
