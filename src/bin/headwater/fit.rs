@@ -24,7 +24,7 @@ pub(crate) async fn run(args: &FitArgs) -> Result<()> {
         None => available_memory(),
     };
     let limits = DeviceLimits { binding_bytes, memory_bytes };
-    let mut report = engine::fit(&model::open(&args.common).await?, &options, limits)?;
+    let mut report = engine::fit(&model::look(&args.common).await?.0, &options, limits)?;
     if args.memory.is_none() && memory_bytes.is_some() {
         report
             .notes
