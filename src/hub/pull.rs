@@ -85,6 +85,13 @@ pub struct Pulled {
     record: Record,
 }
 
+impl Pulled {
+    /// The names of its files' contents in the store, in the order of its files.
+    pub fn stored_names(&self) -> &[String] {
+        &self.record.blobs
+    }
+}
+
 /// A model that was looked at and not fetched.
 pub struct Found {
     /// The repository at its commit.
