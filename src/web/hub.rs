@@ -109,7 +109,8 @@ impl WebHub {
             let (reference, call) = call(&reference, &options, None, None, None)?;
             let pulled = self.0.pull(&reference, &Call { offline: true, ..call }).await?;
             let files = pulled.model.files.iter().zip(pulled.stored_names());
-            let files = files.map(|(file, name)| json!({ "path": file.path, "sizeBytes": file.size_bytes, "name": name }));
+            let files =
+                files.map(|(file, name)| json!({ "path": file.path, "sizeBytes": file.size_bytes, "name": name }));
             to_json(&files.collect::<Vec<_>>())
         };
         kept.await.map_err(|error| fault::to_js(&error))
@@ -242,9 +243,9 @@ async fn inspect(hub: &Hub, reference: &str, options: &str, signal: Option<Abort
         Err(error) if error.kind() == ErrorKind::NotFound && !call.offline => {
             let found = hub.find(&reference, &call).await?;
             let checkpoint = Checkpoint::open(found.sources.clone()).await?;
-            let files = found.files.iter().map(|file| {
-                json!({ "path": file.path, "sizeBytes": file.size_bytes, "expected": file.expected.to_text() })
-            });
+            let files = found.files.iter().map(
+                |file| json!({ "path": file.path, "sizeBytes": file.size_bytes, "expected": file.expected.to_text() }),
+            );
             let origin = json!({
                 "hub": found.manifest.hub, "repo": found.manifest.repo, "revision": found.manifest.revision,
                 "commit": found.manifest.commit, "files": files.collect::<Vec<_>>(), "license": found.license,

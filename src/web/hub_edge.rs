@@ -21,7 +21,12 @@ extern "C" {
     pub type JsTransport;
 
     #[wasm_bindgen(method, catch)]
-    async fn get(this: &JsTransport, url: String, range: Option<String>, authorization: Option<String>) -> JsResult<JsValue>;
+    async fn get(
+        this: &JsTransport,
+        url: String,
+        range: Option<String>,
+        authorization: Option<String>,
+    ) -> JsResult<JsValue>;
 
     #[wasm_bindgen(method)]
     async fn sleep(this: &JsTransport, ms: f64);
@@ -121,7 +126,8 @@ impl Transport for WebTransport {
             let range = request.range.map(|range| format!("bytes={}-{}", range.first, range.last));
             let bearer = request.bearer.as_ref().map(crate::hub::Token::header_value);
             let answer = self.0.get(request.url.clone(), range, bearer).await;
-            let answer: JsResponse = answer.map_err(|thrown| fault::from_js(&thrown, ErrorKind::Network))?.unchecked_into();
+            let answer: JsResponse =
+                answer.map_err(|thrown| fault::from_js(&thrown, ErrorKind::Network))?.unchecked_into();
             let text = |value: JsValue| value.as_string().unwrap_or_default();
             let pairs = answer.headers();
             let headers = pairs.iter().map(|pair| {
