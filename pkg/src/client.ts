@@ -7,7 +7,7 @@ import { aborted, type EngineFile } from "./files.js";
 import type { Answers, Call, Connect, FromHost, Post, ToHost, WireSource } from "./protocol.js";
 import type { Report } from "./progress.js";
 import type { Resolved } from "./sources.js";
-import type { Piece } from "./types.js";
+import type { License, Piece } from "./types.js";
 
 /** A way to a host. */
 interface Channel {
@@ -21,6 +21,7 @@ export interface CallEvents {
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: Report) => void) | undefined;
   readonly onPiece?: ((piece: Piece) => void) | undefined;
+  readonly onConsent?: ((license: License, reason: string) => boolean | Promise<boolean>) | undefined;
 }
 
 interface Open extends CallEvents {
@@ -132,6 +133,9 @@ export class Client {
       case "piece":
         this.#open.get(message.id)?.onPiece?.(message.piece);
         return;
+      case "consent":
+        void this.#consent(message.asked, this.#open.get(message.id)?.onConsent, message.license, message.reason);
+        return;
       case "read":
         void this.#read(message.read, message.file, message.offset, message.length);
         return;
@@ -144,6 +148,14 @@ export class Client {
     const call = this.#open.get(id);
     this.#open.delete(id);
     return call;
+  }
+
+  async #consent(asked: number, hook: CallEvents["onConsent"], license: License, reason: string): Promise<void> {
+    try {
+      this.#channel?.post({ type: "consented", asked, accepted: (await hook?.(license, reason)) === true });
+    } catch (error) {
+      this.#channel?.post({ type: "unasked", asked, error: toWire(toHeadwaterError(error)) });
+    }
   }
 
   async #read(read: number, file: number, offset: number, length: number): Promise<void> {

@@ -2,11 +2,11 @@
  * The WebAssembly module of this thread: loaded once, on the first use. It also keeps the one fact that outlives a call:
  * whether the module trapped, after which nothing in it can be trusted.
  */
-import init, { WebEngine } from "../wasm/headwater.js";
+import init, { WebEngine, WebHub } from "../wasm/headwater.js";
 import { HeadwaterError, toHeadwaterError } from "./errors.js";
 import { offerSubgroups } from "./subgroups.js";
 
-export { WebEngine };
+export { WebEngine, WebHub };
 
 let ready: Promise<void> | undefined;
 let poison: HeadwaterError | undefined;

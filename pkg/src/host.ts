@@ -2,16 +2,26 @@
  * The engine's side of the protocol: one model, its calls, its errors. It lives in a worker (`worker.ts`) or beside the
  * client in one thread; it cannot tell which.
  */
-import { checkPoison, engineError, memoryBytes, startEngine, WebEngine, whenPoisoned } from "./engine.js";
+import { checkPoison, engineError, memoryBytes, startEngine, WebEngine, WebHub, whenPoisoned } from "./engine.js";
 import { HeadwaterError, toWire } from "./errors.js";
-import { aborted, openFiles } from "./files.js";
-import type { Answers, Call, FromHost, Post, ToHost } from "./protocol.js";
+import { aborted, openFiles, type EngineFile } from "./files.js";
+import { openStore } from "./hub/store.js";
+import { HubTransport } from "./hub/transport.js";
+import type { Answers, Call, FromHost, Post, ToHost, WireHub, WireSource } from "./protocol.js";
 import type { Report } from "./progress.js";
-import type { ModelInfo, Piece } from "./types.js";
+import type { License, ModelInfo, Origin, Piece } from "./types.js";
 
-interface Reading {
-  resolve(bytes: Uint8Array): void;
+interface Waiting<T> {
+  resolve(value: T): void;
   reject(error: unknown): void;
+}
+
+/** Names and values of a call to the hub. */
+interface HubCall {
+  readonly reference: string;
+  readonly options: string;
+  readonly onProgress: (json: string) => void;
+  readonly consent: ((license: string, reason: string) => Promise<boolean>) | undefined;
 }
 
 /** Answers the calls of one client. */
@@ -19,7 +29,8 @@ export class Host {
   readonly #post: Post<FromHost>;
   readonly #whenDone: () => void;
   readonly #calls = new Map<number, AbortController>();
-  readonly #readings = new Map<number, Reading>();
+  readonly #readings = new Map<number, Waiting<Uint8Array>>();
+  readonly #consents = new Map<number, Waiting<boolean>>();
   #nextReading = 0;
   #engine: WebEngine | undefined;
   #disposed = false;
@@ -50,6 +61,12 @@ export class Host {
       case "unread":
         this.#takeReading(message.read)?.reject(message.error);
         return;
+      case "consented":
+        this.#takeConsent(message.asked)?.resolve(message.accepted);
+        return;
+      case "unasked":
+        this.#takeConsent(message.asked)?.reject(message.error);
+        return;
       default:
         message satisfies never;
     }
@@ -77,6 +94,10 @@ export class Host {
     switch (call.call) {
       case "load":
         return this.#load(id, call, signal);
+      case "inspect":
+        return this.#inspect(id, call, signal);
+      case "store":
+        return this.#store(id, call, signal);
       case "generate": {
         const onPiece = (json: string): void => {
           this.#post({ type: "piece", id, piece: JSON.parse(json) as Piece });
@@ -117,17 +138,98 @@ export class Host {
 
   async #load(id: number, call: Call & { call: "load" }, signal: AbortSignal): Promise<ModelInfo> {
     await startEngine(call.wasmUrl);
-    const files = await openFiles(call.sources, (file, offset, length) => this.#ask(file, offset, length), signal);
-    const onProgress = (json: string): void => {
-      this.#post({ type: "progress", id, progress: JSON.parse(json) as Report });
-    };
-    const engine = await WebEngine.load(files, call.options, onProgress, signal);
+    const engine = call.hub === undefined
+      ? await WebEngine.load(await this.#openFiles(call.sources, signal), call.options, this.#progress(id), signal)
+      : await this.#withHub(id, call.hub, signal, (hub, { reference, options, onProgress, consent }) =>
+        hub.load(reference, options, call.options, onProgress, consent, signal));
     if (signal.aborted || this.#disposed) {
       engine.dispose();
       throw aborted();
     }
     this.#engine = engine;
-    return JSON.parse(engine.info()) as ModelInfo;
+    const told = engine.origin();
+    const origin = told === undefined ? null : JSON.parse(told) as Origin;
+    const asked = call.sources.flatMap((source) => (source.type === "url" ? [new URL(source.url).host] : []));
+    return { ...(JSON.parse(engine.info()) as ModelInfo), origin, hosts: origin?.hosts ?? [...new Set(asked)] };
+  }
+
+  async #inspect(id: number, call: Call & { call: "inspect" }, signal: AbortSignal): Promise<string> {
+    await startEngine(call.wasmUrl);
+    if (call.hub === undefined) return WebEngine.inspectFiles(await this.#openFiles(call.sources, signal), call.options, signal);
+    return this.#withHub(id, call.hub, signal, (hub, { reference, options }) => hub.inspect(reference, options, signal));
+  }
+
+  async #store(id: number, call: Call & { call: "store" }, signal: AbortSignal): Promise<string | File[]> {
+    await startEngine(call.wasmUrl);
+    return this.#withHub(id, call.hub, signal, async (hub, { reference, options, onProgress, consent }) => {
+      switch (call.verb) {
+        case "list":
+          return hub.list();
+        case "usage":
+          return hub.usage();
+        case "lock":
+          return hub.lock();
+        case "clear":
+          await hub.clear();
+          return "null";
+        case "remove":
+          return String(await hub.remove(reference, (JSON.parse(options) as { endpoint?: string }).endpoint));
+        case "pull":
+          return hub.pull(reference, options, onProgress, consent, signal);
+        case "import": {
+          const files = await this.#openFiles(call.sources, signal);
+          return hub.importFiles(reference, files, options, onProgress, consent, signal);
+        }
+        case "export": {
+          const kept = JSON.parse(await hub.keptFiles(reference, options)) as { path: string; name: string }[];
+          const store = await openStore();
+          return Promise.all(kept.map(async ({ path, name }) => new File([await store.file(name)], path)));
+        }
+        default:
+          return call.verb satisfies never;
+      }
+    });
+  }
+
+  /** A hub for one call: its requests end with the call's signal. */
+  async #withHub<T>(id: number, wire: WireHub | undefined, signal: AbortSignal, work: (hub: WebHub, call: HubCall) => Promise<T>): Promise<T> {
+    const hub = new WebHub(new HubTransport(signal), await openStore());
+    const consent = async (license: string, reason: string): Promise<boolean> =>
+      this.#consent(id, JSON.parse(license) as License, reason, signal);
+    try {
+      return await work(hub, {
+        reference: wire?.reference ?? "",
+        options: wire?.options ?? "{}",
+        onProgress: this.#progress(id),
+        consent: wire?.asks === true ? consent : undefined,
+      });
+    } finally {
+      hub.free();
+    }
+  }
+
+  #progress(id: number): (json: string) => void {
+    return (json) => this.#post({ type: "progress", id, progress: JSON.parse(json) as Report });
+  }
+
+  #openFiles(sources: readonly WireSource[], signal: AbortSignal): Promise<EngineFile[]> {
+    return openFiles(sources, (file, offset, length) => this.#ask(file, offset, length), signal);
+  }
+
+  #consent(id: number, license: License, reason: string, signal: AbortSignal): Promise<boolean> {
+    const asked = this.#nextReading++;
+    return new Promise((resolve, reject) => {
+      this.#consents.set(asked, { resolve, reject });
+      // Whoever gives up does not answer any more.
+      signal.addEventListener("abort", () => reject(aborted()), { once: true });
+      this.#post({ type: "consent", asked, id, license, reason });
+    });
+  }
+
+  #takeConsent(asked: number): Waiting<boolean> | undefined {
+    const waiting = this.#consents.get(asked);
+    this.#consents.delete(asked);
+    return waiting;
   }
 
   #loaded(): WebEngine {
@@ -157,7 +259,7 @@ export class Host {
     });
   }
 
-  #takeReading(read: number): Reading | undefined {
+  #takeReading(read: number): Waiting<Uint8Array> | undefined {
     const reading = this.#readings.get(read);
     this.#readings.delete(read);
     return reading;

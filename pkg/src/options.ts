@@ -3,11 +3,30 @@
  * not have yet; here are the checks of the few that stay on this side (workers, URLs, listeners, signals).
  */
 import { HeadwaterError } from "./errors.js";
+import type { HubOptions } from "./hub/call.js";
 import type { AdapterReference } from "./sources.js";
 import type { AdapterChoice, Progress } from "./types.js";
 
-/** Options of `load`. */
-export interface LoadOptions {
+/** Where the engine runs. */
+export interface WorkerOptions {
+  /** In a dedicated worker (`true`, the default), on this thread (`false`), or in a worker that you made. */
+  worker?: boolean | Worker;
+  /** Where `worker.js` lies, when the bundler cannot tell. */
+  workerUrl?: string | URL;
+  /** Where `headwater_bg.wasm` lies, when the bundler cannot tell. */
+  wasmUrl?: string | URL;
+}
+
+/** Options of `inspect`. */
+export interface InspectOptions extends HubOptions, WorkerOptions {
+  /** Read the files as this architecture, in the place of the one that they name and that is not known. */
+  architecture?: string;
+  /** Ends the call with `Aborted`. */
+  signal?: AbortSignal;
+}
+
+/** Options of `load`; those of the hub are for references to a hub. */
+export interface LoadOptions extends HubOptions, WorkerOptions {
   /** `"auto"` (the default) takes WebGPU where there is an adapter, else the processor. */
   backend?: "auto" | "webgpu" | "cpu";
   /** Tokens that prompt and reply may have together; by default the model's own length, at most 4096. */
@@ -20,12 +39,6 @@ export interface LoadOptions {
   architecture?: string;
   /** Float32 arithmetic and storage throughout, for comparing with reference software. */
   exact?: boolean;
-  /** In a dedicated worker (`true`, the default), on this thread (`false`), or in a worker that you made. */
-  worker?: boolean | Worker;
-  /** Where `worker.js` lies, when the bundler cannot tell. */
-  workerUrl?: string | URL;
-  /** Where `headwater_bg.wasm` lies, when the bundler cannot tell. */
-  wasmUrl?: string | URL;
   /** Adapters to load beside the model; without a name each is called by its own, its folder's or its file's. */
   adapters?: readonly { readonly source: AdapterReference; readonly name?: string }[];
   /** Told how far loading is. */
@@ -147,6 +160,11 @@ export function checkLoadOptions(options: LoadOptions): void {
     throw refuse("adapters", "takes a list of { source, name }");
   }
   checkSignal(options.signal);
+}
+
+/** A URL as workers, which lie elsewhere, understand it. */
+export function absolute(url: string | URL | undefined): string | undefined {
+  return url === undefined ? undefined : new URL(url, location.href).href;
 }
 
 function isAdapter(adapter: unknown): boolean {

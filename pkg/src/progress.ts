@@ -1,8 +1,8 @@
 /** Loading's reports with their rate: how fast bytes come, and when they will all be there. */
 import type { Progress } from "./types.js";
 
-/** What the engine reports. */
-export type Report = Omit<Progress, "bytesPerSecond" | "etaSecs">;
+/** What the engine reports; the hub reckons its rate by itself. */
+export type Report = Omit<Progress, "bytesPerSecond" | "etaSecs"> & Partial<Pick<Progress, "bytesPerSecond" | "etaSecs">>;
 
 /** A listener for the engine's reports that adds the mean rate since the first one of the phase. */
 export function withRate(listener: (progress: Progress) => void): (report: Report) => void {
@@ -10,6 +10,10 @@ export function withRate(listener: (progress: Progress) => void): (report: Repor
   let startMs = 0;
   let startBytes = 0;
   return (report) => {
+    if (report.bytesPerSecond !== undefined) {
+      listener({ ...report, bytesPerSecond: report.bytesPerSecond, etaSecs: report.etaSecs ?? null });
+      return;
+    }
     const nowMs = performance.now();
     if (report.phase !== phase) [phase, startMs, startBytes] = [report.phase, nowMs, report.loadedBytes];
     const secs = (nowMs - startMs) / 1000;

@@ -4,7 +4,7 @@
  */
 import type { WireError } from "./errors.js";
 import type { Report } from "./progress.js";
-import type { ModelInfo, Piece } from "./types.js";
+import type { License, ModelInfo, Piece } from "./types.js";
 
 /** A file of a model as it is named across the border. */
 export type WireSource =
@@ -13,9 +13,23 @@ export type WireSource =
   /** Read by asking back; `file` numbers it. */
   | { readonly type: "asked"; readonly name: string; readonly size: number; readonly file: number };
 
+/** A model on a hub as it is named across the border. */
+export interface WireHub {
+  readonly reference: string;
+  /** JSON of what is asked beside it (token, policy, lock, ...). */
+  readonly options: string;
+  /** Whether the client wants to be asked before weights are fetched. */
+  readonly asks: boolean;
+}
+
+/** What can be done with what is kept. */
+export type StoreVerb = "list" | "usage" | "remove" | "clear" | "lock" | "pull" | "export" | "import";
+
 /** What the host can be asked for; each names the type of its answer in `Answers`. */
 export type Call =
-  | { readonly call: "load"; readonly sources: readonly WireSource[]; readonly options: string; readonly wasmUrl?: string }
+  | { readonly call: "load"; readonly sources: readonly WireSource[]; readonly hub?: WireHub; readonly options: string; readonly wasmUrl?: string }
+  | { readonly call: "inspect"; readonly sources: readonly WireSource[]; readonly hub?: WireHub; readonly options: string; readonly wasmUrl?: string }
+  | { readonly call: "store"; readonly verb: StoreVerb; readonly sources: readonly WireSource[]; readonly hub?: WireHub; readonly wasmUrl?: string }
   | { readonly call: "generate"; readonly request: string }
   | { readonly call: "embed"; readonly request: string }
   | { readonly call: "rerank"; readonly request: string }
@@ -33,6 +47,8 @@ export type Call =
 /** The answer to each call; text is JSON of the engine's. */
 export interface Answers {
   load: ModelInfo;
+  inspect: string;
+  store: string | File[];
   generate: string;
   /** All vectors, one after another. */
   embed: Float32Array;
@@ -55,7 +71,10 @@ export type ToHost =
   | { readonly type: "abort"; readonly id: number }
   /** The answer to `read`. */
   | { readonly type: "bytes"; readonly read: number; readonly bytes: Uint8Array }
-  | { readonly type: "unread"; readonly read: number; readonly error: WireError };
+  | { readonly type: "unread"; readonly read: number; readonly error: WireError }
+  /** The answer to `consent`. */
+  | { readonly type: "consented"; readonly asked: number; readonly accepted: boolean }
+  | { readonly type: "unasked"; readonly asked: number; readonly error: WireError };
 
 /** From the host to the client. */
 export type FromHost =
@@ -65,6 +84,8 @@ export type FromHost =
   | { readonly type: "failed"; readonly id: number; readonly error: WireError }
   | { readonly type: "progress"; readonly id: number; readonly progress: Report }
   | { readonly type: "piece"; readonly id: number; readonly piece: Piece }
+  /** Asks whether weights under this licence may be fetched, for call `id`. */
+  | { readonly type: "consent"; readonly asked: number; readonly id: number; readonly license: License; readonly reason: string }
   /** Asks for bytes of an `asked` source. */
   | { readonly type: "read"; readonly read: number; readonly file: number; readonly offset: number; readonly length: number };
 

@@ -58,7 +58,6 @@ export function resolve(reference: ModelReference, firstAsked = 0): Resolved {
 function toUrl(text: string): string {
   const [scheme = "", rest = ""] = text.split(/:(.*)/s, 2);
   if (scheme === "embedded") return embedded(rest);
-  if (scheme === "hf") throw bad(`"${text}": references to a hub are not supported yet`);
   let url: URL;
   try {
     url = new URL(text, location.href);

@@ -13,8 +13,11 @@ export type Prompt = string | readonly Message[] | readonly number[] | Uint32Arr
 
 /** How far loading is. */
 export interface Progress {
-  /** Headers are read, the device is made ready, weights are on their way, the model can be used. */
-  readonly phase: "inspect" | "compile" | "weights" | "ready";
+  /**
+   * With a hub: it is asked, another tab is waited for, what is kept is verified, bytes come. Then headers are read, the
+   * device is made ready, weights are on their way to it, the model can be used.
+   */
+  readonly phase: "resolve" | "wait" | "verify" | "download" | "inspect" | "compile" | "weights" | "ready";
   /** The file that is being read. */
   readonly file: string;
   readonly loadedBytes: number;
@@ -23,6 +26,9 @@ export interface Progress {
   readonly bytesPerSecond: number;
   /** Null while there is nothing to reckon from. */
   readonly etaSecs: number | null;
+  /** With a hub: bytes of `file` that are stored, and its size. */
+  readonly fileLoadedBytes?: number;
+  readonly fileTotalBytes?: number;
 }
 
 /** A piece of a reply. */
@@ -110,8 +116,93 @@ export interface ModelInfo {
   /** Sampling where a request is silent. */
   readonly sampling: Sampling;
   readonly backend: BackendInfo;
+  /** Where it came from; null for files that the caller brought. */
+  readonly origin: Origin | null;
+  /** Hosts that were asked for it. */
+  readonly hosts: readonly string[];
   /** What its user should know. */
   readonly warnings: readonly string[];
+}
+
+/** What a licence asks for. */
+export type Obligation =
+  | "attribution" | "naming" | "notice" | "user-count" | "revenue-limit" | "acceptable-use" | "non-commercial" | "share-alike" | "region";
+
+/** A model's licence, as its card or its files tell it. A summary to decide by; the text behind `link` is what counts. */
+export interface License {
+  /** The identifier in lower case; null where none is told. */
+  readonly id: string | null;
+  readonly name: string | null;
+  readonly link: string | null;
+  readonly spdx: string | null;
+  /** Whether what it asks for is known here. */
+  readonly known: boolean;
+  readonly obligations: readonly Obligation[];
+  /** The text that has to be shown. */
+  readonly attribution: string | null;
+  /** Where the obligations were read. */
+  readonly summarySource: string | null;
+  /** Terms have to be accepted on the hub. */
+  readonly gated: boolean;
+  readonly baseModels: readonly string[];
+  readonly toldBy: "card" | "metadata" | null;
+}
+
+/** A file that was verified. */
+export interface StoredFile {
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly sha256: string;
+}
+
+/** A model of a hub that is kept. */
+export interface Origin {
+  /** The reference without a revision, as lock files have it. */
+  readonly reference: string;
+  readonly hub: string;
+  readonly repo: string;
+  readonly revision: string | null;
+  readonly commit: string;
+  readonly files: readonly StoredFile[];
+  /** Files whose hash nobody told beforehand. */
+  readonly unverified: readonly string[];
+  readonly license: License;
+  readonly templateHash: string | null;
+  /** Hosts that were asked by this call; none where the model was kept already. */
+  readonly hosts: readonly string[];
+  /** Bytes that this call fetched. */
+  readonly fetchedBytes: number;
+}
+
+/** A kept model as `store.list()` tells it. */
+export interface StoredModel extends Omit<Origin, "license" | "fetchedBytes"> {
+  readonly license: Pick<License, "id" | "name" | "link" | "attribution"> | null;
+  readonly sizeBytes: number;
+  /** Seconds since 1970. */
+  readonly storedAt: number;
+  readonly usedAt: number | null;
+}
+
+/** The room that is taken. */
+export interface StoreUsage {
+  readonly models: number;
+  readonly modelBytes: number;
+  /** Of what was begun and not finished. */
+  readonly partialBytes: number;
+}
+
+/** What `inspect` tells: headers only, no weight was read. */
+export interface Inspection extends Omit<ModelInfo, "backend" | "origin" | "hosts"> {
+  /** For a model on a hub: where it is and what its files must be (`sha256:...`, `git:...`). */
+  readonly origin?: {
+    readonly hub: string;
+    readonly repo: string;
+    readonly revision: string | null;
+    readonly commit: string;
+    readonly files: readonly { readonly path: string; readonly sizeBytes: number; readonly expected?: string; readonly sha256?: string }[];
+    readonly license: License;
+    readonly hosts: readonly string[];
+  };
 }
 
 /** An adapter that is loaded. */

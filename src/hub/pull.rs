@@ -85,6 +85,13 @@ pub struct Pulled {
     record: Record,
 }
 
+impl Pulled {
+    /// The names of its files' contents in the store, in the order of its files.
+    pub fn stored_names(&self) -> &[String] {
+        &self.record.blobs
+    }
+}
+
 /// A model that was looked at and not fetched.
 pub struct Found {
     /// The repository at its commit.
@@ -238,6 +245,7 @@ impl Hub {
         let meter = Meter::new(patience.clone(), Rc::clone(&call.on_progress));
         let folder = folder(&manifest.hub, &manifest.repo);
         let _guard = self.take_turn(&folder, &patience, &meter).await?;
+        self.shelf.migrate().await?;
         let jobs = files.into_iter().map(|file| {
             let source = from.iter().find(|source| same_name(source.name(), &file.path)).cloned();
             if source.is_none() && !from.is_empty() {

@@ -19,6 +19,7 @@ use crate::source::Source;
 
 /// The layout's own part of every name; another layout has another one.
 const LAYOUT: &str = "v1/";
+const LAYOUT_NUMBER: u32 = 1;
 /// Longest record that is read.
 const MAX_RECORD_BYTES: u64 = 16 << 20;
 /// Longest part of a name that is made of an address.
@@ -285,15 +286,14 @@ impl Shelf {
         Ok(freed)
     }
 
-    /// Removes what other layouts left behind, and gives how many files that were. There is no older layout whose files
-    /// could be taken over yet.
+    /// Removes what older layouts left behind, and gives how many files that were: none of them had files that could be
+    /// taken over. A newer layout belongs to a newer version in another tab and is left alone.
     pub async fn migrate(&self) -> Result<usize> {
-        let other = |name: &String| {
-            let layout = name.split('/').next().unwrap_or_default();
-            let is_layout = layout.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
-            is_layout && !name.starts_with(LAYOUT)
+        let older = |name: &String| {
+            let number = name.split('/').next().and_then(|layout| layout.strip_prefix('v')?.parse::<u32>().ok());
+            number.is_some_and(|number| number < LAYOUT_NUMBER)
         };
-        let names: Vec<String> = self.store.list("").await?.into_iter().filter(other).collect();
+        let names: Vec<String> = self.store.list("v").await?.into_iter().filter(older).collect();
         for name in &names {
             self.store.remove(name).await?;
         }

@@ -15,7 +15,7 @@ use web_sys::AbortSignal;
 use super::source::{JsFile, JsSource, check_aborted, is_aborted};
 use super::{environment, fault};
 use crate::engine::{
-    AdapterChoice, BenchRequest, EmbedRequest, Engine, GenerateRequest, LoadOptions, Piece, Progress, Prompt,
+    self, AdapterChoice, BenchRequest, EmbedRequest, Engine, GenerateRequest, LoadOptions, Piece, Progress, Prompt,
     RerankRequest,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -24,9 +24,9 @@ use crate::source::Source;
 
 type JsResult<T> = std::result::Result<T, JsValue>;
 
-/// A loaded model.
+/// A loaded model, and the JSON of where it came from, if that was a hub.
 #[wasm_bindgen]
-pub struct WebEngine(Engine);
+pub struct WebEngine(Engine, Option<String>);
 
 /// Options of `tokenize`.
 #[derive(Default, Deserialize)]
@@ -59,7 +59,24 @@ impl WebEngine {
         on_progress: Function,
         signal: Option<AbortSignal>,
     ) -> JsResult<WebEngine> {
-        load(files, &options, &on_progress, signal).await.map(WebEngine).map_err(|error| fault::to_js(&error))
+        let loaded = load(files, &options, &on_progress, signal).await;
+        loaded.map(|engine| WebEngine(engine, None)).map_err(|error| fault::to_js(&error))
+    }
+
+    /// What the files of a model say that it is; nothing is loaded. `options` as for `load`.
+    #[wasm_bindgen(js_name = inspectFiles)]
+    pub async fn inspect_files(files: Vec<JsFile>, options: String, signal: Option<AbortSignal>) -> JsResult<String> {
+        let inspected = async {
+            let options = LoadOptions::from_json(&options)?;
+            let checkpoint = Checkpoint::open(sources(files, &signal)?).await?;
+            to_json(&engine::inspect(&checkpoint, &options)?)
+        };
+        inspected.await.map_err(|error| fault::to_js(&error))
+    }
+
+    /// Where the model came from, as JSON; nothing for files that the caller brought.
+    pub fn origin(&self) -> Option<String> {
+        self.1.clone()
     }
 
     /// What the model is and what runs it.
@@ -171,14 +188,31 @@ impl WebEngine {
     }
 }
 
+impl WebEngine {
+    /// A model that came from a hub.
+    pub(super) fn with_origin(engine: Engine, origin: String) -> Self {
+        Self(engine, Some(origin))
+    }
+}
+
 async fn load(
     files: Vec<JsFile>,
     options: &str,
     on_progress: &Function,
     signal: Option<AbortSignal>,
 ) -> Result<Engine> {
+    load_sources(sources(files, &signal)?, options, on_progress, signal).await
+}
+
+/// Loads a model from its files, wherever they are.
+pub(super) async fn load_sources(
+    sources: Vec<Rc<dyn Source>>,
+    options: &str,
+    on_progress: &Function,
+    signal: Option<AbortSignal>,
+) -> Result<Engine> {
     let options = LoadOptions::from_json(options)?;
-    let checkpoint = Checkpoint::open(sources(files, &signal)?).await?;
+    let checkpoint = Checkpoint::open(sources).await?;
     let mut progress = |progress: Progress| {
         check_aborted(signal.as_ref())?;
         tell(on_progress, &progress)
@@ -186,12 +220,13 @@ async fn load(
     Engine::load(checkpoint, &options, environment::browser(), &mut progress).await
 }
 
-fn sources(files: Vec<JsFile>, signal: &Option<AbortSignal>) -> Result<Vec<Rc<dyn Source>>> {
+/// Files of JavaScript as sources.
+pub(super) fn sources(files: Vec<JsFile>, signal: &Option<AbortSignal>) -> Result<Vec<Rc<dyn Source>>> {
     files.into_iter().map(|file| Ok(Rc::new(JsSource::new(file, signal.clone())?) as Rc<dyn Source>)).collect()
 }
 
 /// Calls a listener with the JSON of a value.
-fn tell(listener: &Function, value: &impl Serialize) -> Result<()> {
+pub(super) fn tell(listener: &Function, value: &impl Serialize) -> Result<()> {
     let json = to_json(value)?;
     let answer = listener.call1(&JsValue::NULL, &json.into());
     answer.map(drop).map_err(|thrown| fault::from_js(&thrown, ErrorKind::Internal))
@@ -204,10 +239,10 @@ fn take<T: DeserializeOwned>(name: &str, json: &str) -> JsResult<T> {
 }
 
 /// Gives a result from a method that throws.
-fn give(value: &impl Serialize) -> JsResult<String> {
+pub(super) fn give(value: &impl Serialize) -> JsResult<String> {
     to_json(value).map_err(|error| fault::to_js(&error))
 }
 
-fn to_json(value: &impl Serialize) -> Result<String> {
+pub(super) fn to_json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))
 }

@@ -6,9 +6,12 @@
 mod engine;
 mod environment;
 mod fault;
+mod hub;
+mod hub_edge;
 mod source;
 
 pub use engine::WebEngine;
+pub use hub::WebHub;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 

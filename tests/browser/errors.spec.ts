@@ -40,7 +40,7 @@ for (const worker of [true, false]) {
           absent: await kindOf("/models/no-such-model.gguf"),
           absentFolder: await kindOf("/models/no-such-folder/"),
           elsewhere: await kindOf("http://example.invalid/model.gguf"),
-          hub: await kindOf("hf:owner/repo"),
+          hub: await kindOf("hf:owner"),
           embedded: await kindOf("embedded:huge-assistant"),
           nothing: await kindOf([]),
           short: await kindOf({ name: "short.gguf", size: whole.size, read: async () => new Uint8Array(3) }),
@@ -70,7 +70,7 @@ for (const worker of [true, false]) {
       for (const [name, part] of Object.entries({
         html: "login.gguf", cutHeader: "cut-header.gguf", cutWeights: "cut-weights.gguf", short: "short.gguf",
         throwing: "the disk is gone", unknownOption: "colour", laterOption: "revision", functionOption: "token",
-        shared: "shared", kv: "kvFormat", context: "100000", hub: "hf:owner/repo",
+        shared: "shared", kv: "kvFormat", context: "100000", hub: "owner/name",
       })) expect(words[name], name).toContain(part);
       expect(seen.text).toBe(ANSWER);
     });

@@ -169,9 +169,12 @@ fn models_are_removed_with_what_only_they_need() {
     assert_eq!(remove("o/n:IQ4_XS"), 0);
     assert!(lab.is_right(&lab.pull(REFERENCE, &Call { offline: true, ..call() }).expect("kept"), "o/n"));
     lab.memory.set("v0/old/layout.bin", vec![1; 10]);
-    lab.memory.set("elsewhere.txt", vec![1; 10]);
+    lab.memory.set("v2/newer/layout.bin", vec![1; 10]);
+    lab.memory.set("vacation.txt", vec![1; 10]);
     assert_eq!(pollster::block_on(lab.hub.shelf.migrate()).expect("migrated"), 1);
-    assert!(lab.memory.names().contains(&"elsewhere.txt".to_owned()));
+    for other in ["v2/newer/layout.bin", "vacation.txt"] {
+        assert!(lab.memory.names().contains(&other.to_owned()));
+    }
     pollster::block_on(lab.hub.shelf.clear()).expect("cleared");
     assert!(lab.memory.names().is_empty());
 }

@@ -12,6 +12,10 @@ import { deviceNotice, deviceWords, explain, megabytes } from "./words.js";
 const EMBEDDED = "embedded:tiny-assistant";
 
 const PHASES: Record<Progress["phase"], string> = {
+  resolve: "Asking the hub",
+  wait: "Waiting for another tab",
+  verify: "Verifying what is kept",
+  download: "Fetching",
   inspect: "Reading the header",
   compile: "Preparing the device",
   weights: "Loading",

@@ -1,0 +1,255 @@
+/**
+ * The origin's private file system. Written through sync access handles, whose bytes outlive a tab that crashes; read as
+ * `File`s, which any number of tabs may do at once.
+ */
+import { HeadwaterError } from "../errors.js";
+import { tryLock, type HubFile, type HubLock, type HubStore } from "./store.js";
+
+/** Everything of ours lies in this folder. */
+const FOLDER = "headwater";
+/** What the room for a model is tried with. */
+const PROBE = "probe";
+/** Chromium takes room ahead of what is written: as much again, 128 MiB at most. */
+const MAX_SLACK_BYTES = 128 * 1024 * 1024;
+
+/** A handle that this thread writes by; not in every browser's types. */
+interface SyncHandle {
+  read(buffer: Uint8Array, options: { at: number }): number;
+  write(buffer: Uint8Array, options: { at: number }): number;
+  truncate(size: number): void;
+  getSize(): number;
+  flush(): void;
+  close(): void;
+}
+
+type Handle = FileSystemFileHandle & { createSyncAccessHandle(): Promise<SyncHandle> };
+
+export class OpfsStore implements HubStore {
+  readonly lasting = true;
+  readonly tryLock: (name: string) => Promise<HubLock | undefined> = tryLock;
+  readonly #root: FileSystemDirectoryHandle;
+
+  private constructor(root: FileSystemDirectoryHandle) {
+    this.#root = root;
+  }
+
+  /** Opens it; `undefined` where this browser or thread has none to write to. */
+  static async open(): Promise<OpfsStore | undefined> {
+    const handles = (globalThis as { FileSystemFileHandle?: { prototype: object } }).FileSystemFileHandle;
+    if (handles === undefined || !("createSyncAccessHandle" in handles.prototype)) return undefined;
+    try {
+      const root = await navigator.storage.getDirectory();
+      return new OpfsStore(await root.getDirectoryHandle(FOLDER, { create: true }));
+    } catch {
+      // Private windows of some browsers have the interface and refuse its use.
+      return undefined;
+    }
+  }
+
+  async read(name: string): Promise<HubFile | undefined> {
+    const handle = await this.#handle(name, false);
+    return handle === undefined ? undefined : new ReadFile(await guarded(name, () => handle.getFile()));
+  }
+
+  async write(name: string): Promise<HubFile> {
+    return new WrittenFile(name, await this.#sync(name));
+  }
+
+  async replace(name: string, bytes: Uint8Array): Promise<void> {
+    const file = await this.write(name);
+    try {
+      // Emptied first: what a crash leaves is the beginning of a record, which is none.
+      await file.resize(0);
+      await file.write(0, bytes);
+      await file.flush();
+    } finally {
+      await file.close();
+    }
+  }
+
+  async list(prefix: string): Promise<string[]> {
+    const parts = prefix.split("/").slice(0, -1);
+    const folder = await this.#folder(parts, false);
+    const names: string[] = [];
+    if (folder !== undefined) await walk(folder, parts.map((part) => `${part}/`).join(""), names);
+    return names.filter((name) => name.startsWith(prefix) && name !== PROBE);
+  }
+
+  async remove(name: string): Promise<void> {
+    const parts = name.split("/");
+    const folder = await this.#folder(parts.slice(0, -1), false);
+    if (folder === undefined) return;
+    await guarded(name, () => folder.removeEntry(parts.at(-1) ?? "")).catch((error: unknown) => {
+      if (!(error instanceof HeadwaterError && error.kind === "NotFound")) throw error;
+    });
+  }
+
+  async checkRoom(bytes: number): Promise<void> {
+    const handle = await this.#sync(PROBE);
+    try {
+      handle.truncate(bytes + Math.min(bytes, MAX_SLACK_BYTES));
+    } catch (error) {
+      const estimate = await navigator.storage.estimate().catch(() => undefined);
+      const told = estimate?.quota === undefined ? "" : `; the browser speaks of ${estimate.quota - (estimate.usage ?? 0)} bytes free`;
+      throw new HeadwaterError("QuotaExceeded", `${bytes} bytes have to be kept, and this device's storage refuses them (${words(error)})${told}`);
+    } finally {
+      handle.truncate(0);
+      handle.close();
+      await this.remove(PROBE);
+    }
+  }
+
+  async file(name: string): Promise<Blob> {
+    const handle = await this.#handle(name, false);
+    if (handle === undefined) throw new HeadwaterError("StorageLost", `${name}: it is not there any more`);
+    return handle.getFile();
+  }
+
+  async #sync(name: string): Promise<SyncHandle> {
+    const handle = await this.#handle(name, true) as Handle;
+    return guarded(name, () => handle.createSyncAccessHandle());
+  }
+
+  async #handle(name: string, create: boolean): Promise<FileSystemFileHandle | undefined> {
+    const parts = name.split("/");
+    const folder = await this.#folder(parts.slice(0, -1), create);
+    if (folder === undefined) return undefined;
+    return found(() => guarded(name, () => folder.getFileHandle(parts.at(-1) ?? "", { create })));
+  }
+
+  async #folder(parts: readonly string[], create: boolean): Promise<FileSystemDirectoryHandle | undefined> {
+    let folder = this.#root;
+    for (const part of parts) {
+      const next = await found(() => guarded(part, () => folder.getDirectoryHandle(part, { create })));
+      if (next === undefined) return undefined;
+      folder = next;
+    }
+    return folder;
+  }
+}
+
+async function walk(folder: FileSystemDirectoryHandle, prefix: string, names: string[]): Promise<void> {
+  for await (const [name, entry] of folder.entries()) {
+    if (entry.kind === "directory") await walk(entry as FileSystemDirectoryHandle, `${prefix}${name}/`, names);
+    else names.push(prefix + name);
+  }
+}
+
+/** A file that is read. */
+class ReadFile implements HubFile {
+  readonly #file: File;
+
+  constructor(file: File) {
+    this.#file = file;
+  }
+
+  size(): Promise<number> {
+    return Promise.resolve(this.#file.size);
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    return guarded(this.#file.name, async () => new Uint8Array(await this.#file.slice(offset, offset + length).arrayBuffer()));
+  }
+
+  write(): Promise<void> {
+    return Promise.reject(new HeadwaterError("Internal", "the file is open for reading"));
+  }
+
+  resize(): Promise<void> {
+    return this.write();
+  }
+
+  flush(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+/** A file that is written, by its one writer. */
+class WrittenFile implements HubFile {
+  readonly #name: string;
+  #handle: SyncHandle | undefined;
+
+  constructor(name: string, handle: SyncHandle) {
+    this.#name = name;
+    this.#handle = handle;
+  }
+
+  size(): Promise<number> {
+    return this.#with((handle) => handle.getSize());
+  }
+
+  read(offset: number, length: number): Promise<Uint8Array> {
+    return this.#with((handle) => {
+      const bytes = new Uint8Array(length);
+      return bytes.subarray(0, handle.read(bytes, { at: offset }));
+    });
+  }
+
+  write(offset: number, bytes: Uint8Array): Promise<void> {
+    return this.#with((handle) => {
+      // A full store in memory (a private window) does not throw: it returns a count that cannot be.
+      const written = handle.write(bytes, { at: offset });
+      if (written !== bytes.length) throw new HeadwaterError("QuotaExceeded", `the storage took ${written | 0} of ${bytes.length} bytes`);
+    });
+  }
+
+  resize(size: number): Promise<void> {
+    return this.#with((handle) => handle.truncate(size));
+  }
+
+  flush(): Promise<void> {
+    return this.#with((handle) => handle.flush());
+  }
+
+  close(): Promise<void> {
+    const handle = this.#handle;
+    this.#handle = undefined;
+    return guarded(this.#name, () => Promise.resolve(handle?.close()));
+  }
+
+  #with<T>(work: (handle: SyncHandle) => T): Promise<T> {
+    return guarded(this.#name, async () => {
+      if (this.#handle === undefined) throw new HeadwaterError("Internal", "the file is closed");
+      return work(this.#handle);
+    });
+  }
+}
+
+/** What the browser throws, by its meaning. */
+const KINDS = {
+  NotFoundError: "NotFound",
+  QuotaExceededError: "QuotaExceeded",
+  NoModificationAllowedError: "StorageBusy",
+  InvalidStateError: "StorageLost",
+  NotReadableError: "StorageLost",
+  SecurityError: "StorageUnavailable",
+  NotAllowedError: "StorageUnavailable",
+} as const satisfies Record<string, HeadwaterError["kind"]>;
+
+async function guarded<T>(name: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof HeadwaterError) throw error;
+    const kind = error instanceof Error && Object.hasOwn(KINDS, error.name) ? KINDS[error.name as keyof typeof KINDS] : "Io";
+    throw new HeadwaterError(kind, `${name}: ${words(error)}`);
+  }
+}
+
+/** The result, or `undefined` where there is none. */
+async function found<T>(work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof HeadwaterError && error.kind === "NotFound") return undefined;
+    throw error;
+  }
+}
+
+function words(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

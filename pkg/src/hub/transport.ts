@@ -1,0 +1,85 @@
+/**
+ * Requests of the hub, by fetch. What may be asked, what an answer means and when to try again is the engine's affair; here
+ * are only the wires: nothing is cached, no cookie goes along, no page is named to whoever is asked.
+ */
+import { HeadwaterError } from "../errors.js";
+
+/** An answer whose body is taken part by part. */
+export class HubResponse {
+  readonly status: number;
+  /** The address that answered, after any redirect. */
+  readonly url: string;
+  readonly headers: readonly (readonly [string, string])[];
+  readonly #abort: AbortController;
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+
+  constructor(answer: Response, abort: AbortController) {
+    this.status = answer.status;
+    this.url = answer.url;
+    this.headers = [...answer.headers];
+    this.#abort = abort;
+    this.#reader = answer.body?.getReader();
+  }
+
+  /** The next bytes; `undefined` at the end. */
+  async next(): Promise<Uint8Array | undefined> {
+    try {
+      const part = await this.#reader?.read();
+      return part === undefined || part.done ? undefined : part.value;
+    } catch (error) {
+      throw new HeadwaterError("Network", `the connection broke: ${words(error)}`);
+    }
+  }
+
+  /** Ends the transfer. */
+  cancel(): void {
+    this.#abort.abort();
+  }
+}
+
+/** Sends requests and sleeps. */
+export class HubTransport {
+  /** Aborts with `signal`, whatever is under way. */
+  readonly #signal: AbortSignal;
+
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+  }
+
+  async get(url: string, range: string | undefined, authorization: string | undefined): Promise<HubResponse> {
+    const abort = new AbortController();
+    const headers: Record<string, string> = {};
+    if (range !== undefined) headers["Range"] = range;
+    if (authorization !== undefined) headers["Authorization"] = authorization;
+    const signal = AbortSignal.any([abort.signal, this.#signal]);
+    let answer: Response;
+    try {
+      answer = await fetch(url, { headers, signal, cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer" });
+    } catch (error) {
+      if (this.#signal.aborted) throw new HeadwaterError("Aborted", "ended by the caller's signal");
+      throw await this.#why(new URL(url), error);
+    }
+    return new HubResponse(answer, abort);
+  }
+
+  sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => setTimeout(resolve, ms));
+  }
+
+  /** Browsers do not tell a missing permission from a dead wire; a request that asks for nothing does. */
+  async #why(url: URL, error: unknown): Promise<HeadwaterError> {
+    if (url.origin !== location.origin && navigator.onLine) {
+      try {
+        await fetch(url, { method: "HEAD", mode: "no-cors", cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer", signal: this.#signal });
+        return new HeadwaterError("CorsBlocked", `${url.origin}, or a host that it redirects to, does not allow this page to read its answer (CORS)`);
+      } catch {
+        // Not reachable at all: what the first attempt said.
+      }
+    }
+    return new HeadwaterError("Network", `${url.origin}: ${words(error)}`);
+  }
+}
+
+function words(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,263 @@
+//! The exported hub: find, fetch and keep models, and load them, with JSON on both sides.
+
+use std::rc::Rc;
+
+use js_sys::{Function, Promise};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use wasm_bindgen::prelude::wasm_bindgen;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::AbortSignal;
+
+use super::engine::{WebEngine, give, load_sources, sources, tell, to_json};
+use super::fault;
+use super::hub_edge::{JsStore, JsTransport, WebEdge, WebStore, WebTransport};
+use super::source::{JsFile, is_aborted};
+use crate::engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::Checkpoint;
+use crate::hub::{Call, Consent, Hub, License, Lock, Policy, Pulled, Reference, Token};
+
+type JsResult<T> = std::result::Result<T, JsValue>;
+
+/// What the package passes beside a reference.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Options {
+    endpoint: Option<String>,
+    revision: Option<String>,
+    token: Option<String>,
+    policy: Option<Value>,
+    lock: Option<Value>,
+    offline: bool,
+    refresh: bool,
+}
+
+/// The hub over the browser's network and files.
+#[wasm_bindgen]
+pub struct WebHub(Hub);
+
+#[wasm_bindgen]
+impl WebHub {
+    /// A hub over the package's transport and store.
+    #[wasm_bindgen(constructor)]
+    pub fn new(transport: JsTransport, store: JsStore) -> WebHub {
+        let edge = Rc::new(WebEdge(transport.clone()));
+        WebHub(Hub::new(Rc::new(WebTransport(transport)), Rc::new(WebStore(store)), edge))
+    }
+
+    /// Loads a model from the store, or fetches it first. `consent` gets a licence's JSON and a reason, and says whether.
+    pub async fn load(
+        &self,
+        reference: String,
+        options: String,
+        engine_options: String,
+        on_progress: Function,
+        consent: Option<Function>,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<WebEngine> {
+        let loaded = load(&self.0, &reference, &options, &engine_options, on_progress, consent, signal).await;
+        loaded.map_err(|error| fault::to_js(&error))
+    }
+
+    /// Fetches a model into the store, and tells what it is.
+    pub async fn pull(
+        &self,
+        reference: String,
+        options: String,
+        on_progress: Function,
+        consent: Option<Function>,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<String> {
+        let pulled = async {
+            let (reference, call) = call(&reference, &options, Some(on_progress), consent, signal)?;
+            let pulled = self.0.pull(&reference, &call).await?;
+            to_json(&origin(&pulled))
+        };
+        pulled.await.map_err(|error| fault::to_js(&error))
+    }
+
+    /// Tells what a model is from its headers, and keeps nothing.
+    pub async fn inspect(&self, reference: String, options: String, signal: Option<AbortSignal>) -> JsResult<String> {
+        inspect(&self.0, &reference, &options, signal).await.map_err(|error| fault::to_js(&error))
+    }
+
+    /// Takes a model's files from those given, verified.
+    #[wasm_bindgen(js_name = importFiles)]
+    pub async fn import_files(
+        &self,
+        reference: String,
+        files: Vec<JsFile>,
+        options: String,
+        on_progress: Function,
+        consent: Option<Function>,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<String> {
+        let imported = async {
+            let from = sources(files, &signal)?;
+            let (reference, call) = call(&reference, &options, Some(on_progress), consent, signal)?;
+            to_json(&origin(&self.0.import(&reference, &from, &call).await?))
+        };
+        imported.await.map_err(|error| fault::to_js(&error))
+    }
+
+    /// The files of a kept model: `[{ path, sizeBytes, name }]`, by their names in the store.
+    #[wasm_bindgen(js_name = keptFiles)]
+    pub async fn kept_files(&self, reference: String, options: String) -> JsResult<String> {
+        let kept = async {
+            let (reference, call) = call(&reference, &options, None, None, None)?;
+            let pulled = self.0.pull(&reference, &Call { offline: true, ..call }).await?;
+            let files = pulled.model.files.iter().zip(pulled.stored_names());
+            let files =
+                files.map(|(file, name)| json!({ "path": file.path, "sizeBytes": file.size_bytes, "name": name }));
+            to_json(&files.collect::<Vec<_>>())
+        };
+        kept.await.map_err(|error| fault::to_js(&error))
+    }
+
+    /// Everything that is kept.
+    pub async fn list(&self) -> JsResult<String> {
+        give(&self.0.shelf.list().await.map_err(|error| fault::to_js(&error))?)
+    }
+
+    /// The room that is taken.
+    pub async fn usage(&self) -> JsResult<String> {
+        give(&self.0.shelf.usage().await.map_err(|error| fault::to_js(&error))?)
+    }
+
+    /// Frees what a reference has kept; gives the bytes.
+    pub async fn remove(&self, reference: String, endpoint: Option<String>) -> JsResult<f64> {
+        let freed = self.0.remove(&reference, endpoint.as_deref()).await;
+        freed.map(|bytes| bytes as f64).map_err(|error| fault::to_js(&error))
+    }
+
+    /// Removes everything.
+    pub async fn clear(&self) -> JsResult<()> {
+        self.0.shelf.clear().await.map_err(|error| fault::to_js(&error))
+    }
+
+    /// A lock file of everything that is kept.
+    pub async fn lock(&self) -> JsResult<String> {
+        let lock = async { self.0.lock().await?.to_json() };
+        lock.await.map_err(|error| fault::to_js(&error))
+    }
+}
+
+/// The reference with the options' revision, and what the options ask for.
+fn call(
+    reference: &str,
+    options: &str,
+    on_progress: Option<Function>,
+    consent: Option<Function>,
+    signal: Option<AbortSignal>,
+) -> Result<(String, Call)> {
+    let options: Options = serde_json::from_str(options)
+        .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()).at("options"))?;
+    let mut parsed = Reference::parse(reference)?;
+    if let Some(wanted) = options.revision {
+        match &mut parsed {
+            Reference::Repo { revision: own @ None, .. } => *own = Some(wanted),
+            _ => {
+                let words = "only a reference to a repository takes one, and only once";
+                return Err(Error::new(ErrorKind::InvalidArgument, words).at("revision"));
+            }
+        }
+    }
+    let reference = match &parsed {
+        Reference::Repo { .. } => parsed.to_text(),
+        // The query of an address is not told, but it is needed.
+        Reference::Folder(_) | Reference::File(_) => reference.to_owned(),
+    };
+    let call = Call {
+        endpoint: options.endpoint,
+        token: options.token.map(Token::new).transpose()?,
+        policy: options.policy.map(|policy| Policy::from_json(&policy.to_string())).transpose()?.unwrap_or_default(),
+        lock: options.lock.map(|lock| Lock::from_json(&lock.to_string())).transpose()?,
+        offline: options.offline,
+        refresh: options.refresh,
+        consent: consent.map(ask),
+        on_progress: match on_progress {
+            // A listener that throws is the caller's affair; the transfer goes on.
+            Some(listener) => Rc::new(move |progress| {
+                tell(&listener, progress).ok();
+            }),
+            None => Rc::new(|_| {}),
+        },
+        aborted: Rc::new(move || is_aborted(signal.as_ref())),
+    };
+    Ok((reference, call))
+}
+
+/// The consent hook as the logic asks it.
+fn ask(hook: Function) -> Consent {
+    Rc::new(move |license: License, why: String| {
+        let hook = hook.clone();
+        Box::pin(async move {
+            let refused = |thrown: JsValue| fault::from_js(&thrown, ErrorKind::Internal);
+            let license = to_json(&license)?;
+            let answer = hook.call2(&JsValue::NULL, &license.into(), &why.into()).map_err(refused)?;
+            let answer = match answer.dyn_into::<Promise>() {
+                Ok(promise) => JsFuture::from(promise).await.map_err(refused)?,
+                Err(answer) => answer,
+            };
+            Ok(answer.is_truthy())
+        })
+    })
+}
+
+/// What a kept model is and where it came from.
+fn origin(pulled: &Pulled) -> Value {
+    let license = serde_json::to_value(&pulled.license).unwrap_or_default();
+    let mut told = serde_json::to_value(&pulled.model).unwrap_or_default();
+    told["license"] = license;
+    told["hosts"] = json!(pulled.hosts);
+    told["fetchedBytes"] = json!(pulled.fetched_bytes);
+    told
+}
+
+async fn load(
+    hub: &Hub,
+    reference: &str,
+    options: &str,
+    engine_options: &str,
+    on_progress: Function,
+    consent: Option<Function>,
+    signal: Option<AbortSignal>,
+) -> Result<WebEngine> {
+    let (reference, call) = call(reference, options, Some(on_progress.clone()), consent, signal.clone())?;
+    let mut pulled = hub.pull(&reference, &call).await?;
+    let loaded = load_sources(pulled.sources.clone(), engine_options, &on_progress, signal).await?;
+    let template = loaded.info().template.map(|template| template.hash);
+    if let Err(error) = hub.note_template(&mut pulled, template.as_deref(), &call).await {
+        loaded.dispose();
+        return Err(error);
+    }
+    Ok(WebEngine::with_origin(loaded, to_json(&origin(&pulled))?))
+}
+
+async fn inspect(hub: &Hub, reference: &str, options: &str, signal: Option<AbortSignal>) -> Result<String> {
+    let (reference, call) = call(reference, options, None, None, signal)?;
+    let (checkpoint, origin) = match hub.pull(&reference, &Call { offline: true, ..call.clone() }).await {
+        Ok(pulled) => (Checkpoint::open(pulled.sources.clone()).await?, origin(&pulled)),
+        Err(error) if error.kind() == ErrorKind::NotFound && !call.offline => {
+            let found = hub.find(&reference, &call).await?;
+            let checkpoint = Checkpoint::open(found.sources.clone()).await?;
+            let files = found.files.iter().map(
+                |file| json!({ "path": file.path, "sizeBytes": file.size_bytes, "expected": file.expected.to_text() }),
+            );
+            let origin = json!({
+                "hub": found.manifest.hub, "repo": found.manifest.repo, "revision": found.manifest.revision,
+                "commit": found.manifest.commit, "files": files.collect::<Vec<_>>(), "license": found.license,
+                "hosts": found.hosts(),
+            });
+            (checkpoint, origin)
+        }
+        Err(error) => return Err(error),
+    };
+    let info = engine::inspect(&checkpoint, &engine::LoadOptions::default())?;
+    let internal = |error: serde_json::Error| Error::new(ErrorKind::Internal, error.to_string());
+    let mut told = serde_json::to_value(&info).map_err(internal)?;
+    told["origin"] = origin;
+    to_json(&told)
+}
