@@ -14,6 +14,8 @@ interface Gpu {
 }
 
 test("every shader that can be joined compiles in the browser", async ({ lab }) => {
+  // Some three hundred pipelines, one after another, on a processor that plays a GPU.
+  test.setTimeout(1_800_000);
   const printed = execFileSync("cargo", ["run", "--quiet", "--package", "headwater", "--example", "shaders"], {
     cwd: new URL("../..", import.meta.url),
     maxBuffer: 64 << 20,
