@@ -176,11 +176,15 @@ impl Device {
     }
 
     /// Runs `make` and reports what went wrong in it with `GpuOutOfMemory` or, for a fault of ours, `Internal`.
+    ///
+    /// Scopes are a stack of the device, which models that load at the same time share: both are closed before anything
+    /// is waited for, so that no other load can open its own between them.
     pub(super) async fn guarded<T>(&self, wanted_bytes: u64, make: impl FnOnce() -> Result<T>) -> Result<T> {
         let validation = self.raw().push_error_scope(wgpu::ErrorFilter::Validation);
         let memory = self.raw().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let made = make();
-        let (memory, validation) = (memory.pop().await, validation.pop().await);
+        let (memory, validation) = (memory.pop(), validation.pop());
+        let (memory, validation) = (memory.await, validation.await);
         if let Some(error) = memory {
             let words = format!("the GPU has no room for {wanted_bytes} bytes");
             return Err(Error::new(ErrorKind::GpuOutOfMemory, words).caused_by(error));

@@ -7,7 +7,7 @@ use super::lower::{lower, matrices};
 use super::planes::{first_plane_row_bytes, plane_bytes, staging_bytes};
 use super::program::PARAMS_STRIDE;
 use super::readback::{BUFFERS, MAX_CHAIN};
-use super::run::{check_sizes, kv_sizes, n_programs, norm_layout, rope_layout, slot_sizes, step_sizes};
+use super::sizes::{check_sizes, kv_sizes, n_programs, norm_layout, rope_layout, slot_sizes, step_sizes};
 use super::stage::{Class, Domain};
 use super::state::Layout;
 use crate::error::Result;

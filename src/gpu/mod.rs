@@ -7,6 +7,7 @@ mod device;
 mod footprint;
 mod fuse;
 mod lower;
+mod making;
 mod pipelines;
 mod planes;
 mod program;
@@ -14,6 +15,7 @@ mod readback;
 mod rope;
 mod run;
 pub mod shader;
+mod sizes;
 pub mod stage;
 mod state;
 

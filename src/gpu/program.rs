@@ -87,7 +87,6 @@ struct Factors {
 
 /// What a program is made of.
 pub(super) struct Parts<'a> {
-    pub(super) class: Class,
     pub(super) graph: &'a Graph,
     pub(super) lowered: &'a Lowered,
     /// Of each stage.
@@ -97,35 +96,18 @@ pub(super) struct Parts<'a> {
     pub(super) matrices: Bank<'a>,
     pub(super) shared: &'a Shared,
     pub(super) pipelines: &'a Pipelines,
-    pub(super) max_rows: usize,
-    pub(super) max_outputs: usize,
     pub(super) state: wgpu::Buffer,
-    /// Activation buffers of programs of this class that never run between two dispatches of one another. What is missing
-    /// is made and put there.
-    pub(super) activations: &'a RefCell<Vec<wgpu::Buffer>>,
+    /// One for each buffer of the lowered graph.
+    pub(super) activations: Vec<wgpu::Buffer>,
 }
 
 /// Bytes between the parameters of two dispatches in their common buffer, as WebGPU aligns uniform bindings.
 pub(super) const PARAMS_STRIDE: u64 = 256;
 
 impl Program {
-    /// Makes everything a list needs.
-    pub(super) async fn new(device: &Device, parts: Parts<'_>) -> Result<Self> {
-        let Parts { class, graph, lowered, stages, matrices, shared, pipelines, max_rows, max_outputs, state, .. } =
-            parts;
-        let elements =
-            |(width, domain): &(usize, Domain)| width * if *domain == Domain::Rows { max_rows } else { max_outputs };
-        let sizes: Vec<u64> = lowered.buffers.iter().map(|buffer| elements(buffer) as u64 * 4).collect();
-        let (largest, limit) =
-            (sizes.iter().copied().max().unwrap_or(0), device.raw().limits().max_storage_buffer_binding_size);
-        if largest > limit {
-            let words = format!(
-                "a value of {max_rows} rows takes {largest} bytes, and this device binds {limit}; a smaller context needs less"
-            );
-            return Err(Error::new(ErrorKind::GpuFeatureMissing, words));
-        }
-        let activations = activations(device, class, &sizes, parts.activations).await?;
-
+    /// Makes everything a list needs, at once: whoever calls it watches the device for faults meanwhile.
+    pub(super) fn new(device: &Device, parts: Parts<'_>) -> Result<Self> {
+        let Parts { graph, lowered, stages, matrices, shared, pipelines, state, activations, .. } = parts;
         let launches: Vec<&Launch> = stages.iter().flatten().chain(&parts.sampler).collect();
         use wgpu::BufferUsages as U;
         let params_bytes = PARAMS_STRIDE * launches.len() as u64;
@@ -278,25 +260,38 @@ impl Program {
     }
 }
 
-/// A buffer of `pool` for each size, the smallest that is large enough and not taken; what is missing is made.
-async fn activations(
+/// A buffer for each one of a lowered graph: of those `kept` by programs of the class that never run between two
+/// dispatches of one another, the smallest that is large enough and not taken. What is missing is made and put there.
+pub(super) async fn activations(
     device: &Device,
     class: Class,
-    sizes: &[u64],
-    pool: &RefCell<Vec<wgpu::Buffer>>,
+    lowered: &Lowered,
+    (max_rows, max_outputs): (usize, usize),
+    kept: &RefCell<Vec<wgpu::Buffer>>,
 ) -> Result<Vec<wgpu::Buffer>> {
-    let mut free = pool.borrow().clone();
+    let elements =
+        |(width, domain): &(usize, Domain)| width * if *domain == Domain::Rows { max_rows } else { max_outputs };
+    let sizes: Vec<u64> = lowered.buffers.iter().map(|buffer| elements(buffer) as u64 * 4).collect();
+    let (largest, limit) =
+        (sizes.iter().copied().max().unwrap_or(0), device.raw().limits().max_storage_buffer_binding_size);
+    if largest > limit {
+        let words = format!(
+            "a value of {max_rows} rows takes {largest} bytes, and this device binds {limit}; a smaller context needs less"
+        );
+        return Err(Error::new(ErrorKind::GpuFeatureMissing, words));
+    }
+    let mut free = kept.borrow().clone();
     let mut take = |size: &u64| {
         let fits = free.iter().enumerate().filter(|(_, buffer)| buffer.size() >= *size);
         let best = fits.min_by_key(|(_, buffer)| buffer.size()).map(|(index, _)| index);
         best.map(|index| free.swap_remove(index))
     };
     let found: Vec<Option<wgpu::Buffer>> = sizes.iter().map(&mut take).collect();
-    let missing = || found.iter().zip(sizes).filter(|(found, _)| found.is_none()).map(|(_, size)| *size);
+    let missing = || found.iter().zip(&sizes).filter(|(found, _)| found.is_none()).map(|(_, size)| *size);
     let label = format!("{class:?} activations");
     let make = || Ok(missing().map(|size| device.storage(&label, size)).collect::<Vec<_>>());
     let made = device.guarded(missing().sum(), make).await?;
-    pool.borrow_mut().extend(made.iter().cloned());
+    kept.borrow_mut().extend(made.iter().cloned());
     let mut made = made.into_iter();
     Ok(found.into_iter().filter_map(|found| found.or_else(|| made.next())).collect())
 }

@@ -4,31 +4,26 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::adapter::{Adapter, AdapterLayout, Joint};
+use super::adapter::{Adapter, AdapterLayout};
 use super::device::Device;
-use super::lower::{lower, matrices};
+use super::lower::matrices;
+use super::making::{Making, Recipe};
 use super::pipelines::Pipelines;
 use super::planes::{Bank, Matrices};
-use super::program::{Parts, Program, Shared, Size, Wanted};
+use super::program::{Program, Shared, Size, Wanted};
 use super::readback::{IdRing, MAX_CHAIN, Pending};
 use super::rope;
+use super::sizes::{check_sizes, kv_sizes, norm_layout, rope_layout, slot_sizes, step_sizes};
 use super::stage::Class;
 use super::state::{Layout, Words};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, Graph, KvFormat, KvWidths,
-    Output, PAGE_TOKENS, RopeId, SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId, WeightKind,
+    AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, Graph, KvFormat, PAGE_TOKENS,
+    SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId,
 };
-use crate::kernel::{BAD_LOGITS, Context, MAX_EXPERTS, MAX_HEAD_DIM, MAX_KEY_DIM, launches, reply_words, sample, word};
+use crate::kernel::{BAD_LOGITS, reply_words, word};
 use crate::model::{Plan, WeightSink};
-use crate::quant::FormatId;
 use crate::source::LocalFuture;
-
-/// Rows of one prefill chunk: four tiles of the matrix product.
-const PREFILL_ROWS: usize = 128;
-
-/// Bytes that the logits of one chunk may take.
-const LOGITS_BYTES: usize = 16 << 20;
 
 /// Decode steps of one submit: enough to hide the way back of the ids, few enough that stopping wastes little.
 const CHAIN: u32 = 8;
@@ -55,20 +50,6 @@ pub struct Gpu {
     adapters: RefCell<BTreeMap<AdapterId, Rc<Adapter>>>,
     adapter: RefCell<Option<Rc<Adapter>>>,
     next_adapter: Cell<u64>,
-}
-
-/// What programs of a model are made from, beside its buffers; adapters bring programs of their own.
-struct Recipe {
-    formats: Vec<FormatId>,
-    /// The matrix of each node that has one.
-    of_node: BTreeMap<usize, usize>,
-    /// Elements of all vectors.
-    norm_elements: usize,
-    rope_offsets: Vec<usize>,
-    pipelines: Pipelines,
-    without: Vec<String>,
-    /// Of prefilling and of decoding: programs of a class run one after another, so they share them.
-    activations: [RefCell<Vec<wgpu::Buffer>>; 2],
 }
 
 impl Gpu {
@@ -293,86 +274,6 @@ impl Gpu {
     }
 }
 
-/// Makes programs.
-struct Making<'a> {
-    device: &'a Device,
-    graph: &'a Graph,
-    recipe: &'a Recipe,
-    norm_offsets: &'a BTreeMap<WeightId, usize>,
-    max_rows: usize,
-    max_outputs: usize,
-}
-
-impl Making<'_> {
-    /// The program that prefills and, where the model decodes, the one that does so.
-    async fn programs(
-        &self,
-        matrices: Bank<'_>,
-        joints: &BTreeMap<usize, Joint>,
-        shared: &Shared,
-        prefill_state: &wgpu::Buffer,
-    ) -> Result<Vec<Program>> {
-        let Self { device, graph, recipe, .. } = *self;
-        let without: Vec<&str> = recipe.without.iter().map(String::as_str).collect();
-        let shapes = matrices.shapes();
-        let mut programs = vec![];
-        let classes = [
-            (Class::Prefill, self.max_rows, self.max_outputs, prefill_state),
-            (Class::Decode, 1, 1, &shared.decode_state),
-        ];
-        for ((class, max_rows, max_outputs, state), activations) in
-            classes.into_iter().zip(&recipe.activations).take(n_programs(graph))
-        {
-            let lowered = lower(graph, &recipe.formats, &recipe.of_node, joints, class, &without)?;
-            let context = Context {
-                graph,
-                class,
-                max_rows,
-                matrices: &shapes,
-                norm_offset: &|weight| self.norm_offsets.get(&weight).copied().unwrap_or(0),
-                rope_offset: &|RopeId(index)| recipe.rope_offsets.get(index).copied().unwrap_or(0),
-            };
-            let stages: Vec<_> = lowered.stages.iter().map(|stage| launches(stage, &context)).collect();
-            // Pipelines are made inside, so a shader that does not compile is found here.
-            let validation = device.raw().push_error_scope(wgpu::ErrorFilter::Validation);
-            let parts = Parts {
-                class,
-                lowered: &lowered,
-                graph,
-                stages: &stages,
-                sampler: (graph.output == Output::Logits).then(|| sample(lowered.logits, graph.vocab().max(1))),
-                matrices,
-                shared,
-                pipelines: &recipe.pipelines,
-                max_rows,
-                max_outputs,
-                state: state.clone(),
-                activations,
-            };
-            let made = Program::new(device, parts).await;
-            if let Some(error) = validation.pop().await {
-                device.made().forget();
-                return Err(Error::new(ErrorKind::Internal, error.to_string()).at("GPU"));
-            }
-            programs.push(made?);
-        }
-        Ok(programs)
-    }
-}
-
-/// Programs of a model: one that prefills and, where there is something to decode, one that does so.
-pub(super) fn n_programs(graph: &Graph) -> usize {
-    if graph.bidirectional() || graph.output != Output::Logits { 1 } else { 2 }
-}
-
-/// Most rows and most outputs of a step.
-pub(super) fn step_sizes(graph: &Graph, n_pages: usize) -> (usize, usize) {
-    match graph.bidirectional() {
-        true => (n_pages * PAGE_TOKENS, n_pages * PAGE_TOKENS),
-        false => (PREFILL_ROWS, (LOGITS_BYTES / (graph.output_width().max(1) * 4)).clamp(1, PREFILL_ROWS)),
-    }
-}
-
 fn no_decoding() -> Error {
     Error::new(ErrorKind::InvalidArgument, "this model makes no logits to decode with")
 }
@@ -383,81 +284,6 @@ fn no_adapter() -> Error {
 
 fn bad_logits() -> Error {
     Error::new(ErrorKind::BadLogits, "the model's logits are not numbers")
-}
-
-/// The kernels stage a head, and the scores of all experts, in workgroup memory.
-pub(super) fn check_sizes(graph: &Graph) -> Result<()> {
-    for node in &graph.nodes {
-        if let crate::graph::Op::Route { spec, .. } = &node.op
-            && spec.experts > MAX_EXPERTS
-        {
-            let words = format!("{} experts; up to {MAX_EXPERTS}", spec.experts);
-            return Err(Error::new(ErrorKind::UnsupportedFormat, words).at(node.name.as_str()));
-        }
-        if let crate::graph::Op::Attention { spec, .. } = &node.op
-            && let Some(elements) =
-                [spec.head_dim, spec.value_dim].into_iter().find(|n| *n > MAX_HEAD_DIM || !n.is_multiple_of(4))
-        {
-            let words = format!("heads of {elements} elements; up to {MAX_HEAD_DIM}, in steps of 4");
-            return Err(Error::new(ErrorKind::UnsupportedFormat, words).at(node.name.as_str()));
-        }
-        if let crate::graph::Op::GatedDelta { spec, .. } = &node.op
-            && spec.key_dim > MAX_KEY_DIM
-        {
-            let words = format!("keys of {} elements; up to {MAX_KEY_DIM}", spec.key_dim);
-            return Err(Error::new(ErrorKind::UnsupportedFormat, words).at(node.name.as_str()));
-        }
-    }
-    Ok(())
-}
-
-/// Where each vector starts in their common buffer, in elements, and how many there are.
-pub(super) fn norm_layout(graph: &Graph) -> (BTreeMap<WeightId, usize>, usize) {
-    let mut offsets = BTreeMap::new();
-    let mut next = 0usize;
-    for (index, weight) in graph.weights.iter().enumerate() {
-        if weight.kind == WeightKind::Vector {
-            offsets.insert(WeightId(index), next);
-            next += (weight.rows * weight.cols).next_multiple_of(4);
-        }
-    }
-    (offsets, next)
-}
-
-/// Where each rotary table starts, in pairs, and how many there are.
-pub(super) fn rope_layout(graph: &Graph, context: usize) -> (Vec<usize>, usize) {
-    graph.ropes.iter().fold((vec![], 0), |(mut offsets, next), encoding| {
-        offsets.push(next);
-        (offsets, next + rope::table_pairs(encoding, context))
-    })
-}
-
-/// Bytes of each layer's pages. Fails when one layer's are more than the device binds.
-pub(super) fn kv_sizes(graph: &Graph, kv: KvFormat, n_pages: usize, limit: u64) -> Result<Vec<u64>> {
-    let page_bytes = |layer: KvWidths| (PAGE_TOKENS * layer.position_bytes(kv)) as u64;
-    let sizes: Vec<u64> = graph.kv_widths.iter().map(|layer| n_pages as u64 * page_bytes(*layer)).collect();
-    match sizes.iter().copied().max() {
-        Some(largest) if largest > limit => {
-            let words = format!(
-                "keys and values of one layer take {largest} bytes for {} positions, and this device binds {limit}",
-                n_pages * PAGE_TOKENS
-            );
-            Err(Error::new(ErrorKind::GpuFeatureMissing, words))
-        }
-        _ => Ok(sizes),
-    }
-}
-
-/// Bytes of the slots of each operation with state. Fails when they are more than the device binds.
-pub(super) fn slot_sizes(graph: &Graph, limit: u64) -> Result<Vec<u64>> {
-    let sizes: Vec<u64> = graph.state_widths.iter().map(|&width| (width * graph.n_states() * 4) as u64).collect();
-    match sizes.iter().find(|size| **size > limit) {
-        Some(size) => {
-            let words = format!("the states of one layer take {size} bytes, and this device binds {limit}");
-            Err(Error::new(ErrorKind::GpuFeatureMissing, words))
-        }
-        None => Ok(sizes),
-    }
 }
 
 impl WeightSink for Gpu {

@@ -1,0 +1,95 @@
+//! Makes the programs of a model, and those that an adapter brings beside them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::adapter::Joint;
+use super::device::Device;
+use super::lower::lower;
+use super::pipelines::Pipelines;
+use super::planes::Bank;
+use super::program::{PARAMS_STRIDE, Parts, Program, Shared, activations};
+use super::sizes::n_programs;
+use super::stage::Class;
+use crate::error::Result;
+use crate::graph::{Graph, Output, RopeId, WeightId};
+use crate::kernel::{Context, launches, sample};
+use crate::quant::FormatId;
+
+/// What programs of a model are made from, beside its buffers; adapters bring programs of their own.
+pub(super) struct Recipe {
+    pub(super) formats: Vec<FormatId>,
+    /// The matrix of each node that has one.
+    pub(super) of_node: BTreeMap<usize, usize>,
+    /// Elements of all vectors.
+    pub(super) norm_elements: usize,
+    pub(super) rope_offsets: Vec<usize>,
+    pub(super) pipelines: Pipelines,
+    pub(super) without: Vec<String>,
+    /// Of prefilling and of decoding: programs of a class run one after another, so they share them.
+    pub(super) activations: [RefCell<Vec<wgpu::Buffer>>; 2],
+}
+
+/// Makes programs.
+pub(super) struct Making<'a> {
+    pub(super) device: &'a Device,
+    pub(super) graph: &'a Graph,
+    pub(super) recipe: &'a Recipe,
+    pub(super) norm_offsets: &'a BTreeMap<WeightId, usize>,
+    pub(super) max_rows: usize,
+    pub(super) max_outputs: usize,
+}
+
+impl Making<'_> {
+    /// The program that prefills and, where the model decodes, the one that does so.
+    pub(super) async fn programs(
+        &self,
+        matrices: Bank<'_>,
+        joints: &BTreeMap<usize, Joint>,
+        shared: &Shared,
+        prefill_state: &wgpu::Buffer,
+    ) -> Result<Vec<Program>> {
+        let Self { device, graph, recipe, .. } = *self;
+        let without: Vec<&str> = recipe.without.iter().map(String::as_str).collect();
+        let shapes = matrices.shapes();
+        let mut programs = vec![];
+        let classes = [
+            (Class::Prefill, self.max_rows, self.max_outputs, prefill_state),
+            (Class::Decode, 1, 1, &shared.decode_state),
+        ];
+        for ((class, max_rows, max_outputs, state), kept) in
+            classes.into_iter().zip(&recipe.activations).take(n_programs(graph))
+        {
+            let lowered = lower(graph, &recipe.formats, &recipe.of_node, joints, class, &without)?;
+            let context = Context {
+                graph,
+                class,
+                max_rows,
+                matrices: &shapes,
+                norm_offset: &|weight| self.norm_offsets.get(&weight).copied().unwrap_or(0),
+                rope_offset: &|RopeId(index)| recipe.rope_offsets.get(index).copied().unwrap_or(0),
+            };
+            let stages: Vec<_> = lowered.stages.iter().map(|stage| launches(stage, &context)).collect();
+            let activations = activations(device, class, &lowered, (max_rows, max_outputs), kept).await?;
+            let parts = Parts {
+                lowered: &lowered,
+                graph,
+                stages: &stages,
+                sampler: (graph.output == Output::Logits).then(|| sample(lowered.logits, graph.vocab().max(1))),
+                matrices,
+                shared,
+                pipelines: &recipe.pipelines,
+                state: state.clone(),
+                activations,
+            };
+            // Pipelines are made inside, so a shader that does not compile is found here.
+            let bytes = PARAMS_STRIDE * stages.len() as u64;
+            let made = device.guarded(bytes, || Program::new(device, parts)).await;
+            if made.is_err() {
+                device.made().forget();
+            }
+            programs.push(made?);
+        }
+        Ok(programs)
+    }
+}
