@@ -31,6 +31,7 @@ export type {
   LoadOptions,
   LogitsOptions,
   RerankOptions,
+  ScoreOptions,
   TokenizeOptions,
 } from "./options.js";
 export type { AdapterReference, CustomSource, ModelReference } from "./sources.js";

@@ -110,6 +110,21 @@ export interface EmbedOptions {
   signal?: AbortSignal;
 }
 
+/** Options of `score`. */
+export interface ScoreOptions {
+  /** Whether texts begin as the tokenizer begins a text (`<bos>` and such); true by default. */
+  addSpecial?: boolean;
+  /**
+   * Lets an item be longer than the context: it is read in windows as long as the context, each of which scores so many
+   * tokens more than the one before. Without it such an item fails with `ContextFull`.
+   */
+  stride?: number;
+  /** See `GenerateOptions.adapter`. */
+  adapter?: AdapterChoice;
+  /** Ends the work with `Aborted`. */
+  signal?: AbortSignal;
+}
+
 /** Options of `rerank`. */
 export interface RerankOptions {
   /** Only so many of the best. */

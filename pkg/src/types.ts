@@ -49,6 +49,28 @@ export interface Ranked {
   readonly logit: number;
 }
 
+/** What is scored: a continuation after a context. Both are a text or exactly these token ids. */
+export interface ScoreItem {
+  /** What comes before; not scored. When empty, what the tokenizer puts before a text takes its place. */
+  readonly context?: string | readonly number[];
+  /** What is scored. */
+  readonly continuation: string | readonly number[];
+}
+
+/** How likely a model finds a continuation. */
+export interface Score {
+  /** Natural logarithm of the probability of the whole continuation. */
+  readonly logprob: number;
+  /** Whether every token of it is the likeliest one at its place. */
+  readonly isGreedy: boolean;
+  /** `exp(-logprob / tokens)`. */
+  readonly perplexity: number;
+  /** The tokens of the continuation. */
+  readonly tokens: readonly number[];
+  /** The logarithm of the probability of each of them. */
+  readonly tokenLogprobs: readonly number[];
+}
+
 /** Why a reply ended: the model or a stop text ended it, or the limit of its length. */
 export type FinishReason = "stop" | "length";
 
