@@ -18,6 +18,7 @@ mod json;
 mod loaded;
 mod open;
 mod options;
+mod output;
 mod pack;
 mod reply;
 mod request;
@@ -35,6 +36,7 @@ pub use embed::{EmbedRequest, Embeddings, MAX_TEXTS, Texts};
 pub use fit::{DeviceLimits, FitReport, Verdict, fit};
 pub use info::{FileInfo, Info, Kind, Runtime, TemplateInfo, inspect};
 pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
+pub use output::{ReasoningOptions, ToolCall};
 pub use reply::{FinishReason, GenerationResult, Piece, Timings, Usage};
 pub use request::{GenerateRequest, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};
 pub use rerank::{Ranked, Ranking, RerankRequest};
@@ -48,6 +50,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::graph::AdapterUse;
 use loaded::{Loaded, TemplateInput, disposed};
+use output::Plan;
 use reply::Job;
 
 /// Bytes of logits that one call gives back, at most; they pass through the memory of a 32-bit program.
@@ -124,15 +127,12 @@ impl Engine {
         let loaded = self.loaded()?;
         loaded.needs(Kind::Generator)?;
         let settings = request.settings(&loaded.info.sampling, &loaded.environment.seed)?;
-        let input = TemplateInput {
-            tools: request.tools.as_ref(),
-            variables: request.template_variables.clone(),
-            parse_special: request.parse_special,
-        };
+        let Plan { tools, variables, reading } = Plan::new(request, &loaded)?;
+        let input = TemplateInput { tools, variables, parse_special: request.parse_special };
         let prompt = loaded.encode(&request.prompt, input)?;
         loaded.check_room(prompt.len(), 1)?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
-        let job = Job { prompt, settings, adapter, asked_secs: (loaded.environment.now_secs)() };
+        let job = Job { prompt, settings, adapter, reading, asked_secs: (loaded.environment.now_secs)() };
         loaded.turns.take(async |session| job.run(&loaded, session, aborted, sink).await).await
     }
 

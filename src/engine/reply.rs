@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use super::loaded::Loaded;
+use super::output::{Output, Reading, ToolCall};
 use super::request::Settings;
 use super::session::Session;
 use super::stop::StopText;
@@ -15,9 +16,15 @@ use crate::tokenizer::StreamDecoder;
 
 /// A part of a reply, as it comes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Piece {
     /// Text that was not shown before; empty while it may still become a stop string or is half a character.
     pub text: String,
+    /// What the model thought, in the same way.
+    pub reasoning: String,
+    /// A call, whole; each comes in a piece of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call: Option<ToolCall>,
     /// Ids that were not told before.
     pub tokens: Vec<u32>,
 }
@@ -30,6 +37,8 @@ pub enum FinishReason {
     Stop,
     /// `maxTokens` or the context ended it.
     Length,
+    /// The model ended it and waits for the results of its calls.
+    ToolCalls,
 }
 
 /// What a reply used.
@@ -80,6 +89,10 @@ impl Timings {
 pub struct GenerationResult {
     /// The text, without stop strings and without special tokens.
     pub text: String,
+    /// What the model thought before.
+    pub reasoning: String,
+    /// The calls that it wrote, in their order.
+    pub tool_calls: Vec<ToolCall>,
     /// All ids, the one that ended the reply included.
     pub tokens: Vec<u32>,
     /// Why it ended.
@@ -95,6 +108,7 @@ pub struct GenerationResult {
 /// The ids of a reply turned into text, up to its end.
 struct Transcript<'a> {
     decoder: StreamDecoder,
+    output: Output,
     stop_text: StopText,
     stop_ids: &'a [u32],
     limit: usize,
@@ -112,7 +126,8 @@ impl Transcript<'_> {
             if self.stop_ids.contains(id) {
                 end = Some(FinishReason::Stop);
             } else {
-                piece.text.push_str(&self.stop_text.push(&self.decoder.push(*id)?));
+                let text = self.stop_text.push(&self.decoder.push(*id)?);
+                self.output.push(&text, &mut piece);
                 if self.stop_text.found() {
                     end = Some(FinishReason::Stop);
                 } else if self.tokens.len().saturating_add(piece.tokens.len()) >= self.limit {
@@ -124,11 +139,16 @@ impl Transcript<'_> {
             }
         }
         if end.is_some() {
-            piece.text.push_str(&self.stop_text.push(&self.decoder.finish()?));
+            let mut rest = self.stop_text.push(&self.decoder.finish()?);
             if self.stop_text.found() {
                 end = Some(FinishReason::Stop);
             } else {
-                piece.text.push_str(&self.stop_text.finish());
+                rest.push_str(&self.stop_text.finish());
+            }
+            self.output.push(&rest, &mut piece);
+            self.output.finish(&mut piece);
+            if end == Some(FinishReason::Stop) && !self.output.calls.is_empty() {
+                end = Some(FinishReason::ToolCalls);
             }
         }
         self.text.push_str(&piece.text);
@@ -142,6 +162,8 @@ pub(super) struct Job {
     pub(super) prompt: Vec<u32>,
     pub(super) settings: Settings,
     pub(super) adapter: Option<AdapterUse>,
+    /// How the reply is read; all of it is text without.
+    pub(super) reading: Option<Reading>,
     /// When the caller asked.
     pub(super) asked_secs: f64,
 }
@@ -182,7 +204,8 @@ impl Job {
         let limit = self.settings.max_tokens.min(loaded.context.saturating_sub(self.prompt.len()));
         let stop_ids = if self.settings.ignore_eos { &[] } else { loaded.tokenizer.stop_ids() };
         let mut transcript = Transcript {
-            decoder: loaded.tokenizer.stream(true),
+            decoder: Reading::decoder(self.reading.as_ref(), &loaded.tokenizer),
+            output: Output::new(self.reading.as_ref(), &loaded.tokenizer, &self.prompt, self.settings.sampler.seed),
             stop_text: StopText::new(self.settings.stops.clone()),
             stop_ids,
             limit,
@@ -218,6 +241,7 @@ impl Job {
             may_go_on()?;
             let (piece, end) = transcript.take(&ids)?;
             sink(&piece);
+            transcript.output.tell_calls().iter().for_each(&mut *sink);
             if let Some(reason) = end {
                 break reason;
             }
@@ -233,6 +257,8 @@ impl Job {
         loaded.totals.add(&usage);
         Ok(GenerationResult {
             text: transcript.text,
+            reasoning: transcript.output.reasoning,
+            tool_calls: transcript.output.calls,
             tokens: transcript.tokens,
             finish_reason,
             usage,
@@ -264,7 +290,7 @@ mod tests {
     fn job(prompt: &[u32], max_tokens: f64) -> Job {
         let request = GenerateRequest { max_tokens: Some(max_tokens), ..GenerateRequest::new(Prompt::Ids(vec![])) };
         let settings = request.settings(&SampleOptions::default(), || 0).expect("valid");
-        Job { prompt: prompt.to_vec(), settings, adapter: None, asked_secs: 0.0 }
+        Job { prompt: prompt.to_vec(), settings, adapter: None, reading: None, asked_secs: 0.0 }
     }
 
     fn run(loaded: &Loaded, job: &Job, aborted: &dyn Fn() -> bool) -> Result<GenerationResult> {

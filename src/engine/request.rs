@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::adapters::AdapterChoice;
 use super::json::{self, invalid, not_yet};
+use super::output::ReasoningOptions;
 use crate::chat::Message;
 use crate::error::Result;
 use crate::graph::SamplerSettings;
@@ -105,8 +106,14 @@ pub struct GenerateRequest {
     /// With messages: variables of the template, such as `enable_thinking`.
     #[serde(default)]
     pub template_variables: Map<String, Value>,
-    /// With messages: descriptions of tools, for the template.
+    /// With messages: definitions of tools, for the template ([`ToolDefinitions`](crate::chat::ToolDefinitions)).
     pub tools: Option<Value>,
+    /// Whether tools are used: `"auto"`, also when absent, or `"none"`.
+    pub tool_choice: Option<Value>,
+    /// How the model writes calls, where its template does not tell or tells it wrong.
+    pub tool_format: Option<String>,
+    /// With messages: whether the model shall think before it answers.
+    pub reasoning: Option<ReasoningOptions>,
     /// The adapter that the reply is made with; the model alone when absent.
     pub adapter: Option<AdapterChoice>,
     /// What happens to a prompt that the context cannot hold: `"error"`, also when absent.
@@ -128,8 +135,6 @@ const PLANNED: &[&str] = &[
     "json",
     "regex",
     "grammar",
-    "toolChoice",
-    "reasoning",
     "prefill",
 ];
 
@@ -152,6 +157,9 @@ impl GenerateRequest {
             ignore_eos: false,
             template_variables: Map::new(),
             tools: None,
+            tool_choice: None,
+            tool_format: None,
+            reasoning: None,
             adapter: None,
             on_overflow: None,
         }
@@ -172,8 +180,12 @@ impl GenerateRequest {
             }
         }
         if !matches!(self.prompt, Prompt::Messages(_)) {
-            let misplaced =
-                [("tools", self.tools.is_some()), ("templateVariables", !self.template_variables.is_empty())];
+            let misplaced = [
+                ("tools", self.tools.is_some()),
+                ("toolChoice", self.tool_choice.is_some()),
+                ("reasoning", self.reasoning.is_some()),
+                ("templateVariables", !self.template_variables.is_empty()),
+            ];
             if let Some((name, _)) = misplaced.iter().find(|(_, given)| *given) {
                 return Err(invalid("this option needs a prompt of messages").at(*name));
             }
@@ -297,6 +309,8 @@ mod tests {
             ("onOverflow", r#""sliding""#, "not supported yet"),
             ("onOverflow", r#""explode""#, "explode"),
             ("tools", "[]", "needs a prompt of messages"),
+            ("toolChoice", r#""none""#, "needs a prompt of messages"),
+            ("reasoning", "{}", "needs a prompt of messages"),
             ("templateVariables", r#"{"a": 1}"#, "needs a prompt of messages"),
         ] {
             let request = GenerateRequest::from_json(&format!(r#"{{"prompt": "x", "{option}": {value}}}"#));

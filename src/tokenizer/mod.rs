@@ -155,7 +155,12 @@ impl Tokenizer {
 
     /// A decoder for ids that arrive one by one; see [`StreamDecoder`].
     pub fn stream(&self, skip_special: bool) -> StreamDecoder {
-        StreamDecoder::new(self.clone(), skip_special)
+        StreamDecoder::new(self.clone(), skip_special, Vec::new())
+    }
+
+    /// The same without special tokens, but those of `kept`.
+    pub fn stream_keeping(&self, kept: Vec<u32>) -> StreamDecoder {
+        StreamDecoder::new(self.clone(), true, kept)
     }
 
     /// The ids after which a reply is over, ascending.
