@@ -25,6 +25,7 @@ export type { HubOptions, LicensePolicy, Policy } from "./hub/call.js";
 export { Model } from "./model.js";
 export { store, type PullOptions, type StoreOptions } from "./store.js";
 export type {
+  DryOptions,
   EmbedOptions,
   GenerateOptions,
   InspectOptions,

@@ -37,6 +37,21 @@ export interface Piece {
   readonly text: string;
   /** The token ids that arrived with it. */
   readonly tokens: readonly number[];
+  /** How likely each of them was; with `logprobs`. */
+  readonly logprobs?: readonly TokenLogprob[];
+  /** Which of several replies it is a part of; see `n`. */
+  readonly choice: number;
+}
+
+/** A token and how likely the model found it, by its scores as they are: before bias, penalties, temperature and filters. */
+export interface TokenLogprob {
+  readonly id: number;
+  /** What is half a character shows as the replacement character. */
+  readonly text: string;
+  /** Natural logarithm of its probability. */
+  readonly logprob: number;
+  /** The likeliest tokens at its place, the likeliest first; with `topLogprobs`. */
+  readonly top?: readonly TokenLogprob[];
 }
 
 /** What a model thinks of one document. */
@@ -83,6 +98,10 @@ export interface GenerationResult {
   readonly timings: Timings;
   /** What the randomness began from. */
   readonly seed: number;
+  /** How likely each token was; with `logprobs`. */
+  readonly logprobs?: readonly TokenLogprob[];
+  /** The second reply and those after it; with `n`. */
+  readonly others?: readonly GenerationResult[];
 }
 
 /** Tokens that a reply took. */

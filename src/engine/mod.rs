@@ -8,6 +8,7 @@
 
 mod adapters;
 mod bench;
+mod chosen;
 mod defaults;
 mod embed;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod pack;
 mod reply;
 mod request;
 mod rerank;
+mod result;
 mod score;
 mod session;
 mod stats;
@@ -32,14 +34,15 @@ mod turn;
 pub use crate::model::DEFAULT_CONTEXT;
 pub use adapters::{AdapterChoice, AdapterInfo, ScaledAdapter};
 pub use bench::{BenchReport, BenchRequest, CountersPerToken, Rate};
+pub use chosen::{MAX_TOP_LOGPROBS, TokenLogprob};
 pub use embed::{EmbedRequest, Embeddings, MAX_TEXTS, Texts};
 pub use fit::{DeviceLimits, FitReport, Verdict, fit};
 pub use info::{FileInfo, Info, Kind, Runtime, TemplateInfo, inspect};
 pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 pub use output::{ReasoningOptions, ToolCall};
-pub use reply::{FinishReason, GenerationResult, Piece, Timings, Usage};
 pub use request::{GenerateRequest, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};
 pub use rerank::{Ranked, Ranking, RerankRequest};
+pub use result::{FinishReason, GenerationResult, Piece, Timings, Usage};
 pub use score::{MAX_ITEMS, Score, ScoreItem, ScoreRequest, TextOrIds};
 pub use stats::{CounterStats, Stats};
 
@@ -49,6 +52,7 @@ use std::rc::Rc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::graph::AdapterUse;
+use chosen::Chosen;
 use loaded::{Loaded, TemplateInput, disposed};
 use output::Plan;
 use reply::Job;
@@ -132,7 +136,8 @@ impl Engine {
         let prompt = loaded.encode(&request.prompt, input)?;
         loaded.check_room(prompt.len(), 1)?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
-        let job = Job { prompt, settings, adapter, reading, asked_secs: (loaded.environment.now_secs)() };
+        let chosen = Chosen::of(request, &settings, &loaded, &prompt)?;
+        let job = Job { prompt, settings, adapter, reading, chosen, asked_secs: (loaded.environment.now_secs)() };
         loaded.turns.take(async |session| job.run(&loaded, session, aborted, sink).await).await
     }
 

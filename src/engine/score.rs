@@ -252,7 +252,7 @@ pub(super) async fn run(
             let window = family.get(text).zip(order.get(done + text).and_then(|index| found.get_mut(*index)));
             let Some((window, found)) = window else { return };
             if let Some(target) = window.ids.get(window.scored.start + found.len()) {
-                found.push(judge(logits, *target));
+                found.push((logprob(logits, *target), likeliest(logits, *target)));
             }
         };
         pack::run(loaded, session, &texts, work, &mut take).await?;
@@ -284,17 +284,22 @@ fn family(windows: &[&Window]) -> (usize, usize) {
     (1 + others.iter().take_while(same).count(), pages)
 }
 
-/// The logarithm of the probability of `target`, and whether no other id is likelier.
-pub(super) fn judge(logits: &[f32], target: u32) -> (f64, bool) {
+/// The logarithm of the probability of `target`.
+pub(super) fn logprob(logits: &[f32], target: u32) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
     let logit = logits.get(target as usize).copied().unwrap_or(f32::NEG_INFINITY);
-    (f64::from(logit - largest) - sum.ln(), logit == largest)
+    f64::from(logit - largest) - sum.ln()
+}
+
+/// Whether no id is likelier than `target`.
+fn likeliest(logits: &[f32], target: u32) -> bool {
+    logits.get(target as usize).is_some_and(|logit| logits.iter().all(|other| other <= logit))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Window, family, judge, spans};
+    use super::{Window, family, likeliest, logprob, spans};
     use crate::graph::PAGE_TOKENS;
 
     #[test]
@@ -333,9 +338,8 @@ mod tests {
         let logits = [1.0_f32, 3.0, -2.0, 3.0];
         let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
         for (id, logit) in (0..).zip(logits) {
-            let (logprob, greedy) = judge(&logits, id);
-            assert!((logprob - (f64::from(logit) - sum.ln())).abs() < 1e-12);
-            assert_eq!(greedy, logit == 3.0);
+            assert!((logprob(&logits, id) - (f64::from(logit) - sum.ln())).abs() < 1e-12);
+            assert_eq!(likeliest(&logits, id), logit == 3.0);
         }
     }
 }

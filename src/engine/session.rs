@@ -116,6 +116,17 @@ impl Session {
         Ok(())
     }
 
+    /// Marks the state before the last token of a prompt, whose logits are needed whenever the prompt comes again.
+    pub(super) fn mark(&mut self) {
+        self.states.mark();
+    }
+
+    /// Runs the next token and gives its logits, `(vocab)`.
+    pub(super) async fn next(&mut self, backend: &dyn Backend, token: u32) -> Result<Vec<f32>> {
+        self.sequence.reserve(&mut self.pool, self.position.saturating_add(1))?;
+        self.read(backend, &[token], &[0], Read::End).await
+    }
+
     /// Runs the next tokens and gives the logits of all of them, `(tokens, vocab)`.
     pub(super) async fn forward(&mut self, backend: &dyn Backend, tokens: &[u32]) -> Result<Vec<f32>> {
         let outputs: Vec<u32> = (0..u32::try_from(tokens.len()).map_err(|_| too_long())?).collect();

@@ -54,6 +54,11 @@ impl Chooser {
         Ok(Self { settings, extra, history, surprise })
     }
 
+    /// Where the randomness starts.
+    pub fn set_seed(&mut self, seed: u32) {
+        self.settings.seed = seed;
+    }
+
     /// The id chosen from `logits (vocab)` as the generated token number `index` of the reply; it counts as generated from
     /// then on.
     ///
