@@ -289,6 +289,8 @@ mod tests {
             let file = match name.split('_').next().unwrap_or_default() {
                 "affine4" => group(4, width(name), 4.0),
                 "affine8" => group(8, width(name), 4.0),
+                "zero4" if name.ends_with("row") => (rows * cols / 2) as f64 + 2.5 * rows as f64,
+                "zero8" if name.ends_with("row") => (rows * cols) as f64 + 3.0 * rows as f64,
                 "zero4" => group(4, width(name), 2.5),
                 "zero8" => group(8, width(name), 3.0),
                 "f8" if name.ends_with("row") => (rows * cols + 4 * rows) as f64,

@@ -233,7 +233,7 @@ mod tests {
             companions: BTreeMap::new(),
             small_tensors: BTreeMap::new(),
         };
-        Checkpoint { metadata, tensors, files: vec![file] }
+        Checkpoint { metadata, tensors, orders: BTreeMap::new(), files: vec![file] }
     }
 
     fn tensor(name: &str, format: FormatId, shape: &[usize], offset: u64) -> TensorInfo {

@@ -254,6 +254,10 @@ formats! {
     Zero8G64 => zero::BYTES_64,
     /// GPTQ: 128 bytes, a scale and a zero point.
     Zero8G128 => zero::BYTES_128,
+    /// GPTQ and AWQ: 32 nibbles, the scale and the zero point of their row.
+    Zero4Row => zero::NIBBLES_ROW,
+    /// GPTQ: 32 bytes, the scale and the zero point of their row.
+    Zero8Row => zero::BYTES_ROW,
     /// 32 floats of eight bits, four of exponent, and the scale of their tile of 128 x 128.
     F8E4m3Tile => float8::E4M3_TILE,
     /// 32 floats of eight bits, four of exponent, and the scale of their row.
