@@ -46,6 +46,7 @@ mod qwen3;
 mod qwen3_next;
 mod qwen3moe;
 mod rotary;
+mod rows;
 mod smollm3;
 mod weights;
 mod xlm_roberta;

@@ -86,7 +86,7 @@ impl Ordered {
             })
         };
         let pieces = tensors.iter().enumerate().map(piece).collect::<Result<Vec<Piece>>>()?;
-        Ok(Some(Location { format: FormatId::F32, row_bytes, pieces, vector_offset: Some(0.0) }))
+        Ok(Some(Location { format: FormatId::F32, stored: FormatId::F32, row_bytes, pieces, vector_offset: Some(0.0) }))
     }
 }
 

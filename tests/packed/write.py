@@ -360,6 +360,37 @@ def models():
         write(os.path.join(path, "config.json"), json.dumps({**config, **settings}, indent=1).encode())
 
 
+def deepseek():
+    """A layer of DeepSeek-V3 as it is published: every projection in tiles, kv_b_proj too, whose heads' rows cross tiles."""
+    folder, rng = os.path.join(DATA, "models/deepseek-v3"), random.Random(3)
+    source = read_safetensors(os.path.join(folder, "model.safetensors"))
+    config = json.load(open(os.path.join(folder, "config.json")))
+    config.update({"num_hidden_layers": 1, "num_attention_heads": 8, "num_key_value_heads": 8, "quantization_config": {
+        "quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}})
+    tensors, twin = {}, {}
+    for name, (dtype, shape, data) in source.items():
+        if "layers.1." in name:
+            continue
+        # Eight heads instead of four.
+        heads = {"q_b_proj": [192, 24], "kv_b_proj": [256, 32], "o_proj": [64, 128]}
+        wider = next((shape for part, shape in heads.items() if part in name), None)
+        if wider:
+            shape = wider
+            data = pack_bf16([rng.gauss(0, 1.5 / math.sqrt(shape[1])) for _ in range(shape[0] * shape[1])])
+        if "_proj" not in name or shape[1] % 32:
+            tensors[name] = (dtype, shape, data)
+            continue
+        rows, cols = shape
+        flat = [struct.unpack("<f", struct.pack("<I", x << 16))[0] for x in struct.unpack("<%dH" % (rows * cols), data)]
+        packed, values = float8_tiles(name[:-len(".weight")], [flat[r * cols:(r + 1) * cols] for r in range(rows)])
+        tensors.update(packed)
+        twin[name] = ("F32", shape, pack_f32([x for row in values for x in row]))
+    path = os.path.join(OUT, "deepseek-fp8")
+    write(os.path.join(path, "model.safetensors"), safetensors(tensors))
+    write(os.path.join(path, "twin.safetensors.gz"), safetensors(twin))
+    write(os.path.join(path, "config.json"), json.dumps(config, indent=1).encode())
+
+
 # --- rows of blocks ---
 
 def blocks():
@@ -432,4 +463,5 @@ def blocks():
 
 
 models()
+deepseek()
 blocks()
