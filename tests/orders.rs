@@ -9,7 +9,7 @@ use common::{Goldens, Report, check_chunks, check_greedy, check_logits, open, pa
 use headwater::cpu::Cpu;
 use headwater::error::ErrorKind;
 use headwater::gpu::{Device, Gpu};
-use headwater::graph::{Backend, KvFormat, Op};
+use headwater::graph::{Backend, Decode, KvFormat, Op, SamplerSettings, StateSlots};
 use headwater::model::{WeightSink, plan, read_weights};
 use pollster::block_on;
 
@@ -80,6 +80,29 @@ fn orders_of_columns_change_nothing() {
         }
     }
     report.finish();
+}
+
+/// Dispatches of a decoded token.
+fn dispatches(model: &headwater::format::Checkpoint) -> u64 {
+    let device = block_on(Device::of_thread()).expect("an adapter; software Vulkan will do");
+    let plan = plan(model).unwrap();
+    let mut gpu = block_on(Gpu::new(&device, &plan, KvFormat::F32, 1)).unwrap();
+    block_on(read_weights(model, &plan, &mut gpu, &mut |_, _| Ok(()))).unwrap();
+    gpu.start_reply(&SamplerSettings::default(), &[1]).unwrap();
+    let decode = Decode { token: Some(1), position: 0, count: 1, pages: &[0], states: StateSlots::default(), index: 0 };
+    let before = gpu.counters().dispatches;
+    block_on(gpu.collect(gpu.decode(&decode).unwrap())).unwrap();
+    gpu.counters().dispatches - before
+}
+
+#[test]
+fn a_gather_is_one_dispatch_and_what_shares_it_stays_joined() {
+    let model = open(MODELS[0].0);
+    let n_layers = plan(&model).unwrap().hyper.n_layers as u64;
+    let plain = dispatches(&model);
+    assert_eq!(plain, 6 * n_layers + 3);
+    // In a layer four gathers, and the two norms that a gather reads; so for the output's matrix.
+    assert_eq!(dispatches(&reordered(&model, Sharing::Widths)), plain + 6 * n_layers + 2);
 }
 
 #[test]

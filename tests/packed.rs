@@ -166,6 +166,31 @@ fn logits<B: Backend + WeightSink>(folder: &Folder, make: impl FnOnce(&headwater
 }
 
 #[test]
+fn nested_magnitudes_stay_what_they_are() {
+    use headwater::quant::FormatId;
+    let folder = Folder::read("nf4-nested");
+    let checkpoint = folder.open().unwrap();
+    let twin = twin("nf4-nested");
+    for (name, expected) in
+        [("wide", FormatId::Nf4Nested512), ("narrow", FormatId::Nf4Nested256), ("odd", FormatId::Nf4)]
+    {
+        let tensor = checkpoint.tensor(&format!("{name}.weight")).unwrap();
+        assert_eq!(tensor.format, expected);
+        let stored = block_on(checkpoint.files[tensor.file].read(tensor.offset, tensor.size_bytes as usize)).unwrap();
+        let (_, shape, bytes) = &twin[&tensor.name];
+        assert_eq!(tensor.shape, *shape);
+        let mut found = vec![f32::NAN; shape.iter().product()];
+        (tensor.format.format().decode)(&stored, &mut found);
+        assert_eq!(found, floats(bytes), "{name}");
+    }
+    // Levels that are not the library's are multiplied in.
+    let mut folder = Folder::read("nf4-nested");
+    let levels = &mut folder.tensors.get_mut("wide.weight.nested_quant_map").unwrap().2;
+    levels[..4].copy_from_slice(&(-0.5f32).to_le_bytes());
+    assert_eq!(folder.open().unwrap().tensor("wide.weight").unwrap().format, FormatId::Nf4);
+}
+
+#[test]
 fn models_compute_what_their_twins_do() {
     let device = block_on(Device::of_thread()).expect("an adapter; software Vulkan will do");
     for layout in LAYOUTS {

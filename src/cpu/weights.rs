@@ -5,7 +5,7 @@ use crate::graph::{Graph, WeightId};
 use crate::quant::{Format, FormatId, Shared};
 
 /// Bytes of the largest block whose bytes are partly shared.
-const SHARING_BLOCK: usize = 64;
+const SHARING_BLOCK: usize = 272;
 
 /// One weight `(rows, cols)`.
 struct Stored {

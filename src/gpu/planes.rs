@@ -262,6 +262,7 @@ mod tests {
             let file = match name.split('_').next().unwrap_or_default() {
                 "affine4" => group(4, width(name), 4.0),
                 "affine8" => group(8, width(name), 4.0),
+                "nf4" if name.contains("nested") => group(4, 64, 1.0) + group(0, 64 * 256, 4.0),
                 "zero4" if name.ends_with("row") => (rows * cols / 2) as f64 + 2.5 * rows as f64,
                 "zero8" if name.ends_with("row") => (rows * cols) as f64 + 3.0 * rows as f64,
                 "zero4" => group(4, width(name), 2.5),
@@ -271,7 +272,13 @@ mod tests {
                 _ => id.row_bytes(cols).unwrap_or(0) as f64 * rows as f64,
             };
             let planes = plane_bytes(format, rows, cols).iter().sum::<u64>() as f64;
-            assert!(planes <= 1.02 * file, "{name}: {planes} bytes, {file} in the file");
+            // A row's offset is 4 bytes that the file has not; blocks of 512 weights have scales of their own, those of 256 more.
+            let most = match name {
+                "nf4_nested_256" => 1.04,
+                "nf4_nested_512" => 1.0225,
+                _ => 1.02,
+            };
+            assert!(planes <= most * file, "{name}: {planes} bytes, {file} in the file");
         }
     }
 

@@ -34,6 +34,7 @@ mod iq4_nl;
 mod iq4_xs;
 mod mxfp4;
 mod nf4;
+mod nf4_nested;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -55,6 +56,7 @@ use std::ops::Range;
 pub use encode::{ENCODERS, Encode};
 pub(crate) use float::widen;
 pub(crate) use nf4::levels as nf4_levels;
+pub(crate) use nf4_nested::are_magnitudes;
 pub use shared::Shared;
 
 /// One row of the table.
@@ -239,6 +241,10 @@ formats! {
     F8E5m2Row => float8::E5M2_ROW,
     /// 64 nibbles that name levels of a normal distribution, and their largest magnitude.
     Nf4 => nf4::NF4,
+    /// The same with magnitudes of eight bits: 256 nibbles, four magnitudes, their scale and their offset.
+    Nf4Nested256 => nf4_nested::NF4_256,
+    /// The same with 512 nibbles and eight magnitudes.
+    Nf4Nested512 => nf4_nested::NF4_512,
 }
 
 impl FormatId {

@@ -107,7 +107,7 @@ fn factors(format: FormatId) -> &'static [usize] {
         FormatId::Affine4G32Bf16 | FormatId::Affine4G64Bf16 | FormatId::Affine4G128Bf16 => &[],
         FormatId::Affine8G32Bf16 | FormatId::Affine8G64Bf16 | FormatId::Affine8G128Bf16 => &[],
         FormatId::F8E4m3Tile | FormatId::F8E4m3Row | FormatId::F8E5m2Tile | FormatId::F8E5m2Row => &[],
-        FormatId::Nf4 => &[],
+        FormatId::Nf4 | FormatId::Nf4Nested256 | FormatId::Nf4Nested512 => &[],
         FormatId::Q4_1 | FormatId::Q5_1 | FormatId::Q4K | FormatId::Q5K => &[0, 2],
         FormatId::Q2K => &[80, 82],
         FormatId::Q3K => &[108],
@@ -160,6 +160,12 @@ fn block(format: FormatId, scale: f32, noise: &mut Noise) -> Vec<u8> {
         FormatId::F16 => f16::from_f32(noise.unit() * scale).to_le_bytes().into(),
         FormatId::Bf16 => half::bf16::from_f32(noise.unit() * scale).to_le_bytes().into(),
         // One scale for all, since blocks share it; codes around one.
+        // An offset for all, a scale of half its size.
+        FormatId::Nf4Nested256 | FormatId::Nf4Nested512 => {
+            let offset = scale / 0.6;
+            let head = [offset, offset / 2.0].map(f32::to_le_bytes).concat();
+            head.into_iter().chain((8..description.block_bytes).map(|_| noise.next() as u8)).collect()
+        }
         FormatId::Zero4Row | FormatId::Zero8Row => {
             let (zero, size) = if format == FormatId::Zero4Row { (8, scale / 4.6) } else { (128, scale / 74.0) };
             let head = f16::from_f32(size).to_le_bytes().into_iter().chain([zero]);

@@ -391,6 +391,21 @@ def deepseek():
     write(os.path.join(path, "config.json"), json.dumps(config, indent=1).encode())
 
 
+def nested():
+    """Matrices of nf4 wide enough to keep nested magnitudes; their scales change within them."""
+    rng, tensors, twin = random.Random(5), {}, {}
+    for name, (rows, cols) in {"wide": (48, 512), "narrow": (72, 256), "odd": (4, 192)}.items():
+        w = [[rng.gauss(0, 0.02 * (1 + r % 5)) for _ in range(cols)] for r in range(rows)]
+        packed, values = nf4(name, w, True)
+        tensors.update(packed)
+        twin[name + ".weight"] = ("F32", [rows, cols], pack_f32([x for row in values for x in row]))
+    path = os.path.join(OUT, "nf4-nested")
+    write(os.path.join(path, "packed.safetensors"), safetensors(tensors))
+    write(os.path.join(path, "twin.safetensors.gz"), safetensors(twin))
+    config = json.load(open(os.path.join(OUT, "nf4/config.json")))
+    write(os.path.join(path, "config.json"), json.dumps(config, indent=1).encode())
+
+
 # --- rows of blocks ---
 
 def blocks():
@@ -459,9 +474,19 @@ def blocks():
         largest, q = f32(size()), [byte() for _ in range(32)]
         return pack_f32([largest]) + bytes(q), [f32(NF4[x] * largest) for x in nibbles(q)]
     add("nf4", normal)
+    levels, offsets = dynamic_map(), [f32(size()) for _ in range(4)]
+    for block in (256, 512):
+        def nested(r, c):
+            scale, codes = f32(size()), [byte() for _ in range(block // 64)]
+            q = [byte() for _ in range(block // 2)]
+            largest = [f32(f32(levels[code] * scale) + offsets[r]) for code in codes]
+            data = pack_f32([offsets[r], scale]) + bytes(codes) + bytes(q)
+            return data, [f32(NF4[x] * largest[i // 64]) for i, x in enumerate(nibbles(q))]
+        add("nf4_nested_%d" % block, nested)
     write(os.path.join(OUT, "blocks.safetensors"), safetensors(tensors))
 
 
 models()
 deepseek()
+nested()
 blocks()

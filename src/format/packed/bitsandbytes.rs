@@ -9,20 +9,35 @@ use serde_json::Value as Json;
 use super::{Files, Layout, Part, Raw, Tensors, Weight, malformed, unsupported};
 use crate::error::{ErrorKind, Result};
 use crate::format::json;
-use crate::quant::{FormatId, nf4_levels};
+use crate::quant::{FormatId, are_magnitudes, nf4_levels};
 
 const STATE: &str = ".weight.quant_state.bitsandbytes__nf4";
 /// The other kind that the library writes.
 const FP4_STATE: &str = ".weight.quant_state.bitsandbytes__fp4";
 /// Numbers with one magnitude.
 const BLOCK: usize = 64;
+/// Formats of blocks that keep nested magnitudes as they are, and magnitudes of a block; the first that fits.
+const NESTED: &[(FormatId, usize)] = &[(FormatId::Nf4Nested512, 8), (FormatId::Nf4Nested256, 4)];
+
 /// Bytes of the JSON.
 const STATE_BYTES: usize = 4096;
 
 /// Where the magnitudes are.
 enum Largest {
     Plain(Part),
-    Nested { codes: Part, levels: Vec<f32>, scales: Part, block: usize, offset: f32 },
+    Nested(Nested),
+}
+
+/// Magnitudes that are packed themselves.
+struct Nested {
+    codes: Part,
+    levels: Vec<f32>,
+    scales: Part,
+    /// Magnitudes of a scale.
+    block: usize,
+    offset: f32,
+    /// Magnitudes of a block of ours that keeps them as they are.
+    kept: Option<usize>,
 }
 
 /// A weight's parts.
@@ -41,23 +56,44 @@ impl Nf4 {
     pub(super) async fn rows(&self, files: &Files, first: usize, rows: usize) -> Result<Vec<u8>> {
         let (begin, count) = (first.saturating_mul(self.blocks), rows.saturating_mul(self.blocks));
         let numbers = self.numbers.rows(files, first, rows).await?;
-        let largest = match &self.largest {
-            Largest::Plain(part) => floats(&part.rows(files, begin, count).await?),
-            Largest::Nested { codes, levels, scales, block, offset } => {
-                let codes = codes.rows(files, begin, count).await?;
-                let scale = |index: usize| begin.saturating_add(index).checked_div(*block).unwrap_or(0);
-                let (low, high) = (scale(0), scale(count.saturating_sub(1)));
-                let scales = floats(&scales.rows(files, low, high.saturating_sub(low).saturating_add(1)).await?);
-                let value = |(index, code): (usize, &u8)| {
-                    let level = levels.get(usize::from(*code))?;
-                    Some(level * scales.get(scale(index).checked_sub(low)?)? + offset)
-                };
-                codes.iter().enumerate().map(|code| value(code).unwrap_or(f32::NAN)).collect()
+        let nested = match &self.largest {
+            Largest::Plain(part) => {
+                let largest = floats(&part.rows(files, begin, count).await?);
+                return self.blocks(&numbers, &largest);
             }
+            Largest::Nested(nested) => nested,
         };
-        if let Some(found) = largest.iter().find(|largest| !largest.is_finite()) {
-            return Err(malformed(&self.numbers.name, format!("{found} is no magnitude")));
+        let codes = nested.codes.rows(files, begin, count).await?;
+        let scale = |index: usize| begin.saturating_add(index).checked_div(nested.block).unwrap_or(0);
+        let (low, high) = (scale(0), scale(count.saturating_sub(1)));
+        let scales = floats(&nested.scales.rows(files, low, high.saturating_sub(low).saturating_add(1)).await?);
+        let scale = |index: usize| scales.get(scale(index).checked_sub(low)?).copied();
+        let value =
+            |(index, code): (usize, &u8)| Some(nested.levels.get(usize::from(*code))? * scale(index)? + nested.offset);
+        let largest: Vec<f32> = codes.iter().enumerate().map(|code| value(code).unwrap_or(f32::NAN)).collect();
+        let Some(kept) = nested.kept else { return self.blocks(&numbers, &largest) };
+        self.check(&largest)?;
+        let mut blocks = Vec::with_capacity(numbers.len().saturating_add(numbers.len() / 16));
+        let parts = numbers.chunks_exact(kept.saturating_mul(BLOCK / 2)).zip(codes.chunks_exact(kept));
+        for (index, (numbers, codes)) in parts.enumerate() {
+            blocks.extend_from_slice(&nested.offset.to_le_bytes());
+            blocks.extend_from_slice(&scale(index.saturating_mul(kept)).unwrap_or(f32::NAN).to_le_bytes());
+            blocks.extend_from_slice(codes);
+            blocks.extend(numbers.iter().map(|byte| byte.rotate_left(4)));
         }
+        Ok(blocks)
+    }
+
+    fn check(&self, largest: &[f32]) -> Result<()> {
+        match largest.iter().find(|largest| !largest.is_finite()) {
+            Some(found) => Err(malformed(&self.numbers.name, format!("{found} is no magnitude"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Blocks with a float for each magnitude.
+    fn blocks(&self, numbers: &[u8], largest: &[f32]) -> Result<Vec<u8>> {
+        self.check(largest)?;
         let mut blocks = Vec::with_capacity(numbers.len().saturating_add(largest.len().saturating_mul(4)));
         for (numbers, largest) in numbers.chunks_exact(BLOCK / 2).zip(largest) {
             blocks.extend_from_slice(&largest.to_le_bytes());
@@ -129,8 +165,8 @@ async fn weight(tensors: &mut Tensors<'_>, stem: &str) -> Result<Weight> {
     let largest = tensors.need(&format!("{stem}.weight.absmax"))?;
     largest.need_dtype(&["F32", "U8"])?;
     largest.need_shape(&[n_blocks])?;
-    let largest = if largest.dtype == "F32" {
-        Largest::Plain(largest.part(n_blocks))
+    let (largest, format) = if largest.dtype == "F32" {
+        (Largest::Plain(largest.part(n_blocks)), FormatId::Nf4)
     } else {
         let block = count("nested_blocksize")?;
         let Some(offset) = settings.get("nested_offset").and_then(Json::as_f64) else {
@@ -145,8 +181,16 @@ async fn weight(tensors: &mut Tensors<'_>, stem: &str) -> Result<Weight> {
         scales.need_shape(&[n_scales])?;
         let values = floats(&read(tensors, &levels).await?);
         let offset = offset as f32;
-        Largest::Nested { codes: largest.part(n_blocks), levels: values, scales: scales.part(n_scales), block, offset }
+        // No block of ours has magnitudes of two scales.
+        let fits = |(format, magnitudes): &&(FormatId, usize)| {
+            format.row_bytes(cols).is_some() && block.checked_rem(*magnitudes) == Some(0)
+        };
+        let fitting = NESTED.iter().find(fits).filter(|_| are_magnitudes(&values));
+        let kept = fitting.map(|(_, magnitudes)| *magnitudes);
+        let format = fitting.map_or(FormatId::Nf4, |(format, _)| *format);
+        let (codes, scales) = (largest.part(n_blocks), scales.part(n_scales));
+        (Largest::Nested(Nested { codes, levels: values, scales, block, offset, kept }), format)
     };
     let layout = Layout::Nf4(Nf4 { numbers: numbers.part(rows), largest, blocks: cols / BLOCK });
-    Weight::new(format!("{stem}.weight"), FormatId::Nf4, vec![rows, cols], &numbers, layout)
+    Weight::new(format!("{stem}.weight"), format, vec![rows, cols], &numbers, layout)
 }

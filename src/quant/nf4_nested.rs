@@ -1,0 +1,114 @@
+//! NF4 whose magnitudes are numbers of eight bits themselves (QLoRA's double quantisation, arXiv 2305.14314): 512 or 256
+//! weights as `offset: f32, scale: f32, codes: [u8], q: [u8]`, a code for each 64 weights, two of q to a byte, the low nibble
+//! first; `w = LEVELS[q] * (MAGNITUDES[code] * scale + offset)`.
+//!
+//! Files have one offset a tensor and one scale for 16384 weights, all rows one after another. Blocks repeat both; the offset
+//! is kept once a row. `src/format/packed` puts the blocks together.
+
+use super::nf4::{self, TABLE};
+use super::{Format, Planes, Shared};
+
+pub(super) const NF4_256: Format = nested::<256>("nf4_nested_256", &[("BLOCK", 256.0)]);
+pub(super) const NF4_512: Format = nested::<512>("nf4_nested_512", &[("BLOCK", 512.0)]);
+
+/// Bytes of the offset and of the scale.
+const HEAD: usize = 8;
+/// Weights of a code.
+const GROUP: usize = 64;
+
+const fn nested<const BLOCK: usize>(name: &'static str, numbers: &'static [(&'static str, f64)]) -> Format {
+    let block_bytes = HEAD.saturating_add(BLOCK / GROUP).saturating_add(BLOCK / 2);
+    let planes = Planes::split(4..block_bytes, 0).with_table(&TABLES).with_numbers(numbers);
+    Format {
+        name,
+        gguf_type: None,
+        block_weights: BLOCK,
+        block_bytes,
+        decode: decode::<BLOCK>,
+        planes: planes.with_shared(Shared { rows: false, blocks: 0 }),
+        shader: include_str!("../../shaders/quant/nf4_nested.wgsl"),
+    }
+}
+
+/// The magnitude of a code, as bitsandbytes makes its signed map (`functional.py`, `create_dynamic_map`): with n = 2^i, the
+/// middles of n equal parts of 0.1 .. 1, times 10^(i - 6), for i from 0 to 6, with both signs; and 0 and 1.
+const fn magnitude(code: usize) -> f32 {
+    const TENS: [f64; 7] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
+    const ZERO: usize = 127;
+    if code >= 255 {
+        return 1.0;
+    }
+    if code == ZERO {
+        return 0.0;
+    }
+    let number = code.abs_diff(ZERO);
+    let exponent = number.ilog2() as usize;
+    let parts = 1usize << exponent;
+    let middle = 0.1 + 0.9 * (number.saturating_sub(parts) as f64 + 0.5) / parts as f64;
+    #[expect(clippy::indexing_slicing, reason = "a number of seven bits has an exponent below seven")]
+    let value = (middle * TENS[exponent]) as f32;
+    if code < ZERO { -value } else { value }
+}
+
+const CODES: usize = 256;
+
+/// The sixteen levels, then the magnitudes of all codes; the low half of each first.
+static TABLES: [u16; 2 * (16 + CODES)] = {
+    let mut tables = [0u16; 2 * (16 + CODES)];
+    let mut at = 0;
+    #[expect(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "a constant, checked when it is built"
+    )]
+    while at < tables.len() {
+        tables[at] = if at < TABLE.len() {
+            TABLE[at]
+        } else {
+            let bits = magnitude((at - TABLE.len()) / 2).to_bits();
+            if at % 2 == 0 { bits as u16 } else { (bits >> 16) as u16 }
+        };
+        at += 1;
+    }
+    tables
+};
+
+/// Whether a file's magnitudes are these, up to their rounding: the library makes them of float32 numbers.
+pub fn are_magnitudes(values: &[f32]) -> bool {
+    let same = |(code, value): (usize, &f32)| (magnitude(code) - value).abs() <= 1e-6 * value.abs();
+    values.len() == CODES && values.iter().enumerate().all(same)
+}
+
+fn decode<const BLOCK: usize>(bytes: &[u8], out: &mut [f32]) {
+    let levels = nf4::levels();
+    let level = |nibble: u8| levels.get(usize::from(nibble)).copied().unwrap_or(0.0);
+    let block_bytes = HEAD.saturating_add(BLOCK / GROUP).saturating_add(BLOCK / 2);
+    for (block, weights) in bytes.chunks_exact(block_bytes).zip(out.chunks_exact_mut(BLOCK)) {
+        let Some(([o0, o1, o2, o3, s0, s1, s2, s3], rest)) = block.split_first_chunk::<HEAD>() else { continue };
+        let (offset, scale) = (f32::from_le_bytes([*o0, *o1, *o2, *o3]), f32::from_le_bytes([*s0, *s1, *s2, *s3]));
+        let (codes, q) = rest.split_at(BLOCK / GROUP);
+        let groups = codes.iter().zip(q.chunks_exact(GROUP / 2)).zip(weights.chunks_exact_mut(GROUP));
+        for ((code, q), weights) in groups {
+            let largest = magnitude(usize::from(*code)) * scale + offset;
+            for ([low, high], q) in weights.as_chunks_mut::<2>().0.iter_mut().zip(q) {
+                *low = level(q & 15) * largest;
+                *high = level(q >> 4) * largest;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::magnitude;
+
+    #[test]
+    fn magnitudes_are_those_of_the_library() {
+        let all: Vec<f32> = (0..256).map(magnitude).collect();
+        assert!(all.is_sorted_by(|a, b| a < b));
+        // create_dynamic_map()[..2], [126..130], [253..].
+        let ends = [all[0], all[1], all[126], all[127], all[128], all[129], all[253], all[254], all[255]];
+        let expected = [-0.992_968_75, -0.978_906_25, -5.5e-7, 0.0, 5.5e-7, 3.25e-6, 0.978_906_25, 0.992_968_75, 1.0];
+        assert_eq!(ends, expected);
+    }
+}
