@@ -157,8 +157,8 @@ export class Host {
 
   async #inspect(id: number, call: Call & { call: "inspect" }, signal: AbortSignal): Promise<string> {
     await startEngine(call.wasmUrl);
-    if (call.hub === undefined) return WebEngine.inspectFiles(await this.#openFiles(call.sources, signal), call.options, signal);
-    return this.#withHub(id, call.hub, signal, (hub, { reference, options }) => hub.inspect(reference, options, signal));
+    if (call.hub === undefined) return WebEngine.inspectFiles(await this.#openFiles(call.sources, signal), call.options, call.limits, signal);
+    return this.#withHub(id, call.hub, signal, (hub, { reference, options }) => hub.inspect(reference, options, call.options, call.limits, signal));
   }
 
   async #store(id: number, call: Call & { call: "store" }, signal: AbortSignal): Promise<string | File[]> {

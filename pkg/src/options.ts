@@ -25,6 +25,12 @@ export interface InspectOptions extends HubOptions, WorkerOptions {
   signal?: AbortSignal;
 }
 
+/** Options of `fit`: those of the load that is thought of. */
+export interface FitOptions extends InspectOptions, Pick<LoadOptions, "backend" | "context" | "kvFormat" | "quantize" | "exact"> {
+  /** What the device has, where the browser's own hint says too little. */
+  memoryBytes?: number;
+}
+
 /** Options of `load`; those of the hub are for references to a hub. */
 export interface LoadOptions extends HubOptions, WorkerOptions {
   /** `"auto"` (the default) takes WebGPU where there is an adapter, else the processor. */

@@ -28,7 +28,7 @@ export type StoreVerb = "list" | "usage" | "remove" | "clear" | "lock" | "pull" 
 /** What the host can be asked for; each names the type of its answer in `Answers`. */
 export type Call =
   | { readonly call: "load"; readonly sources: readonly WireSource[]; readonly hub?: WireHub; readonly options: string; readonly wasmUrl?: string }
-  | { readonly call: "inspect"; readonly sources: readonly WireSource[]; readonly hub?: WireHub; readonly options: string; readonly wasmUrl?: string }
+  | { readonly call: "inspect"; readonly sources: readonly WireSource[]; readonly hub?: WireHub; readonly options: string; readonly limits?: string; readonly wasmUrl?: string }
   | { readonly call: "store"; readonly verb: StoreVerb; readonly sources: readonly WireSource[]; readonly hub?: WireHub; readonly wasmUrl?: string }
   | { readonly call: "generate"; readonly request: string }
   | { readonly call: "embed"; readonly request: string }

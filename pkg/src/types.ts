@@ -243,7 +243,46 @@ export interface Inspection extends Omit<ModelInfo, "backend" | "origin" | "host
     readonly files: readonly { readonly path: string; readonly sizeBytes: number; readonly expected?: string; readonly sha256?: string }[];
     readonly license: License;
     readonly hosts: readonly string[];
+    /** Whether it is stored on this device, so that nothing would be fetched. */
+    readonly kept: boolean;
   };
+}
+
+/** What is known of the device that a model is to fit; null where it is not known. */
+export interface DeviceLimits {
+  /** The largest buffer that a kernel can bind. */
+  readonly bindingBytes: number | null;
+  readonly memoryBytes: number | null;
+}
+
+/** Whether a model fits, in figures. */
+export interface FitReport {
+  /** `"tight"` leaves less than a fifth of the memory. */
+  readonly verdict: "fits" | "tight" | "no";
+  /** Tokens of context that were reckoned with. */
+  readonly context: number;
+  readonly weightBytes: number;
+  /** Keys and values of that context, and states. */
+  readonly kvBytes: number;
+  readonly activationBytes: number;
+  readonly otherBytes: number;
+  readonly totalBytes: number;
+  /** The largest buffer that cannot be split. */
+  readonly largestBufferBytes: number;
+  readonly limits: DeviceLimits;
+  /** The longest context that would fit, where this one does not and a shorter one does. */
+  readonly fittingContext: number | null;
+  /** What its reader should know. */
+  readonly notes: readonly string[];
+}
+
+/** What `fit` tells. */
+export interface Fit extends FitReport {
+  /** What would be fetched and stored: 0 for what is kept already, and for what does not come from a hub. */
+  readonly fetchBytes: number;
+  /** What the browser's storage has left; null where it does not tell. */
+  readonly freeBytes: number | null;
+  readonly model: Inspection;
 }
 
 /** An adapter that is loaded. */
