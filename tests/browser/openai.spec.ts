@@ -1,19 +1,22 @@
 /** Clients of OpenAI's interface, each as its authors publish it, over `createFetch`: no request leaves the page. */
-import { bundle } from "./clients/bundle.mjs";
+import { bundleClients } from "./clients/bundle.mjs";
 import { expect, test, type Page } from "./lab.js";
 
 const ANSWER = "What you type stays on your device. Nothing is sent to a server.";
 
-test.beforeAll(bundle);
+let bundled = "";
+
+test.beforeAll(async () => {
+  bundled = await bundleClients();
+});
 
 /** Runs one of the functions of `clients/page.ts` in the page. */
 async function run(lab: Page, path: string): Promise<unknown> {
-  return lab.evaluate(async (path) => {
-    const url = "/tests/browser/clients/bundle.js";
+  return lab.evaluate(async ({ url, path }) => {
     let found = (await import(url)) as unknown;
     for (const name of path.split(".")) found = (found as Record<string, unknown>)[name];
     return (found as () => Promise<unknown>)();
-  }, path);
+  }, { url: bundled, path });
 }
 
 test("openai: chats, texts and models, whole and streamed", async ({ lab }) => {

@@ -77,9 +77,9 @@ test("what fails is a DOMException of the specified name; what is full gives up 
     };
     let overflows = 0;
     session.oncontextoverflow = () => (overflows += 1);
-    await session.append("word ".repeat(220));
+    await session.append("word ".repeat(280));
     const kept = session.contextUsage;
-    const answer = await session.prompt(`${"word ".repeat(220)} What is your name?`).then((text) => text !== "");
+    const answer = await session.prompt(`${"word ".repeat(250)} What is your name?`).then((text) => text !== "");
     const going = name(session.prompt("Tell me a story about a fox and a lantern."));
     session.destroy();
     promptApi.install(model);

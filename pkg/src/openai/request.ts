@@ -23,7 +23,7 @@ const SAME: Readonly<Record<string, keyof GenerateOptions>> = {
   repetition_penalty: "repetitionPenalty",
   ignore_eos: "ignoreEos",
 };
-const SAME_IN_CHAT: Readonly<Record<string, keyof GenerateOptions>> = {
+export const SAME_IN_CHAT: Readonly<Record<string, keyof GenerateOptions>> = {
   ...SAME,
   max_completion_tokens: "maxTokens",
   tools: "tools",

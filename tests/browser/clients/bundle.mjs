@@ -1,4 +1,4 @@
-/** Bundles the clients for the page. The package itself stays where it is served. */
+/** Bundles code for the page, with the packages that it imports. The package under test stays where it is served. */
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
@@ -14,16 +14,23 @@ const served = {
   },
 };
 
-/** Writes `bundle.js`. */
-export async function bundle() {
-  await build({
-    entryPoints: [at("page.ts")],
-    outfile: at("bundle.js"),
-    bundle: true,
-    format: "esm",
-    platform: "browser",
-    target: "es2024",
-    logLevel: "warning",
-    plugins: [served],
-  });
+const options = {
+  bundle: true,
+  format: "esm",
+  platform: "browser",
+  target: "es2024",
+  logLevel: "warning",
+  plugins: [served],
+};
+
+/** Bundles the clients; gives the address. */
+export async function bundleClients() {
+  await build({ ...options, entryPoints: [at("page.ts")], outfile: at("bundles/clients.js") });
+  return "/tests/browser/clients/bundles/clients.js";
+}
+
+/** Bundles a text of JavaScript; gives the address. */
+export async function bundleText(contents, name) {
+  await build({ ...options, stdin: { contents, resolveDir: at(".") }, outfile: at(`bundles/${name}.js`) });
+  return `/tests/browser/clients/bundles/${name}.js`;
 }
