@@ -115,7 +115,7 @@ test("over the network: one host, the token in a header, every broken answer an 
     },
     cut: expect.stringMatching(/^Truncated/),
     noise: expect.stringMatching(/^Io/),
-    failing: expect.stringMatching(/^HttpStatus.*out of memory/),
+    failing: expect.stringMatching(/^Io.*out of memory/),
     token: "AuthRequired: no",
     down: expect.stringMatching(/^HttpStatus.*502/),
   });

@@ -73,7 +73,7 @@ export class RemoteModel {
         if (answer.body === null) throw new HeadwaterError("Io", "the server's answer is empty");
         for await (const event of events(answer.body)) {
           const error = isObject(event) ? event["error"] : undefined;
-          if (error !== undefined) throw failure(500, { error });
+          if (error !== undefined) throw failure(undefined, { error });
           reply.take(event);
         }
       });
@@ -132,12 +132,13 @@ export class RemoteModel {
   }
 }
 
-/** An answer that is an error. */
-function failure(status: number, body: unknown): HeadwaterError {
+/** An answer that is an error; without a status, one in the middle of a stream. */
+function failure(status: number | undefined, body: unknown): HeadwaterError {
   const error = isObject(body) && isObject(body["error"]) ? body["error"] : {};
   const words = typeof error["message"] === "string" ? error["message"] : "the server gave no reason";
-  const details = { status, ...(typeof error["param"] === "string" ? { at: error["param"] } : {}) };
+  const details = { ...(status === undefined ? {} : { status }), ...(typeof error["param"] === "string" ? { at: error["param"] } : {}) };
   if (error["code"] === "context_length_exceeded") return new HeadwaterError("ContextFull", words, details);
+  if (status === undefined) return new HeadwaterError("Io", `the server ended the reply: ${words}`, details);
   if (status === 400 || status === 422) return new HeadwaterError("InvalidArgument", words, details);
   if (status === 401 || status === 403) return new HeadwaterError("AuthRequired", words, details);
   if (status === 404) return new HeadwaterError("NotFound", words, details);
