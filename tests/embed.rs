@@ -4,12 +4,13 @@
 mod common;
 
 use common::encoders::{ENCODERS, RERANKER, files, judged, texts};
-use common::{Goldens, Report, nmse, open};
+use common::{Figures, Goldens, Report, nmse, open};
 use headwater::engine::{
     BackendChoice, EmbedRequest, Engine, Environment, GenerateRequest, Kind, LoadOptions, Prompt, RerankRequest,
 };
 use headwater::error::{Error, ErrorKind};
 use headwater::format::Checkpoint;
+use headwater::model::plan;
 use pollster::block_on;
 
 fn environment() -> Environment {
@@ -40,7 +41,8 @@ fn texts_of(name: &str) -> Vec<String> {
 }
 
 /// Embeddings of all texts at once equal the goldens; of each text alone they are the same numbers up to `apart`.
-fn check_embeddings(backend: BackendChoice, bound: f64, apart: f64, report: &mut Report) {
+fn check_embeddings(name: &'static str, backend: BackendChoice, bound: f64, apart: f64, report: &mut Report) {
+    let mut figures = Figures::new(name);
     for encoder in ENCODERS {
         let engine = load(encoder.name, backend);
         let info = engine.info();
@@ -50,24 +52,29 @@ fn check_embeddings(backend: BackendChoice, bound: f64, apart: f64, report: &mut
         let together = embed(&engine, &EmbedRequest::new(texts.clone())).concat();
         assert_eq!(together.len(), texts.len() * info.embedding_size);
         let golden = goldens.tensor("", "embeddings").unwrap();
-        report.at_most(format!("{}, embeddings, NMSE", encoder.name), nmse(&together, golden), bound);
+        let error = nmse(&together, golden);
+        report.at_most(format!("{}, embeddings, NMSE", encoder.name), error, bound);
+        let files = files(encoder.name, "config.json");
+        let plan = plan(&open(&files.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+        figures.add_encoder(encoder.name, "model.safetensors", &plan, error);
         let alone: Vec<Vec<f32>> =
             texts.iter().flat_map(|text| embed(&engine, &EmbedRequest::new(vec![text.clone()]))).collect();
         report.at_most(format!("{}, one by one, NMSE", encoder.name), nmse(&alone.concat(), &together), apart);
     }
+    figures.write();
 }
 
 #[test]
 fn embeddings_on_the_cpu_equal_the_goldens() {
     let mut report = Report::default();
-    check_embeddings(BackendChoice::Cpu, 1e-11, 0.0, &mut report);
+    check_embeddings("embeddings-cpu", BackendChoice::Cpu, 1e-11, 0.0, &mut report);
     report.finish();
 }
 
 #[test]
 fn embeddings_on_the_gpu_equal_the_goldens() {
     let mut report = Report::default();
-    check_embeddings(BackendChoice::Gpu, 1e-10, 1e-12, &mut report);
+    check_embeddings("embeddings-gpu", BackendChoice::Gpu, 1e-10, 1e-12, &mut report);
     report.finish();
 }
 

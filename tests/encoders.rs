@@ -4,7 +4,7 @@
 mod common;
 
 use common::encoders::{ENCODERS, Encoder, PAGES, RERANKER, check_hidden, check_scores, files};
-use common::{Report, open};
+use common::{Figures, Report, open};
 use headwater::cpu::Cpu;
 use headwater::error::ErrorKind;
 use headwater::format::{Checkpoint, Dialect, Value};
@@ -45,23 +45,36 @@ fn gpu(name: &str) -> Gpu {
     gpu
 }
 
+fn add(figures: &mut Figures, name: &str, nmse: f64) {
+    let plan = plan(&checkpoint(name, "config.json")).unwrap();
+    figures.add_encoder(name, "model.safetensors", &plan, nmse);
+}
+
 #[test]
 fn hidden_states_and_scores_on_the_cpu_equal_the_goldens() {
     let mut report = Report::default();
+    let mut figures = Figures::new("encoders-cpu");
     for encoder in ENCODERS {
-        check_hidden(&cpu(encoder.name), encoder, (CPU_NMSE, 0.0), &mut report);
+        let worst = check_hidden(&cpu(encoder.name), encoder, (CPU_NMSE, 0.0), &mut report);
+        add(&mut figures, encoder.name, worst);
     }
-    check_scores(&cpu(RERANKER), LOGIT, &mut report);
+    let worst = check_scores(&cpu(RERANKER), LOGIT, &mut report);
+    add(&mut figures, RERANKER, worst);
+    figures.write();
     report.finish();
 }
 
 #[test]
 fn hidden_states_and_scores_on_the_gpu_equal_the_goldens() {
     let mut report = Report::default();
+    let mut figures = Figures::new("encoders-gpu");
     for encoder in ENCODERS {
-        check_hidden(&gpu(encoder.name), encoder, (GPU_NMSE, 1e-12), &mut report);
+        let worst = check_hidden(&gpu(encoder.name), encoder, (GPU_NMSE, 1e-12), &mut report);
+        add(&mut figures, encoder.name, worst);
     }
-    check_scores(&gpu(RERANKER), LOGIT, &mut report);
+    let worst = check_scores(&gpu(RERANKER), LOGIT, &mut report);
+    add(&mut figures, RERANKER, worst);
+    figures.write();
     report.finish();
 }
 

@@ -108,6 +108,8 @@ export class Host {
         return this.#loaded().embed(call.request, signal);
       case "rerank":
         return this.#loaded().rerank(call.request, signal);
+      case "score":
+        return this.#loaded().score(call.request, signal);
       case "tokenize":
         return this.#loaded().tokenize(call.text, call.options);
       case "detokenize":

@@ -25,12 +25,14 @@ export type { HubOptions, LicensePolicy, Policy } from "./hub/call.js";
 export { Model } from "./model.js";
 export { store, type PullOptions, type StoreOptions } from "./store.js";
 export type {
+  DryOptions,
   EmbedOptions,
   GenerateOptions,
   InspectOptions,
   LoadOptions,
   LogitsOptions,
   RerankOptions,
+  ScoreOptions,
   TokenizeOptions,
 } from "./options.js";
 export type { AdapterReference, CustomSource, ModelReference } from "./sources.js";

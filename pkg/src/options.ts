@@ -68,6 +68,26 @@ export interface GenerateOptions {
   frequencyPenalty?: number;
   /** Taken from a score once if the token was generated at all; 0 is off. */
   presencePenalty?: number;
+  /** Only the tokens whose surprise is nearest to the expected one, until their probabilities reach it; 1 is off. */
+  typicalP?: number;
+  /** Only scores within so many standard deviations of the largest; 0 is off. */
+  topNSigma?: number;
+  /** Excludes top choices: of the tokens at least `threshold` (0.1) likely only the least likely stays, so often. */
+  xtc?: { readonly probability: number; readonly threshold?: number };
+  /** Makes what would repeat an earlier sequence less likely, the longer it is the more. */
+  dry?: DryOptions;
+  /** Keeps the surprise of tokens near `tau` bits (5), following at the rate `eta` (0.1). Takes the place of other filters. */
+  mirostat?: { readonly tau?: number; readonly eta?: number };
+  /** Penalties look at so many of the last tokens; at all by default. */
+  penaltyWindow?: number;
+  /** Added to the scores of tokens, by id; -100 forbids, 100 forces. */
+  logitBias?: Readonly<Record<string | number, number>>;
+  /** Tells how likely the model found each token, by its scores before all of these options. */
+  logprobs?: boolean;
+  /** With `logprobs`: so many of the likeliest tokens at each place too, up to 20. */
+  topLogprobs?: number;
+  /** Makes several replies, up to 128. They share the prompt; `Piece.choice` tells them apart. */
+  n?: number;
   /** The same seed gives the same tokens on the same device; random by default, told in the result. */
   seed?: number;
   /** Texts that end the reply; they are not part of it. */
@@ -94,6 +114,20 @@ export interface GenerateOptions {
   signal?: AbortSignal;
 }
 
+/** See `GenerateOptions.dry`. */
+export interface DryOptions {
+  /** How strong. */
+  readonly multiplier: number;
+  /** By how much it grows with each further token of a repetition; 1.75. */
+  readonly base?: number;
+  /** The longest repetition that costs nothing; 2. */
+  readonly allowedLength?: number;
+  /** How many of the last tokens are looked through; all. */
+  readonly window?: number;
+  /** Texts that no repetition goes across; a line break, a colon, a quotation mark and a star. */
+  readonly sequenceBreakers?: readonly string[];
+}
+
 /** Options of `logits`. */
 export interface LogitsOptions {
   /** See `GenerateOptions.adapter`. */
@@ -110,6 +144,21 @@ export interface EmbedOptions {
   dimensions?: number;
   /** Take the beginning of a text that is too long, which fails with `ContextFull` otherwise. */
   truncate?: boolean;
+  /** See `GenerateOptions.adapter`. */
+  adapter?: AdapterChoice;
+  /** Ends the work with `Aborted`. */
+  signal?: AbortSignal;
+}
+
+/** Options of `score`. */
+export interface ScoreOptions {
+  /** Whether texts begin as the tokenizer begins a text (`<bos>` and such); true by default. */
+  addSpecial?: boolean;
+  /**
+   * Lets an item be longer than the context: it is read in windows as long as the context, each of which scores so many
+   * tokens more than the one before. Without it such an item fails with `ContextFull`.
+   */
+  stride?: number;
   /** See `GenerateOptions.adapter`. */
   adapter?: AdapterChoice;
   /** Ends the work with `Aborted`. */

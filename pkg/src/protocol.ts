@@ -33,6 +33,7 @@ export type Call =
   | { readonly call: "generate"; readonly request: string }
   | { readonly call: "embed"; readonly request: string }
   | { readonly call: "rerank"; readonly request: string }
+  | { readonly call: "score"; readonly request: string }
   | { readonly call: "tokenize"; readonly text: string; readonly options: string }
   | { readonly call: "detokenize"; readonly ids: string }
   | { readonly call: "countTokens"; readonly prompt: string }
@@ -53,6 +54,7 @@ export interface Answers {
   /** All vectors, one after another. */
   embed: Float32Array;
   rerank: string;
+  score: string;
   tokenize: string;
   detokenize: string;
   countTokens: string;

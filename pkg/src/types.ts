@@ -71,6 +71,21 @@ export interface Piece {
   readonly toolCall?: ToolCall;
   /** The token ids that arrived with it. */
   readonly tokens: readonly number[];
+  /** How likely each of them was; with `logprobs`. */
+  readonly logprobs?: readonly TokenLogprob[];
+  /** Which of several replies it is a part of; see `n`. */
+  readonly choice: number;
+}
+
+/** A token and how likely the model found it, by its scores as they are: before bias, penalties, temperature and filters. */
+export interface TokenLogprob {
+  readonly id: number;
+  /** What is half a character shows as the replacement character. */
+  readonly text: string;
+  /** Natural logarithm of its probability. */
+  readonly logprob: number;
+  /** The likeliest tokens at its place, the likeliest first; with `topLogprobs`. */
+  readonly top?: readonly TokenLogprob[];
 }
 
 /** What a model thinks of one document. */
@@ -81,6 +96,28 @@ export interface Ranked {
   readonly score: number;
   /** What the model's head gave. */
   readonly logit: number;
+}
+
+/** What is scored: a continuation after a context. Both are a text or exactly these token ids. */
+export interface ScoreItem {
+  /** What comes before; not scored. When empty, what the tokenizer puts before a text takes its place. */
+  readonly context?: string | readonly number[];
+  /** What is scored. */
+  readonly continuation: string | readonly number[];
+}
+
+/** How likely a model finds a continuation. */
+export interface Score {
+  /** Natural logarithm of the probability of the whole continuation. */
+  readonly logprob: number;
+  /** Whether every token of it is the likeliest one at its place. */
+  readonly isGreedy: boolean;
+  /** `exp(-logprob / tokens)`. */
+  readonly perplexity: number;
+  /** The tokens of the continuation. */
+  readonly tokens: readonly number[];
+  /** The logarithm of the probability of each of them. */
+  readonly tokenLogprobs: readonly number[];
 }
 
 /** Why a reply ended: the model or a stop text ended it, the limit of its length, or the model waits for results of its calls. */
@@ -98,6 +135,10 @@ export interface GenerationResult {
   readonly timings: Timings;
   /** What the randomness began from. */
   readonly seed: number;
+  /** How likely each token was; with `logprobs`. */
+  readonly logprobs?: readonly TokenLogprob[];
+  /** The second reply and those after it; with `n`. */
+  readonly others?: readonly GenerationResult[];
 }
 
 /** Tokens that a reply took. */

@@ -104,6 +104,24 @@ pub(super) fn expert_matmul(
     y
 }
 
+/// `y[t, s, c] = x[t, s, order[e, c]]`, `cols` columns of each slot, rows of `width` in all.
+pub(super) fn gather(
+    (x, x_width): (&[f32], usize),
+    route: Option<(&[f32], usize)>,
+    order: &[f32],
+    (cols, width): (usize, usize),
+) -> Vec<f32> {
+    let mut y = Vec::with_capacity(x.len() / x_width * width);
+    for (token, x) in x.chunks_exact(x_width).enumerate() {
+        for slot in 0..width / cols {
+            let expert = route.map_or(0, |(route, width)| route[token * width + slot] as usize);
+            let x = if x_width == cols { x } else { &x[slot * cols..][..cols] };
+            y.extend(order[expert * cols..][..cols].iter().map(|column| x[*column as usize]));
+        }
+    }
+    y
+}
+
 /// The sum of `parts` equal parts of each row of `x (tokens, width)`.
 pub(super) fn sum_parts(x: &[f32], width: usize, parts: usize) -> Vec<f32> {
     let part = width / parts;

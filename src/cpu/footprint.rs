@@ -2,6 +2,7 @@
 
 use super::MAX_ROWS;
 use super::run::Schedule;
+use super::weights::size_bytes;
 use crate::graph::{Footprint, Graph, KvFormat, PAGE_TOKENS};
 use crate::model::Plan;
 
@@ -10,7 +11,7 @@ use crate::model::Plan;
 pub fn footprint(plan: &Plan, kv: KvFormat, n_pages: usize) -> Footprint {
     let graph = &plan.graph;
     let stored = graph.weights.iter().zip(&plan.formats);
-    let stored = stored.map(|(weight, format)| format.row_bytes(weight.cols).unwrap_or(0) * weight.rows);
+    let stored = stored.map(|(weight, format)| size_bytes(*format, weight.rows, weight.cols));
     let position: usize = graph.kv_widths.iter().map(|layer| layer.position_bytes(kv)).sum();
     let states: usize = graph.state_widths.iter().map(|width| width * graph.n_states() * 4).sum();
     let rows = if graph.bidirectional() { n_pages * PAGE_TOKENS } else { MAX_ROWS };

@@ -123,6 +123,11 @@ pub(super) fn run(
                 let route = route.map(|route| (values[route.0].as_slice(), graph.width(route)));
                 experts::expert_matmul(weights, &experts, (value(x), graph.width(*x)), route)
             }
+            Op::Gather { x, route, order } => {
+                let cols = graph.weights[order.0].cols;
+                let route = route.map(|route| (values[route.0].as_slice(), graph.width(route)));
+                experts::gather((value(x), graph.width(*x)), route, &weights.vector(*order), (cols, node.width))
+            }
             Op::SumParts { x, parts } => experts::sum_parts(value(x), graph.width(*x), *parts),
             Op::OutputRows { x } => ops::output_rows(value(x), step.outputs, node.width),
         };

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::json::{invalid, not_yet};
 use super::loaded::Loaded;
-use super::reply::Piece;
 use super::request::{GenerateRequest, Prompt};
+use super::result::Piece;
 use crate::chat::{Call, Delta, OutputFormat, Splitter, Template, ToolDefinitions};
 use crate::error::Result;
 use crate::tokenizer::{StreamDecoder, Tokenizer};

@@ -58,6 +58,6 @@ impl Checkpoint {
             companions: BTreeMap::from([(ADAPTER_CONFIG.to_owned(), text)]),
             small_tensors: BTreeMap::new(),
         };
-        Ok(Checkpoint { metadata, tensors, files: vec![Rc::clone(weights)] })
+        Ok(Checkpoint { metadata, tensors, orders: BTreeMap::new(), files: vec![Rc::clone(weights)] })
     }
 }

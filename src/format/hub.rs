@@ -54,10 +54,9 @@ type Folder = BTreeMap<String, Rc<dyn Source>>;
 /// Opens a folder's files, given in any order; other files below the folder of `config.json` are left alone.
 pub(super) async fn open(sources: &[Rc<dyn Source>]) -> Result<Checkpoint> {
     let folder = folder(sources)?;
-    let mut metadata = read_metadata(&folder).await?;
+    let metadata = read_metadata(&folder).await?;
     let (files, tensors) = read_tensors(&folder).await?;
-    let (files, tensors) = packed::unpack(files, tensors, &mut metadata).await?;
-    Ok(Checkpoint { metadata, tensors, files })
+    packed::unpack(files, tensors, metadata).await
 }
 
 fn directory(name: &str) -> &str {

@@ -28,6 +28,7 @@ mod sniff;
 pub use adapter::ADAPTER_CONFIG;
 pub use metadata::{Dialect, Metadata, Value};
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::quant::FormatId;
@@ -57,6 +58,9 @@ pub struct Checkpoint {
     pub metadata: Metadata,
     /// All tensors, in the order of their bytes (file, offset).
     pub tensors: Vec<TensorInfo>,
+    /// For each matrix whose columns stand in an order of their own the tensor of that order: `(cols)` float32, of each
+    /// column which number of the input it multiplies.
+    pub orders: BTreeMap<String, String>,
     /// The files that hold tensors.
     pub files: Vec<Rc<dyn Source>>,
 }

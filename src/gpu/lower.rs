@@ -227,6 +227,17 @@ impl Emission<'_> {
                 let y = self.make(value, domain);
                 self.stages.push(Stage::Route { spec, bias, x, y });
             }
+            Op::Gather { x: of, route, order } => {
+                let (x, domain) = (self.place(of)?, self.domain(of)?);
+                let route = route.map(|route| self.place(route)).transpose()?;
+                let (cols, width) = (self.graph.weights[order.0].cols, self.graph.width(value));
+                if route.is_some() && domain != Domain::Rows {
+                    return Err(unlowered(self.graph, index));
+                }
+                let x_slot = if self.graph.width(of) == cols { 0 } else { cols };
+                let y = self.make(value, domain);
+                self.stages.push(Stage::Gather { order, cols, slots: width / cols, x, x_slot, route, y, domain });
+            }
             Op::SumParts { x, parts } => match self.analysis.product(value) {
                 Some(_) => self.product(value, index, None)?,
                 None => self.elementwise(value, ElementOp::SumParts(parts), x, x)?,

@@ -153,6 +153,20 @@ pub enum Stage {
     GatedDelta { spec: GatedDelta, inputs: [Place; 3], y: Place },
     /// Parts with their columns in a group, side by side in each group.
     Concat { parts: Vec<(Place, usize)>, y: Place, groups: usize },
+    /// Columns of every slot's part of x in the order that the slot has.
+    Gather {
+        order: WeightId,
+        /// Columns of a slot.
+        cols: usize,
+        slots: usize,
+        x: Place,
+        /// Elements from one slot's part of x to the next; 0 where all slots have the same.
+        x_slot: usize,
+        /// The route that names the slots' orders, where there is not one for all.
+        route: Option<Place>,
+        y: Place,
+        domain: Domain,
+    },
     /// What nothing took in; `b` is `a` where there is one operand.
     Elementwise { op: ElementOp, a: Place, b: Place, y: Place, width: usize, domain: Domain },
     /// The wanted rows of x.
@@ -218,6 +232,11 @@ impl Stage {
                     see(route, Access::Read);
                 }
                 see(y, if *residual { Access::ReadWrite } else { Access::Write });
+            }
+            Stage::Gather { x, route, y, .. } => {
+                see(x, Access::Read);
+                route.iter_mut().for_each(|route| see(route, Access::Read));
+                see(y, Access::Write);
             }
             Stage::RopeStore { q, k, v, .. } => {
                 see(q, Access::ReadWrite);

@@ -6,16 +6,19 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Activation, Attention, EmbedBy, GatedDelta, Gates, Graph, KvWidths, Node, Op, Output, Rope, RopeId, Routing,
-    ShortConv, ValueId, Weight, WeightId, WeightKind,
+    Activation, Attention, EmbedBy, GatedDelta, Gates, Graph, KvWidths, Node, Op, Orders, Output, Rope, RopeId,
+    Routing, ShortConv, ValueId, Weight, WeightId, WeightKind,
 };
 use crate::error::{Error, ErrorKind, Result};
 
 /// Writes the nodes of a graph one after another.
 #[derive(Default)]
 pub struct Builder {
-    graph: Graph,
+    pub(super) graph: Graph,
     declared: BTreeMap<String, WeightId>,
+    /// Orders of the columns of matrices, and what was put in them.
+    pub(super) orders: Orders,
+    pub(super) gathered: BTreeMap<(ValueId, Option<ValueId>, WeightId), ValueId>,
     error: Option<Error>,
 }
 
@@ -25,13 +28,18 @@ impl Builder {
         Self::default()
     }
 
-    fn expect(&mut self, holds: bool, name: &str, problem: impl FnOnce() -> String) {
+    /// An empty graph whose matrices have these orders.
+    pub fn with_orders(orders: Orders) -> Self {
+        Self { orders, ..Self::default() }
+    }
+
+    pub(super) fn expect(&mut self, holds: bool, name: &str, problem: impl FnOnce() -> String) {
         if !holds && self.error.is_none() {
             self.error = Some(Error::new(ErrorKind::MalformedModel, problem()).at(name));
         }
     }
 
-    fn push(&mut self, name: impl Into<String>, op: Op, width: usize) -> ValueId {
+    pub(super) fn push(&mut self, name: impl Into<String>, op: Op, width: usize) -> ValueId {
         self.graph.nodes.push(Node { name: name.into(), op, width });
         ValueId(self.graph.nodes.len() - 1)
     }
@@ -148,6 +156,7 @@ impl Builder {
         let (name, width) = (name.into(), self.graph.width(x));
         let (rows, cols) = (self.graph.weights[weight.0].rows, self.graph.weights[weight.0].cols);
         self.expect(cols == width, &name, || format!("a matrix of {rows} x {cols} on a width of {width}"));
+        let x = self.in_order(x, None, weight);
         self.push(name, Op::MatMul { x, weight }, rows)
     }
 
@@ -347,6 +356,7 @@ impl Builder {
         self.expect(biases == rows, &name, || format!("{biases} biases for {rows} rows"));
         self.expect(!weighted || route.is_some(), &name, || "weights without a route".into());
         let out = (rows / stacked.max(1)).saturating_mul(slots);
+        let x = self.in_order(x, route, weight);
         self.push(name, Op::ExpertMatMul { x, route, weight, bias, weighted }, out)
     }
 

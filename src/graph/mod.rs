@@ -8,6 +8,7 @@ mod backend;
 mod build;
 mod experts;
 mod kv;
+mod order;
 mod recurrent;
 mod state;
 mod step;
@@ -18,6 +19,7 @@ pub use backend::{Backend, BackendInfo, Counters, Decode, Footprint, Ticket};
 pub use build::Builder;
 pub use experts::{GroupScore, Groups, RouterScore, Routing};
 pub use kv::{KvFormat, KvWidths};
+pub use order::Orders;
 pub use recurrent::{GatedDelta, Gates, ShortConv};
 pub use state::{STATE_SLOTS, SlotBook, StateSlots};
 pub use step::{PAGE_TOKENS, Row, SamplerSettings, Step};
@@ -177,6 +179,10 @@ pub enum Op {
     /// that expert if `weighted`. `x` is `(tokens, cols)`, the same for all slots, or `(tokens, slots * cols)`; y is
     /// `(tokens, slots * rows)`.
     ExpertMatMul { x: ValueId, route: Option<ValueId>, weight: WeightId, bias: Option<WeightId>, weighted: bool },
+    /// `y[t, s, c] = x[t, s, order[e, c]]`, what matrices multiply whose columns stand in that order (a vector of numbers
+    /// of columns for each `e`). Slots and `e` are as in `ExpertMatMul`, but without a route there is one order for all
+    /// slots, and as many slots as x has room for; y is `(tokens, slots * cols)`.
+    Gather { x: ValueId, route: Option<ValueId>, order: WeightId },
     /// The sum of `parts` equal parts of each row; `(tokens, width of x / parts)`.
     SumParts { x: ValueId, parts: usize },
     /// Each of the values is cut into `groups` equal parts; the first parts of all of them stand side by side, then the
@@ -207,7 +213,9 @@ impl Op {
             | Op::SumParts { x, .. }
             | Op::OutputRows { x } => vec![*x],
             Op::Route { scores, .. } => vec![*scores],
-            Op::ExpertMatMul { x, route, .. } => std::iter::once(*x).chain(*route).collect(),
+            Op::ExpertMatMul { x, route, .. } | Op::Gather { x, route, .. } => {
+                std::iter::once(*x).chain(*route).collect()
+            }
             Op::Attention { q, k, v, .. } => vec![*q, *k, *v],
             Op::ShortConv { x, gates: Some(gates), .. } => vec![gates.before, *x, gates.after],
             Op::ShortConv { x, gates: None, .. } => vec![*x],

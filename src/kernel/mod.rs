@@ -7,6 +7,7 @@ mod elementwise;
 mod embed;
 mod experts;
 mod gated_delta;
+mod gather;
 mod matmul;
 mod norm;
 mod sample;
@@ -68,6 +69,7 @@ pub const KERNELS: &[&Kernel] = &[
     &short_conv::SHORT_CONV,
     &gated_delta::GATED_DELTA,
     &concat::CONCAT,
+    &gather::GATHER,
     &elementwise::ELEMENTWISE,
     &elementwise::OUTPUT_ROWS,
     &sample::SAMPLE,
@@ -235,6 +237,7 @@ pub fn launches(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
         }
         Stage::GatedDelta { spec, inputs, y } => vec![gated_delta::gated_delta(spec, *inputs, *y, context)],
         Stage::Concat { parts, y, groups } => concat::concat(parts, *y, *groups, context),
+        Stage::Gather { .. } => gather::gather(stage, context).into_iter().collect(),
         Stage::Elementwise { op, a, b, y, width, domain } => {
             vec![elementwise::elementwise(*op, [*a, *b, *y], *width, *domain, context)]
         }

@@ -10,7 +10,7 @@ use super::locate::Fused;
 use super::names::Name;
 use super::{Architecture, Hyper, decoder, rotary};
 use crate::error::Result;
-use crate::format::{Checkpoint, Dialect, Metadata};
+use crate::format::{Checkpoint, Dialect};
 use crate::graph::{Attention, Builder, RopeId, RopePairs, RouterScore, ValueId};
 
 pub(super) const DEEPSEEK_V2: Architecture =
@@ -23,13 +23,13 @@ pub(super) const NAMES: &[Name] = &[
     ("blk.{i}.attn_kv_a_mqa.weight", "model.layers.{i}.self_attn.kv_a_proj_with_mqa.weight"),
     ("blk.{i}.attn_kv_a_norm.weight", "model.layers.{i}.self_attn.kv_a_layernorm.weight"),
     ("blk.{i}.attn_kv_b.weight", "model.layers.{i}.self_attn.kv_b_proj.weight"),
-    // What only GGUF files have apart.
+    // What only GGUF files have apart, and those not always.
     ("blk.{i}.attn_k_b.weight", ""),
     ("blk.{i}.attn_v_b.weight", ""),
 ];
 
 /// Every head's queries have a part that is not rotated and one that is. The hub keeps the factors of every head's keys
-/// and values together, those of the keys for the vector's use and so the other way round.
+/// and values together, those of the keys for the vector's use and so the other way round; so did GGUF files at first.
 pub(super) const FUSED: &[Fused] = &[
     Fused::rows("attn_q.weight", &["attn_q_plain.weight", "attn_q_turning.weight"]),
     Fused::rows("attn_q_b.weight", &["attn_q_b_plain.weight", "attn_q_b_turning.weight"]),
@@ -63,6 +63,10 @@ const TURNING_DIM: Key<u64> = Key::new("rope.dimension_count", "qk_rope_head_dim
 const PLAIN_DIM: Key<u64> = Key::new("", "qk_nope_head_dim", 2, 1024);
 const QUERY_DIM: Key<u64> = Key::new("attention.key_length_mla", "", 4, 2048);
 const VALUE_DIM: Key<u64> = Key::new("attention.value_length_mla", "v_head_dim", 2, 1024);
+/// The same in GGUF files that keep the factors of keys and values together, and the tensor that tells them.
+const UNDIVIDED_QUERY_DIM: Key<u64> = Key::new("attention.key_length", "", 4, 2048);
+const UNDIVIDED_VALUE_DIM: Key<u64> = Key::new("attention.value_length", "", 2, 1024);
+const UNDIVIDED: &str = "blk.0.attn_kv_b.weight";
 const DENSE_LAYERS: Key<u64> = Key::new("leading_dense_block_count", "first_k_dense_replace", 0, 1024);
 const EXPERT_STEP: Key<u64> = Key::new("", "moe_layer_freq", 1, 1);
 const BIASES: &str = "attention_bias";
@@ -74,7 +78,7 @@ const OWN: &[&str] = &["expert_count", "attention.value_length", "rope.scaling.y
 pub(super) fn read(checkpoint: &Checkpoint, family: &Family) -> Result<Hyper> {
     let metadata = &checkpoint.metadata;
     let mut h = Hyper::read(checkpoint, RopePairs::Adjacent, OWN)?;
-    let latent = latent(metadata, h.norm_eps)?;
+    let latent = latent(checkpoint, h.norm_eps)?;
     if metadata.boolean(BIASES)? == Some(true) {
         return Err(unsupported(BIASES, "biases of latent attention are not supported"));
     }
@@ -93,16 +97,21 @@ pub(super) fn read(checkpoint: &Checkpoint, family: &Family) -> Result<Hyper> {
     Ok(h)
 }
 
-fn latent(metadata: &Metadata, norm_eps: f32) -> Result<Latent> {
+fn latent(checkpoint: &Checkpoint, norm_eps: f32) -> Result<Latent> {
+    let metadata = &checkpoint.metadata;
+    let (query_key, value_key) = match checkpoint.tensor(UNDIVIDED) {
+        Some(_) => (UNDIVIDED_QUERY_DIM, UNDIVIDED_VALUE_DIM),
+        None => (QUERY_DIM, VALUE_DIM),
+    };
     let turning_dim = TURNING_DIM.need(metadata)?;
     let (plain_dim, norm_eps) = match metadata.dialect {
         // transformers does not hand the configuration's epsilon to these norms.
         Dialect::Hub => (PLAIN_DIM.need(metadata)?, 1e-6),
         Dialect::Gguf => {
-            let query_dim = QUERY_DIM.need(metadata)?;
+            let query_dim = query_key.need(metadata)?;
             let plain = query_dim.checked_sub(turning_dim).filter(|plain| *plain > 0);
             let problem = || format!("{turning_dim} rotary dimensions in queries of {query_dim}");
-            (plain.ok_or_else(|| malformed(QUERY_DIM.name(metadata), problem()))?, norm_eps)
+            (plain.ok_or_else(|| malformed(query_key.name(metadata), problem()))?, norm_eps)
         }
     };
     Ok(Latent {
@@ -110,7 +119,7 @@ fn latent(metadata: &Metadata, norm_eps: f32) -> Result<Latent> {
         kv_rank: KV_RANK.need(metadata)?,
         plain_dim,
         turning_dim,
-        value_dim: VALUE_DIM.need(metadata)?,
+        value_dim: value_key.need(metadata)?,
         norm_eps,
     })
 }

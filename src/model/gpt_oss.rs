@@ -7,7 +7,7 @@ use super::locate::{Fused, Order};
 use super::names::Name;
 use super::{Architecture, Hyper, decoder};
 use crate::error::Result;
-use crate::format::{Checkpoint, Dialect};
+use crate::format::Checkpoint;
 use crate::graph::{Activation, Builder, RopePairs, RouterScore};
 
 pub(super) const GPT_OSS: Architecture =
@@ -25,30 +25,10 @@ const NAMES: &[Name] = &[
 
 /// The hub's tensors multiply from the right, and have the columns of gate and up in turns.
 const FUSED: &[Fused] = &[
-    Fused {
-        whole: "ffn_gate_up_exps.weight",
-        parts: &["ffn_gate_exps.weight", "ffn_up_exps.weight"],
-        order: Order::Alternating,
-        transposed: true,
-        turned: &[],
-        dialect: Some(Dialect::Hub),
-    },
-    Fused {
-        whole: "ffn_gate_up_exps.bias",
-        parts: &["ffn_gate_exps.bias", "ffn_up_exps.bias"],
-        order: Order::Alternating,
-        transposed: false,
-        turned: &[],
-        dialect: Some(Dialect::Hub),
-    },
-    Fused {
-        whole: "ffn_down_exps.weight",
-        parts: &["ffn_down_exps.weight"],
-        order: Order::Following,
-        transposed: true,
-        turned: &[],
-        dialect: Some(Dialect::Hub),
-    },
+    Fused::rows("ffn_gate_up_exps.weight", &["ffn_gate_exps.weight", "ffn_up_exps.weight"])
+        .on_hub(Order::Alternating, true),
+    Fused::rows("ffn_gate_up_exps.bias", &["ffn_gate_exps.bias", "ffn_up_exps.bias"]).on_hub(Order::Alternating, false),
+    Fused::rows("ffn_down_exps.weight", &["ffn_down_exps.weight"]).on_hub(Order::Following, true),
 ];
 
 const WINDOW: Key<u64> = Key::new("attention.sliding_window", "sliding_window", 1, 1 << 24);

@@ -28,22 +28,9 @@ const NAMES: &[Name] = &[
 
 /// The hub's tensors multiply from the right, and have the columns of up after those of gate.
 const FUSED: &[Fused] = &[
-    Fused {
-        whole: "ffn_gate_up_exps.weight",
-        parts: &["ffn_gate_exps.weight", "ffn_up_exps.weight"],
-        order: Order::Following,
-        transposed: true,
-        turned: &[],
-        dialect: Some(Dialect::Hub),
-    },
-    Fused {
-        whole: "ffn_down_exps.weight",
-        parts: &["ffn_down_exps.weight"],
-        order: Order::Following,
-        transposed: true,
-        turned: &[],
-        dialect: Some(Dialect::Hub),
-    },
+    Fused::rows("ffn_gate_up_exps.weight", &["ffn_gate_exps.weight", "ffn_up_exps.weight"])
+        .on_hub(Order::Following, true),
+    Fused::rows("ffn_down_exps.weight", &["ffn_down_exps.weight"]).on_hub(Order::Following, true),
 ];
 
 const DENSE_DIM: Key<u64> = Key::new("feed_forward_length", "intermediate_size_mlp", 8, 1 << 20);

@@ -15,6 +15,10 @@ use crate::quant::{FormatId, Shared};
 /// stands side by side.
 const COLS_GROUP: usize = 8;
 
+/// What blocks become that run along the wrong dimension: half the bytes of f32, and what it rounds (2^-12) is less than what
+/// any format of blocks does.
+const TURNED: FormatId = FormatId::F16;
+
 /// A tensor of a layer whose rows are those of several weights, or that lies otherwise than the project has it. Where
 /// weights are stacked (experts), it is so for each of them.
 pub(super) struct Fused {
@@ -28,7 +32,8 @@ pub(super) struct Fused {
     pub transposed: bool,
     /// Parts that lie the other way round among the others: their columns are rows of the tensor.
     pub turned: &'static [&'static str],
-    /// The only dialect whose files have it so.
+    /// The only dialect whose files always have it so; in others it is so where a tensor of that name is there, if that
+    /// is no name of a part.
     pub dialect: Option<Dialect>,
 }
 
@@ -36,6 +41,11 @@ impl Fused {
     /// The rows of `parts` one after another in `whole`.
     pub(super) const fn rows(whole: &'static str, parts: &'static [&'static str]) -> Self {
         Self { whole, parts, order: Order::Following, transposed: false, turned: &[], dialect: None }
+    }
+
+    /// The same in the hub's files alone, where it may multiply from the right.
+    pub(super) const fn on_hub(self, order: Order, transposed: bool) -> Self {
+        Self { order, transposed, dialect: Some(Dialect::Hub), ..self }
     }
 }
 
@@ -51,8 +61,10 @@ pub(super) enum Order {
 /// Where a weight lies.
 #[derive(Clone, Debug)]
 pub(super) struct Location {
-    /// How its numbers are stored.
+    /// How its numbers are handed on.
     pub format: FormatId,
+    /// How they are stored: the same, but for blocks that run along the wrong dimension.
+    pub stored: FormatId,
     /// Bytes of one of its rows.
     pub row_bytes: usize,
     /// Its rows, piece by piece.
@@ -154,13 +166,23 @@ fn same_shape(found: &[usize], expected: &[usize], kind: WeightKind) -> bool {
 
 impl Whole {
     /// The tensor of the weight's name, or the one that it is a part of in files of `dialect`, all `weights` by name.
-    pub(super) fn of(weight: &Weight, weights: &BTreeMap<&str, &Weight>, fused: &[Fused], dialect: Dialect) -> Whole {
+    /// `is_there` tells the tensors of the files, by the project's names.
+    pub(super) fn of(
+        weight: &Weight,
+        weights: &BTreeMap<&str, &Weight>,
+        fused: &[Fused],
+        dialect: Dialect,
+        is_there: impl Fn(&str) -> bool,
+    ) -> Whole {
         let (name, rows) = (weight.name.clone(), rows_of(weight));
         let itself = Whole { name, rows, from: Stride { first: 0, step: 1 }, transposed: false, turned: false };
         let Some((layer, part)) = weight.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
             return itself;
         };
-        let holds = |fused: &&Fused| fused.parts.contains(&part) && fused.dialect.is_none_or(|only| only == dialect);
+        let always = |fused: &Fused| fused.dialect.is_none_or(|only| only == dialect);
+        let named = |fused: &Fused| format!("blk.{layer}.{}", fused.whole);
+        let joined = |fused: &Fused| !fused.parts.contains(&fused.whole) && is_there(&named(fused));
+        let holds = |fused: &&Fused| fused.parts.contains(&part) && (always(fused) || joined(fused));
         let Some(fused) = fused.iter().find(holds) else { return itself };
         let rows_of = |part: &&str| {
             let weight = weights.get(format!("blk.{layer}.{part}").as_str());
@@ -168,7 +190,7 @@ impl Whole {
         };
         let before = fused.parts.iter().take_while(|other| **other != part);
         Whole {
-            name: format!("blk.{layer}.{}", fused.whole),
+            name: named(fused),
             rows: fused.parts.iter().map(rows_of).fold(0, usize::saturating_add),
             from: match fused.order {
                 Order::Following => Stride { first: before.map(rows_of).fold(0, usize::saturating_add), step: 1 },
@@ -207,7 +229,11 @@ impl<'a> Locator<'a> {
     /// Finds a declared weight. Fails with `MalformedModel` naming a tensor that is missing or of another shape, with
     /// `UnsupportedFormat` for one that cannot be read so.
     pub(super) fn locate(&mut self, weight: &Weight) -> Result<Location> {
-        let whole = Whole::of(weight, &self.weights, self.fused, self.dialect);
+        let is_there = |name: &str| {
+            let named = names::in_file(name, self.dialect, self.names);
+            named.is_some_and(|named| self.tensors.contains_key(names::without_roots(named, &self.bare).as_str()))
+        };
+        let whole = Whole::of(weight, &self.weights, self.fused, self.dialect, is_there);
         let named = names::in_file(&whole.name, self.dialect, self.names).ok_or_else(|| {
             Error::new(ErrorKind::Internal, "no table line names this weight").at(weight.name.as_str())
         })?;
@@ -223,9 +249,9 @@ impl<'a> Locator<'a> {
             let own = self.pieces(weight, &whole, name, apart.then_some(index))?;
             match &mut found {
                 None => found = Some(own),
-                Some(found) if found.format == own.format => found.pieces.extend(own.pieces),
+                Some(found) if found.stored == own.stored => found.pieces.extend(own.pieces),
                 Some(found) => {
-                    let [first, other] = [found.format, own.format].map(|format| format.format().name);
+                    let [first, other] = [found.stored, own.stored].map(|format| format.format().name);
                     let problem = format!("stored as {other}, where the others of that weight are {first}");
                     return Err(unsupported(name, problem));
                 }
@@ -263,11 +289,9 @@ impl<'a> Locator<'a> {
         if !vector && weight.stacked > 1 && !weight.cols.is_multiple_of(COLS_GROUP) {
             return Err(unsupported(name, format!("rows of {} weights are no multiple of {COLS_GROUP}", weight.cols)));
         }
-        if whole.turned && !numbers {
-            let problem = format!("blocks of {} do not run along the needed rows", tensor.format.format().name);
-            return Err(unsupported(name, problem));
-        }
-        let planes = &tensor.format.format().planes;
+        // Blocks that run along the wrong dimension become numbers.
+        let format = if whole.turned && !numbers { TURNED } else { tensor.format };
+        let planes = &format.format().planes;
         if weight.stacked > 1 && planes.shared.rows && !rows_of(weight).is_multiple_of(Shared::WINDOW) {
             let problem = format!(
                 "rows of stacked matrices share scales, and {} are no multiple of {}",
@@ -283,13 +307,12 @@ impl<'a> Locator<'a> {
             (true, true) => (1, 1, whole.rows),
             (true, false) => (rows_of(weight), whole.rows, 1),
         };
-        let row_bytes = tensor.format.row_bytes(cols).ok_or_else(|| {
-            malformed(name, format!("rows of {cols} weights are no whole blocks of {}", tensor.format.format().name))
-        })?;
-        let line_bytes = match whole.turned {
-            true => columns.saturating_mul(tensor.format.format().block_bytes),
-            false => row_bytes,
+        let bytes_of = |format: FormatId, cols: usize| {
+            let problem = || format!("rows of {cols} weights are no whole blocks of {}", format.format().name);
+            format.row_bytes(cols).ok_or_else(|| malformed(name, problem()))
         };
+        let row_bytes = bytes_of(format, cols)?;
+        let line_bytes = if whole.turned { bytes_of(tensor.format, columns)? } else { row_bytes };
         let bytes = |rows: usize| (rows as u64).saturating_mul(line_bytes as u64);
         let needed = bytes(whole_rows.saturating_mul(stacked));
         if needed != tensor.size_bytes {
@@ -313,7 +336,8 @@ impl<'a> Locator<'a> {
         // The norm of what a recurrence gives is kept as it is, whatever a family does with the others.
         let norm = weight.name.ends_with("norm.weight") && !weight.name.ends_with("ssm_norm.weight");
         Ok(Location {
-            format: tensor.format,
+            format,
+            stored: tensor.format,
             row_bytes,
             pieces,
             vector_offset: vector.then_some(if norm { self.norm_offset } else { 0.0 }),

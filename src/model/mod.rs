@@ -37,6 +37,7 @@ mod names;
 mod nomic_bert;
 mod olmo2;
 mod options;
+mod order;
 mod phi3;
 mod pooling;
 mod quantize;
@@ -45,6 +46,7 @@ mod qwen3;
 mod qwen3_next;
 mod qwen3moe;
 mod rotary;
+mod rows;
 mod smollm3;
 mod weights;
 mod xlm_roberta;
@@ -68,6 +70,7 @@ use crate::graph::{Builder, Graph, Output, WeightId, WeightKind};
 use crate::quant::FormatId;
 use locate::{Fused, Location, Locator};
 use names::Name;
+use order::Ordered;
 
 /// One row of the table: what an architecture is called and its two functions.
 struct Architecture {
@@ -144,6 +147,8 @@ pub struct Plan {
     pub formats: Vec<FormatId>,
     /// How the files store what is quantised while it is read.
     quantized: BTreeMap<WeightId, FormatId>,
+    /// Of matrices whose columns stand in an order of their own that order.
+    orders: BTreeMap<WeightId, WeightId>,
     /// Where each weight lies in the files, by `WeightId`.
     locations: Vec<Location>,
 }
@@ -199,14 +204,18 @@ fn build(
     let cut = embedding.max_tokens.filter(|_| hyper.ends != Output::Logits);
     let context = options.context_of(hyper.context, cut)?;
     hyper.choose_rope(context);
-    let mut builder = Builder::new();
-    (architecture.graph)(&hyper, &mut builder);
-    let graph = builder.finish()?;
-
-    let tables = (architecture.names, architecture.fused);
-    let mut locator = Locator::new(checkpoint, &graph, tables, hyper.norm_offset);
-    let locations = graph.weights.iter().map(|weight| locator.locate(weight)).collect::<Result<Vec<Location>>>()?;
-    locator.refuse_other_biases()?;
+    let declare = |mut builder: Builder| {
+        (architecture.graph)(&hyper, &mut builder);
+        builder.finish()
+    };
+    let mut graph = declare(Builder::new())?;
+    let mut locations = locate(checkpoint, &graph, architecture, &hyper, &Ordered::default())?;
+    let ordered = Ordered::new(checkpoint, &graph, &locations)?;
+    if !ordered.of_matrix.is_empty() {
+        // Where the files have orders of columns is known only now.
+        graph = declare(Builder::with_orders(ordered.of_matrix.clone()))?;
+        locations = locate(checkpoint, &graph, architecture, &hyper, &ordered)?;
+    }
     let formats = graph.weights.iter().zip(&locations).map(|(weight, location)| match weight.kind {
         WeightKind::Matrix => location.format,
         WeightKind::Vector => FormatId::F32,
@@ -216,5 +225,27 @@ fn build(
         None => BTreeMap::new(),
         Some(name) => quantize::choose(&graph, &mut formats, quantize::target(name)?, hyper.tied)?,
     };
-    Ok(Plan { architecture: name, hyper, context, graph, embedding, formats, quantized, locations })
+    let orders = ordered.of_weight(&graph);
+    Ok(Plan { architecture: name, hyper, context, graph, embedding, formats, quantized, orders, locations })
+}
+
+/// Where every weight of a graph lies.
+fn locate(
+    checkpoint: &Checkpoint,
+    graph: &Graph,
+    architecture: &Architecture,
+    hyper: &Hyper,
+    ordered: &Ordered,
+) -> Result<Vec<Location>> {
+    let tables = (architecture.names, architecture.fused);
+    let mut locator = Locator::new(checkpoint, graph, tables, hyper.norm_offset);
+    let mut locations = Vec::with_capacity(graph.weights.len());
+    for weight in &graph.weights {
+        locations.push(match ordered.locate(checkpoint, weight)? {
+            Some(order) => order,
+            None => locator.locate(weight)?,
+        });
+    }
+    locator.refuse_other_biases()?;
+    Ok(locations)
 }

@@ -45,6 +45,7 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 mod q8_k;
+mod shared;
 mod tq1_0;
 mod tq2_0;
 mod zero;
@@ -54,6 +55,7 @@ use std::ops::Range;
 pub use encode::{ENCODERS, Encode};
 pub(crate) use float::widen;
 pub(crate) use nf4::levels as nf4_levels;
+pub use shared::Shared;
 
 /// One row of the table.
 #[derive(Debug)]
@@ -89,37 +91,6 @@ pub struct Planes {
     pub shared: Shared,
     /// Values of `override` numbers in the shader.
     pub numbers: &'static [(&'static str, f64)],
-}
-
-/// Blocks of a matrix that have the same bytes outside of plane 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shared {
-    /// Of any 16 rows, counted from a multiple of 16, the even ones among themselves and the odd ones: rows of two
-    /// weights may alternate. Without it, no two rows.
-    pub rows: bool,
-    /// So many blocks of a row; 0 for all of them.
-    pub blocks: usize,
-}
-
-impl Shared {
-    /// None.
-    pub const NOTHING: Self = Self { rows: false, blocks: 1 };
-
-    /// Rows of which [`Shared::rows`] speaks.
-    pub const WINDOW: usize = 16;
-
-    /// Entries that plane 1 has for so many rows.
-    pub fn row_slots(self, rows: usize) -> usize {
-        if self.rows { rows.div_ceil(Self::WINDOW).saturating_mul(2) } else { rows }
-    }
-
-    /// Entries that it has for a row of so many blocks.
-    pub fn block_slots(self, blocks: usize) -> usize {
-        match self.blocks {
-            0 => 1,
-            each => blocks.div_ceil(each),
-        }
-    }
 }
 
 impl Planes {
@@ -254,6 +225,10 @@ formats! {
     Zero8G64 => zero::BYTES_64,
     /// GPTQ: 128 bytes, a scale and a zero point.
     Zero8G128 => zero::BYTES_128,
+    /// GPTQ and AWQ: 32 nibbles, the scale and the zero point of their row.
+    Zero4Row => zero::NIBBLES_ROW,
+    /// GPTQ: 32 bytes, the scale and the zero point of their row.
+    Zero8Row => zero::BYTES_ROW,
     /// 32 floats of eight bits, four of exponent, and the scale of their tile of 128 x 128.
     F8E4m3Tile => float8::E4M3_TILE,
     /// 32 floats of eight bits, four of exponent, and the scale of their row.

@@ -2,10 +2,11 @@
 //!
 //! A block is `scale: f16, zero: u8, q: [u8]`, of four bits (two to a byte, the low nibble first) or eight. Of groups of
 //! 32 nibbles two are one block, `scales: [f16; 2], zeros: u8, q: [u8; 32]` with a nibble for each zero point, which makes
-//! it as large as the files' own tensors. `src/format/packed` puts the blocks together.
+//! it as large as the files' own tensors. Of groups that are whole rows blocks of 32 repeat scale and zero point, which are
+//! kept once a row. `src/format/packed` puts the blocks together.
 
 use super::bits::half;
-use super::{Format, Planes};
+use super::{Format, Planes, Shared};
 
 pub(super) const NIBBLES_32: Format = Format {
     name: "zero4_g32",
@@ -21,6 +22,18 @@ pub(super) const NIBBLES_128: Format = nibbles::<128>("zero4_g128", &[("BLOCK", 
 pub(super) const BYTES_32: Format = bytes::<32>("zero8_g32", &[("BLOCK", 32.0)]);
 pub(super) const BYTES_64: Format = bytes::<64>("zero8_g64", &[("BLOCK", 64.0)]);
 pub(super) const BYTES_128: Format = bytes::<128>("zero8_g128", &[("BLOCK", 128.0)]);
+
+pub(super) const NIBBLES_ROW: Format = rows(nibbles::<32>("zero4_row", ROWWISE));
+pub(super) const BYTES_ROW: Format = rows(bytes::<32>("zero8_row", ROWWISE));
+
+const ROWWISE: Numbers = &[("BLOCK", 32.0), ("ROWWISE", 1.0)];
+
+/// The same where all blocks of a row have one scale and one zero point.
+const fn rows(format: Format) -> Format {
+    let Format { name, gguf_type, block_weights, block_bytes, decode, planes, shader } = format;
+    let planes = planes.with_shared(Shared { rows: false, blocks: 0 });
+    Format { name, gguf_type, block_weights, block_bytes, decode, planes, shader }
+}
 
 /// Bytes of a scale and a zero point.
 const HEAD: usize = 3;

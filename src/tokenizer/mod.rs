@@ -94,6 +94,11 @@ impl Tokenizer {
         self.inner.pipeline.encode(text, add_special, &trust)
     }
 
+    /// What the model wants before a text.
+    pub fn prefix(&self) -> &[u32] {
+        &self.inner.pipeline.prefix
+    }
+
     /// What the model wants around a text, put around its ids.
     pub fn around(&self, ids: &[u32]) -> Vec<u32> {
         let Pipeline { prefix, suffix, .. } = &self.inner.pipeline;

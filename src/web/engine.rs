@@ -16,7 +16,7 @@ use super::source::{JsFile, JsSource, check_aborted, is_aborted};
 use super::{environment, fault};
 use crate::engine::{
     self, AdapterChoice, BenchRequest, EmbedRequest, Engine, GenerateRequest, LoadOptions, Piece, Progress, Prompt,
-    RerankRequest,
+    RerankRequest, ScoreRequest,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
@@ -118,6 +118,13 @@ impl WebEngine {
         let request = RerankRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
         let ranking = self.0.rerank(&request, &|| is_aborted(signal.as_ref())).await;
         give(&ranking.map_err(|error| fault::to_js(&error))?.results)
+    }
+
+    /// How likely the model finds continuations. `request` is the JSON of [`ScoreRequest`].
+    pub async fn score(&self, request: String, signal: Option<AbortSignal>) -> JsResult<String> {
+        let request = ScoreRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
+        let scores = self.0.score(&request, &|| is_aborted(signal.as_ref())).await;
+        give(&scores.map_err(|error| fault::to_js(&error))?)
     }
 
     /// Token ids of a text, as a JSON list.

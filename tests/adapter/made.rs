@@ -133,7 +133,7 @@ pub(crate) fn adapter(dialect: Dialect, pairs: &[Pair], format: FormatId, config
             metadata.values.extend(entries.map(|(key, value)| (key.to_owned(), value)));
         }
     }
-    Checkpoint { metadata, tensors, files: vec![Rc::new(MemorySource::new("noise", bytes))] }
+    Checkpoint { metadata, tensors, orders: BTreeMap::new(), files: vec![Rc::new(MemorySource::new("noise", bytes))] }
 }
 
 /// The model with so much of the adapter in its weights, which become f32.

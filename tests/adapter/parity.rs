@@ -1,5 +1,6 @@
 //! peft's goldens: logits and greedy continuations of a model with an adapter.
 
+use super::common::orders::{Sharing, reordered};
 use super::common::{Goldens, Report, check_greedy, check_logits, open, pages_for, source};
 use super::{BACKENDS, Model};
 
@@ -44,6 +45,23 @@ const CASES: &[Case] = &[
         stored: 0.0,
     },
 ];
+
+/// A's columns go with those of the matrices.
+#[test]
+fn bases_whose_columns_have_orders_of_their_own_are_adapted_likewise() {
+    let mut report = Report::default();
+    for case in [&CASES[0], CASES.last().unwrap()] {
+        let goldens = Goldens::read(case.goldens);
+        for (backend, bound) in BACKENDS {
+            let model = Model::load(backend, reordered(&open(case.base), Sharing::Nothing), pages_for(&goldens));
+            let adapter = model.adapter(case.adapter.iter().map(|file| source(file)).collect());
+            model.with(adapter, 1.0);
+            let name = format!("{backend}, {} on its base reordered", case.adapter.last().unwrap());
+            check_logits(&*model.backend, &name, &goldens, bound.max(case.stored), &mut report);
+        }
+    }
+    report.finish();
+}
 
 #[test]
 fn logits_and_continuations_equal_those_of_peft() {

@@ -110,14 +110,17 @@ pub fn hidden(backend: &dyn Backend, texts: &[(&[u32], &[u32])]) -> Vec<f32> {
 pub const PAGES: usize = 16;
 
 /// Hidden states of every text alone, and of all texts packed into one step, which must be the same numbers to `packed`.
-pub fn check_hidden(backend: &dyn Backend, encoder: &Encoder, (bound, packed): (f64, f64), report: &mut Report) {
+/// Gives the worst NMSE of a text.
+pub fn check_hidden(backend: &dyn Backend, encoder: &Encoder, (bound, packed): (f64, f64), report: &mut Report) -> f64 {
     let goldens = Goldens::tensors(&format!("tests/data/models/{}/goldens", encoder.name));
     let texts = texts(encoder.name);
-    let mut singles = vec![];
+    let (mut singles, mut worst) = (vec![], 0f64);
     for (index, text) in texts.iter().enumerate() {
         let golden = goldens.tensor(&index.to_string(), "hidden").unwrap();
         let found = hidden(backend, &[(&text.ids, &[])]);
-        report.at_most(format!("{}, text {index}, hidden states, NMSE", encoder.name), nmse(&found, golden), bound);
+        let error = nmse(&found, golden);
+        worst = worst.max(error);
+        report.at_most(format!("{}, text {index}, hidden states, NMSE", encoder.name), error, bound);
         singles.extend(found);
     }
     let all: Vec<(&[u32], &[u32])> = texts.iter().map(|text| (text.ids.as_slice(), [].as_slice())).collect();
@@ -138,10 +141,11 @@ pub fn check_hidden(backend: &dyn Backend, encoder: &Encoder, (bound, packed): (
         let without = hidden(backend, &[(&ids, &[])]);
         assert!(nmse(&without, golden) > 1e-4, "segments change nothing");
     }
+    worst
 }
 
-/// The scores of every pair alone, and of all pairs in one step.
-pub fn check_scores(backend: &dyn Backend, bound: f32, report: &mut Report) {
+/// The scores of every pair alone, and of all pairs in one step. Gives the NMSE of the former.
+pub fn check_scores(backend: &dyn Backend, bound: f32, report: &mut Report) -> f64 {
     let pairs = judged();
     let all: Vec<(&[u32], &[u32])> = pairs.iter().map(|pair| (pair.ids.as_slice(), pair.segments.as_slice())).collect();
     let score = |texts: &[(&[u32], &[u32])]| {
@@ -152,10 +156,13 @@ pub fn check_scores(backend: &dyn Backend, bound: f32, report: &mut Report) {
             .unwrap()
     };
     let together = score(&all);
+    let mut found = vec![];
     for (index, (pair, text)) in pairs.iter().zip(&all).enumerate() {
         let alone = score(&[*text]);
         assert_eq!(alone.len(), 1);
+        found.push(alone[0]);
         let error = (alone[0] - pair.logit).abs().max((together[index] - pair.logit).abs());
         report.at_most(format!("{RERANKER}, pair {index}, logit, difference"), f64::from(error), f64::from(bound));
     }
+    nmse(&found, &pairs.iter().map(|pair| pair.logit).collect::<Vec<f32>>())
 }

@@ -23,26 +23,16 @@ impl Figures {
 
     /// The worst NMSE of a model's logits.
     pub fn add(&mut self, case: &Case, plan: &Plan, nmse: f64) {
-        let mut bytes: BTreeMap<&str, usize> = BTreeMap::new();
-        for (weight, format) in plan.graph.weights.iter().zip(&plan.formats) {
-            if weight.kind == WeightKind::Matrix {
-                let size = format.row_bytes(weight.cols).unwrap_or(0) * weight.rows;
-                *bytes.entry(format.format().name).or_default() += size;
-            }
-        }
-        let mut formats: Vec<(&str, usize)> = bytes.into_iter().collect();
-        formats.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
-        let formats: Vec<&str> = formats.into_iter().map(|(name, _)| name).collect();
-        self.rows.push(json!({
-            "name": case.name,
-            "family": plan.architecture,
-            "container": if case.files[0].ends_with(".gguf") { "GGUF" } else { "safetensors" },
-            "formats": formats.join(", "),
-            "files": case.files,
-            "goldens": case.goldens,
-            "reference": case.reference,
-            "nmse": nmse,
-        }));
+        let mut row = row(case.name, case.files[0], plan, nmse);
+        row["files"] = json!(case.files);
+        row["goldens"] = json!(case.goldens);
+        row["reference"] = json!(case.reference);
+        self.rows.push(row);
+    }
+
+    /// The worst NMSE of what a model that makes no logits is for.
+    pub fn add_encoder(&mut self, name: &str, file: &str, plan: &Plan, nmse: f64) {
+        self.rows.push(row(name, file, plan, nmse));
     }
 
     /// Writes them where the build keeps what tests leave behind.
@@ -52,4 +42,25 @@ impl Figures {
         let text = serde_json::to_string_pretty(&self.rows).unwrap();
         std::fs::write(folder.join(format!("{}.json", self.name)), text).unwrap();
     }
+}
+
+/// What the table says of a model with such a file.
+fn row(name: &str, file: &str, plan: &Plan, nmse: f64) -> Value {
+    let mut bytes: BTreeMap<&str, usize> = BTreeMap::new();
+    for (weight, format) in plan.graph.weights.iter().zip(&plan.formats) {
+        if weight.kind == WeightKind::Matrix {
+            let size = format.row_bytes(weight.cols).unwrap_or(0) * weight.rows;
+            *bytes.entry(format.format().name).or_default() += size;
+        }
+    }
+    let mut formats: Vec<(&str, usize)> = bytes.into_iter().collect();
+    formats.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    let formats: Vec<&str> = formats.into_iter().map(|(name, _)| name).collect();
+    json!({
+        "name": name,
+        "family": plan.architecture,
+        "container": if file.ends_with(".gguf") { "GGUF" } else { "safetensors" },
+        "formats": formats.join(", "),
+        "nmse": nmse,
+    })
 }

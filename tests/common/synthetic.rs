@@ -102,6 +102,7 @@ fn factors(format: FormatId) -> &'static [usize] {
         FormatId::Zero4G64 | FormatId::Zero4G128 | FormatId::Zero8G32 | FormatId::Zero8G64 | FormatId::Zero8G128 => {
             &[0]
         }
+        FormatId::Zero4Row | FormatId::Zero8Row => &[0],
         // Not half floats.
         FormatId::Affine4G32Bf16 | FormatId::Affine4G64Bf16 | FormatId::Affine4G128Bf16 => &[],
         FormatId::Affine8G32Bf16 | FormatId::Affine8G64Bf16 | FormatId::Affine8G128Bf16 => &[],
@@ -159,6 +160,11 @@ fn block(format: FormatId, scale: f32, noise: &mut Noise) -> Vec<u8> {
         FormatId::F16 => f16::from_f32(noise.unit() * scale).to_le_bytes().into(),
         FormatId::Bf16 => half::bf16::from_f32(noise.unit() * scale).to_le_bytes().into(),
         // One scale for all, since blocks share it; codes around one.
+        FormatId::Zero4Row | FormatId::Zero8Row => {
+            let (zero, size) = if format == FormatId::Zero4Row { (8, scale / 4.6) } else { (128, scale / 74.0) };
+            let head = f16::from_f32(size).to_le_bytes().into_iter().chain([zero]);
+            head.chain((3..description.block_bytes).map(|_| noise.next() as u8)).collect()
+        }
         FormatId::F8E4m3Tile | FormatId::F8E4m3Row | FormatId::F8E5m2Tile | FormatId::F8E5m2Row => {
             let low = if matches!(format, FormatId::F8E4m3Tile | FormatId::F8E4m3Row) { 0x28 } else { 0x34 };
             let code = |noise: &mut Noise| (noise.next() as u8 & 0x8f) + low;
@@ -267,6 +273,7 @@ pub fn checkpoint(shape: &Shape, fill: &mut Fill<'_>) -> Checkpoint {
             small_tensors: BTreeMap::new(),
         },
         tensors,
+        orders: BTreeMap::new(),
         files: vec![Rc::new(MemorySource::new("synthetic", bytes))],
     }
 }

@@ -144,32 +144,45 @@ def mlx(name, w, bits, group, to_float, pack_float, dtype):
     }, twin
 
 
-def grouped(w, bits, group):
-    """Scales, zero points and codes by groups, w = scale * (q - zero), asymmetric."""
+def grouped(w, bits, g_idx):
+    """Scales, zero points and codes by groups (g_idx: of each column), w = scale * (q - zero), asymmetric."""
     top, scales, zeros, codes = (1 << bits) - 1, [], [], []
+    members = [[c for c, of in enumerate(g_idx) if of == g] for g in range(max(g_idx) + 1)]
     for row in w:
-        row_scales, row_zeros, row_codes = [], [], []
-        for start in range(0, len(row), group):
-            part = row[start:start + group]
+        row_scales, row_zeros, row_codes = [], [], [None] * len(row)
+        for columns in members:
+            part = [row[c] for c in columns]
             low, high = min(0.0, min(part)), max(0.0, max(part))
             scale = f16(max((high - low) / top, 1e-5))
             zero = min(top, max(0, round(-low / scale)))
             row_scales.append(scale)
             row_zeros.append(zero)
-            row_codes += [min(top, max(0, round(x / scale) + zero)) for x in part]
+            for c, x in zip(columns, part):
+                row_codes[c] = min(top, max(0, round(x / scale) + zero))
         scales.append(row_scales)
         zeros.append(row_zeros)
         codes.append(row_codes)
-    twin = [[f32(scales[r][c // group] * (q - zeros[r][c // group])) for c, q in enumerate(row)]
-            for r, row in enumerate(codes)]
+    twin = [[f32(scales[r][g_idx[c]] * (q - zeros[r][g_idx[c]])) for c, q in enumerate(row)] for r, row in enumerate(codes)]
     return scales, zeros, codes, twin
 
 
-def gptq(name, w, bits, group):
+def by_importance(cols, group, seed):
+    """The group of each column where they were quantised in another order than they stand in (gptq.py, actorder)."""
+    order = list(range(cols))
+    random.Random(seed).shuffle(order)
+    g_idx = [None] * cols
+    for place, column in enumerate(order):
+        g_idx[column] = place // group
+    return g_idx
+
+
+def gptq(name, w, bits, group, seed=None):
     """qweight (cols / n, rows), n columns to a word; qzeros (groups, rows / n), less one; scales (groups, rows)."""
-    scales, zeros, codes, twin = grouped(w, bits, group)
     rows, cols, per, mask = len(w), len(w[0]), 32 // bits, (1 << bits) - 1
+    group = cols if group == -1 else group
     groups = cols // group
+    g_idx = [c // group for c in range(cols)] if seed is None else by_importance(cols, group, seed)
+    scales, zeros, codes, twin = grouped(w, bits, g_idx)
     qweight = [sum(codes[r][k * per + i] << bits * i for i in range(per)) for k in range(cols // per) for r in range(rows)]
     qzeros = [sum((zeros[j * per + i][g] - 1 & mask) << bits * i for i in range(per))
               for g in range(groups) for j in range(rows // per)]
@@ -177,14 +190,14 @@ def gptq(name, w, bits, group):
         name + ".qweight": ("I32", [cols // per, rows], pack_u32(qweight)),
         name + ".qzeros": ("I32", [groups, rows // per], pack_u32(qzeros)),
         name + ".scales": ("F16", [groups, rows], pack_f16([scales[r][g] for g in range(groups) for r in range(rows)])),
-        name + ".g_idx": ("I32", [cols], pack_u32([c // group for c in range(cols)])),
+        name + ".g_idx": ("I32", [cols], pack_u32(g_idx)),
     }, twin
 
 
 def awq(name, w, group):
     """qweight (cols, rows / 8), eight rows to a word in the order 0 2 4 6 1 3 5 7; qzeros (groups, rows / 8) likewise."""
     order = [0, 2, 4, 6, 1, 3, 5, 7]
-    scales, zeros, codes, twin = grouped(w, 4, group)
+    scales, zeros, codes, twin = grouped(w, 4, [c // group for c in range(len(w[0]))])
     rows, cols = len(w), len(w[0])
     groups = cols // group
     word = lambda of, j: sum(of(j * 8 + order[i]) << 4 * i for i in range(8))
@@ -295,6 +308,17 @@ def layouts():
     yield "gptq", {"quantization_config": config}, narrow(lambda name, w: gptq(name, w, 4, 32))
     yield "gptq-8", {"quantization_config": {**config, "bits": 8}}, lambda name, w: gptq(name, w, 8, 32)
     yield "gptq-g64", {"quantization_config": {**config, "group_size": 64}}, narrow(lambda name, w: gptq(name, w, 4, 64))
+    # What reads the same input has the same order, as one Hessian gives it; in the second, every matrix one of its own.
+    inputs = lambda name: next(seed for seed, part in enumerate(["q_proj|k_proj|v_proj", "o_proj", "gate_proj|up_proj", "down_proj"])
+                               if name.split(".")[-1] in part.split("|"))
+    yield "gptq-order", {"quantization_config": {**config, "desc_act": True}}, \
+        narrow(lambda name, w: gptq(name, w, 4, 32, inputs(name)))
+    yield "gptq-8-order", {"quantization_config": {**config, "bits": 8, "desc_act": True}}, \
+        lambda name, w: gptq(name, w, 8, 32, name)
+    yield "gptq-rows", {"quantization_config": {**config, "group_size": -1, "desc_act": True}}, \
+        lambda name, w: gptq(name, w, 4, -1)
+    yield "gptq-8-rows", {"quantization_config": {**config, "bits": 8, "group_size": -1}}, \
+        lambda name, w: gptq(name, w, 8, -1)
     config = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
     yield "awq", {"quantization_config": config}, narrow(lambda name, w: awq(name, w, 32))
     config = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
@@ -334,6 +358,37 @@ def models():
         index = {name: "packed.safetensors" for name in tensors} | {name: "base.safetensors" for name in base}
         write(os.path.join(path, "model.safetensors.index.json"), json.dumps({"weight_map": index}, indent=1).encode())
         write(os.path.join(path, "config.json"), json.dumps({**config, **settings}, indent=1).encode())
+
+
+def deepseek():
+    """A layer of DeepSeek-V3 as it is published: every projection in tiles, kv_b_proj too, whose heads' rows cross tiles."""
+    folder, rng = os.path.join(DATA, "models/deepseek-v3"), random.Random(3)
+    source = read_safetensors(os.path.join(folder, "model.safetensors"))
+    config = json.load(open(os.path.join(folder, "config.json")))
+    config.update({"num_hidden_layers": 1, "num_attention_heads": 8, "num_key_value_heads": 8, "quantization_config": {
+        "quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}})
+    tensors, twin = {}, {}
+    for name, (dtype, shape, data) in source.items():
+        if "layers.1." in name:
+            continue
+        # Eight heads instead of four.
+        heads = {"q_b_proj": [192, 24], "kv_b_proj": [256, 32], "o_proj": [64, 128]}
+        wider = next((shape for part, shape in heads.items() if part in name), None)
+        if wider:
+            shape = wider
+            data = pack_bf16([rng.gauss(0, 1.5 / math.sqrt(shape[1])) for _ in range(shape[0] * shape[1])])
+        if "_proj" not in name or shape[1] % 32:
+            tensors[name] = (dtype, shape, data)
+            continue
+        rows, cols = shape
+        flat = [struct.unpack("<f", struct.pack("<I", x << 16))[0] for x in struct.unpack("<%dH" % (rows * cols), data)]
+        packed, values = float8_tiles(name[:-len(".weight")], [flat[r * cols:(r + 1) * cols] for r in range(rows)])
+        tensors.update(packed)
+        twin[name] = ("F32", shape, pack_f32([x for row in values for x in row]))
+    path = os.path.join(OUT, "deepseek-fp8")
+    write(os.path.join(path, "model.safetensors"), safetensors(tensors))
+    write(os.path.join(path, "twin.safetensors.gz"), safetensors(twin))
+    write(os.path.join(path, "config.json"), json.dumps(config, indent=1).encode())
 
 
 # --- rows of blocks ---
@@ -379,6 +434,15 @@ def blocks():
                 data = pack_f16(scales) + bytes([points[0] | points[1] << 4]) + bytes(q)
                 return data, [f32(scales[i // 32] * (x - points[i // 32])) for i, x in enumerate(codes)]
             add("zero%d_g%d" % (bits, group), zero_pair if (bits, group) == (4, 32) else zero)
+    for bits in (4, 8):
+        heads = [(f16(size()), rng.randrange(1 << bits)) for _ in range(4)]
+
+        def zero_row(r, c):
+            scale, point = heads[r]
+            q = [byte() for _ in range(32 * bits // 8)]
+            codes = nibbles(q) if bits == 4 else q
+            return pack_f16([scale]) + bytes([point]) + bytes(q), [f32(scale * (x - point)) for x in codes]
+        add("zero%d_row" % bits, zero_row)
     tiles = [f32(size()), f32(size())]
     rows = [[f32(size()), f32(size())] for _ in range(4)]
     for kind, table in (("e4m3", E4M3), ("e5m2", E5M2)):
@@ -399,4 +463,5 @@ def blocks():
 
 
 models()
+deepseek()
 blocks()

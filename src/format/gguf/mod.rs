@@ -101,5 +101,5 @@ async fn assemble(
             metadata.small_tensors.insert(tensor.name.clone(), values);
         }
     }
-    Ok(Checkpoint { metadata, tensors, files })
+    Ok(Checkpoint { metadata, tensors, orders: BTreeMap::new(), files })
 }

@@ -4,9 +4,10 @@
 //! `X.scales (groups, rows)` and `X.g_idx (cols)`, the group of each column (AutoGPTQ `qlinear_cuda.py`). Its zero points
 //! are stored less one, and `& (2^bits - 1)` after one is added back; the format "gptq_v2" stores them as they are. AWQ has
 //! `X.qweight (cols, rows / 8)` with eight rows of a column to a word in the order 0, 2, 4, 6, 1, 3, 5, 7, and zero points
-//! in the same order (AutoAWQ `packing_utils.py`).
+//! in the same order (AutoAWQ `packing_utils.py`). A group size of -1 is one group a row. Where `g_idx` has an order of its own
+//! (`desc_act`), columns are put in the order of their groups (`order.rs`).
 
-use super::{Files, Layout, METHOD, Part, Tensors, Weight, malformed, unsupported};
+use super::{Files, Layout, METHOD, Part, Tensors, Weight, malformed, order, unsupported};
 use crate::error::Result;
 use crate::format::Value;
 use crate::quant::FormatId;
@@ -25,6 +26,8 @@ const AWQ_ROWS: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 
 /// Formats by bits and group.
 const FORMATS: &[(usize, usize, FormatId)] = &[
+    (4, WHOLE_ROWS, FormatId::Zero4Row),
+    (8, WHOLE_ROWS, FormatId::Zero8Row),
     (4, 32, FormatId::Zero4G32),
     (4, 64, FormatId::Zero4G64),
     (4, 128, FormatId::Zero4G128),
@@ -32,6 +35,9 @@ const FORMATS: &[(usize, usize, FormatId)] = &[
     (8, 64, FormatId::Zero8G64),
     (8, 128, FormatId::Zero8G128),
 ];
+
+/// In place of the size of groups that are whole rows.
+const WHOLE_ROWS: usize = 0;
 
 /// How words are packed.
 #[derive(Clone, Copy, PartialEq)]
@@ -53,7 +59,10 @@ pub(super) struct Columns {
     qweight: Part,
     qzeros: Part,
     scales: Part,
+    /// Groups that nobody has looked at.
     g_idx: Option<Part>,
+    /// Where each column goes, where the columns have an order of their own.
+    places: Option<Vec<usize>>,
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
@@ -116,7 +125,8 @@ impl Columns {
             for (b, bytes) in row.chunks_exact_mut(block.block_bytes).enumerate() {
                 let Some(bytes) = bytes.get_mut(..head) else { continue };
                 for part in 0..in_block {
-                    let g = b.saturating_mul(in_block).saturating_add(part);
+                    let column = b.saturating_mul(block.block_weights).saturating_add(part.saturating_mul(self.group));
+                    let g = column.checked_div(self.group).unwrap_or(0);
                     let of_group = |bytes: &[u8], width: usize| -> Option<Vec<u8>> {
                         let start = g.checked_mul(width)?;
                         bytes.get(start..start.checked_add(width)?).map(<[u8]>::to_vec)
@@ -145,12 +155,17 @@ impl Columns {
     async fn numbers(&self, files: &Files, first: usize, rows: usize, row_bytes: usize, out: &mut [u8]) -> Result<()> {
         let block = self.format.format();
         let head = block.planes.first.start;
-        // Where the byte of a column is in its row.
-        let place = |column: usize| -> Option<usize> {
+        // The byte of a column in its row, and the number's first bit in it.
+        let place = |column: usize| -> Option<(usize, u32)> {
+            let column = match &self.places {
+                Some(places) => *places.get(column)?,
+                None => column,
+            };
             let start = column.checked_div(block.block_weights)?.checked_mul(block.block_bytes)?;
-            let inside = column.checked_rem(block.block_weights)?.checked_mul(self.bits)? / 8;
-            start.checked_add(head)?.checked_add(inside)
+            let inside = column.checked_rem(block.block_weights)?.checked_mul(self.bits)?;
+            Some((start.checked_add(head)?.checked_add(inside / 8)?, u32::try_from(inside % 8).ok()?))
         };
+        let word_bits = u32::try_from(self.bits).unwrap_or(8);
         let lines = match self.packing {
             Packing::Gptq { .. } => self.cols.checked_div(self.per_word()).unwrap_or(0),
             Packing::Awq => self.cols,
@@ -162,8 +177,24 @@ impl Columns {
             for (line, bytes) in bytes.chunks_exact(self.qweight.row_bytes.max(1)).enumerate() {
                 let line = start.saturating_add(line);
                 match self.packing {
+                    Packing::Gptq { .. } if self.places.is_some() => {
+                        let mask = u8::MAX.unbounded_shr(8u32.saturating_sub(word_bits));
+                        for part in 0..self.per_word() {
+                            let column = line.saturating_mul(self.per_word()).saturating_add(part);
+                            let Some((at, shift)) = place(column) else { continue };
+                            let from = word_bits.saturating_mul(u32::try_from(part).unwrap_or(0));
+                            let words = words(bytes).skip(first).take(rows);
+                            for (word, row) in words.zip(out.chunks_exact_mut(row_bytes.max(1))) {
+                                if let (Some(to), [number, ..]) =
+                                    (row.get_mut(at), word.unbounded_shr(from).to_le_bytes())
+                                {
+                                    *to |= (number & mask).unbounded_shl(shift);
+                                }
+                            }
+                        }
+                    }
                     Packing::Gptq { .. } => {
-                        let Some(at) = place(line.saturating_mul(self.per_word())) else { continue };
+                        let Some((at, _)) = place(line.saturating_mul(self.per_word())) else { continue };
                         let words = bytes.as_chunks::<4>().0.iter().skip(first).take(rows);
                         for (word, row) in words.zip(out.chunks_exact_mut(row_bytes.max(1))) {
                             if let Some(to) = row.get_mut(at..at.saturating_add(4)) {
@@ -172,8 +203,7 @@ impl Columns {
                         }
                     }
                     Packing::Awq => {
-                        let Some(at) = place(line) else { continue };
-                        let shift = if line % 2 == 0 { 0 } else { 4 };
+                        let Some((at, shift)) = place(line) else { continue };
                         for (index, row) in out.chunks_exact_mut(row_bytes.max(1)).enumerate() {
                             let r = first.saturating_add(index);
                             let Some(word) = bytes.as_chunks::<4>().0.get(r / 8) else { continue };
@@ -192,7 +222,7 @@ impl Columns {
     }
 }
 
-pub(super) fn weights(tensors: &mut Tensors<'_>) -> Result<Vec<Weight>> {
+pub(super) async fn weights(tensors: &mut Tensors<'_>) -> Result<Vec<Weight>> {
     let stems = tensors.stems(".qweight", |raw| raw.dtype == "I32");
     let Some(first) = stems.first() else { return Ok(Vec::new()) };
     let packing = match tensors.metadata.text(METHOD)? {
@@ -213,27 +243,32 @@ pub(super) fn weights(tensors: &mut Tensors<'_>) -> Result<Vec<Weight>> {
     };
     let bits = tensors.count(BITS)?;
     let group = match tensors.metadata.values.get(GROUP) {
-        Some(Value::Integer(group)) if *group < 0 => {
-            return Err(unsupported(GROUP, format!("{group} (whole rows) is not supported")));
-        }
+        Some(Value::Integer(-1)) => WHOLE_ROWS,
         _ => tensors.count(GROUP)?,
     };
     let known = FORMATS.iter().find(|(b, g, _)| (*b, *g) == (bits, group));
     let known = known.filter(|_| packing != Packing::Awq || bits == 4);
     let Some((_, _, format)) = known else {
         let problem =
-            format!("{bits} bits in groups of {group}; supported are 4 (GPTQ: 8 too) in groups of 32, 64 and 128");
+            format!("{bits} bits in groups of {group}; supported are 4 (GPTQ: 8 too) in groups of 32, 64, 128 and -1");
         return Err(unsupported(BITS, problem));
     };
-    stems.iter().map(|stem| weight(tensors, stem, packing, (bits, group), *format)).collect()
+    // Without a word on it the groups may have any order.
+    let ordered = tensors.metadata.boolean(ACT_ORDER)?.unwrap_or(true);
+    let mut weights = Vec::with_capacity(stems.len());
+    for stem in &stems {
+        weights.push(weight(tensors, stem, packing, (bits, group), *format, ordered).await?);
+    }
+    Ok(weights)
 }
 
-fn weight(
+async fn weight(
     tensors: &mut Tensors<'_>,
     stem: &str,
     packing: Packing,
     (bits, group): (usize, usize),
     format: FormatId,
+    ordered: bool,
 ) -> Result<Weight> {
     let per_word = 32usize.checked_div(bits).unwrap_or(1);
     let qweight = tensors.need(&format!("{stem}.qweight"))?;
@@ -247,6 +282,7 @@ fn weight(
         Packing::Gptq { .. } => (width, lines.saturating_mul(per_word)),
         Packing::Awq => (width.saturating_mul(per_word), lines),
     };
+    let group = if group == WHOLE_ROWS { cols } else { group };
     if cols.checked_rem(group) != Some(0) || cols == 0 || rows == 0 {
         return Err(malformed(&qweight.name, format!("rows of {cols} numbers are no whole groups of {group}")));
     }
@@ -262,17 +298,26 @@ fn weight(
         g_idx.need_dtype(&["I32"])?;
         g_idx.need_shape(&[cols])?;
     }
+    let mut g_idx = g_idx.map(|raw| (raw.part(cols), raw));
+    let order = match g_idx.take_if(|_| ordered) {
+        None => None,
+        Some((part, raw)) => {
+            let group_of: Vec<u32> = words(&part.rows(tensors.files, 0, cols).await?).collect();
+            order::by_group(&part, &group_of, group)?.map(|order| (order, raw))
+        }
+    };
     let layout = Layout::Columns(Columns {
         packing,
         bits,
         group,
-
         cols,
         format,
         qweight: qweight.part(lines),
         qzeros: qzeros.part(groups),
         scales: scales.part(groups),
-        g_idx: g_idx.map(|g_idx| g_idx.part(cols)),
+        g_idx: g_idx.map(|(part, _)| part),
+        places: order.as_ref().map(|(order, _)| order::inverse(order)),
     });
-    Weight::new(format!("{stem}.weight"), format, vec![rows, cols], &qweight, layout)
+    let weight = Weight::new(format!("{stem}.weight"), format, vec![rows, cols], &qweight, layout)?;
+    Ok(Weight { order, ..weight })
 }

@@ -9,11 +9,12 @@ mod columns;
 mod float8;
 mod mlx;
 mod mxfp4;
+mod order;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::{Metadata, TensorInfo, Value};
+use super::{Checkpoint, Metadata, TensorInfo, Value};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::quant::FormatId;
 use crate::source::{LocalFuture, Source, check_range};
@@ -92,6 +93,7 @@ enum Layout {
     Float8(float8::Float8),
     Mxfp4(mxfp4::Mxfp4),
     Nf4(bitsandbytes::Nf4),
+    Order(Rc<[u32]>),
 }
 
 /// A weight in parts.
@@ -105,6 +107,8 @@ struct Weight {
     layout: Layout,
     /// Where its most important part lies: weights are read in the order of these.
     place: (usize, u64),
+    /// The order that its columns stand in, where it is one of their own, and the tensor that tells it.
+    order: Option<(Rc<[u32]>, Raw)>,
 }
 
 impl Weight {
@@ -117,7 +121,7 @@ impl Weight {
             let problem = format!("shape {shape:?} for {name}, whose rows are multiples of {weights}");
             return Err(Error::new(ErrorKind::UnsupportedFormat, problem).at(from.name.as_str()));
         };
-        Ok(Self { name, format, shape, rows, row_bytes, layout, place: (from.file, from.offset) })
+        Ok(Self { name, format, shape, rows, row_bytes, layout, place: (from.file, from.offset), order: None })
     }
 
     async fn rows(&self, files: &Files, first: usize, rows: usize) -> Result<Vec<u8>> {
@@ -127,6 +131,7 @@ impl Weight {
             Layout::Mxfp4(mxfp4) => mxfp4.rows(files, first, rows).await,
             Layout::Float8(float8) => float8.rows(files, first, rows).await,
             Layout::Nf4(nf4) => nf4.rows(files, first, rows).await,
+            Layout::Order(order) => Ok(order::bytes(order)),
         }
     }
 }
@@ -244,20 +249,21 @@ const METHOD: &str = "quantization_config.quant_method";
 pub(super) async fn unpack(
     mut files: Vec<Rc<dyn Source>>,
     raw: Vec<Raw>,
-    metadata: &mut Metadata,
-) -> Result<(Vec<Rc<dyn Source>>, Vec<TensorInfo>)> {
+    mut metadata: Metadata,
+) -> Result<Checkpoint> {
     let raw = raw.into_iter().map(|raw| (raw.name.clone(), raw)).collect();
-    let mut tensors = Tensors { raw, metadata, files: &files };
+    let mut tensors = Tensors { raw, metadata: &metadata, files: &files };
     let mut weights = mlx::weights(&mut tensors)?;
-    weights.extend(columns::weights(&mut tensors)?);
+    weights.extend(columns::weights(&mut tensors).await?);
     weights.extend(float8::weights(&mut tensors)?);
     weights.extend(mxfp4::weights(&mut tensors)?);
     weights.extend(bitsandbytes::weights(&mut tensors).await?);
+    let orders = order::tensors(&mut weights)?;
     weights.sort_by_key(|weight| weight.place);
 
     let mut infos = plain(tensors.raw.into_values())?;
     if weights.is_empty() {
-        return Ok((files, infos));
+        return Ok(Checkpoint { metadata, tensors: infos, orders, files });
     }
     // What is understood is no longer a setting that somebody must refuse.
     metadata.values.remove(METHOD);
@@ -278,7 +284,7 @@ pub(super) async fn unpack(
     let name = files.first().map(|file| file.name().to_owned()).unwrap_or_default();
     let parts = files.clone();
     files.push(Rc::new(Packed { name, files: parts, weights: placed, size_bytes: end, window: Default::default() }));
-    Ok((files, infos))
+    Ok(Checkpoint { metadata, tensors: infos, orders, files })
 }
 
 /// The tensors that stand for themselves, in the order of their bytes.

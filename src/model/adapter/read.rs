@@ -25,6 +25,7 @@ pub async fn read_adapter(
         let module = adapter_plan.modules.get(part.module);
         let module = module.ok_or_else(|| Error::new(ErrorKind::Internal, "an adapter without its modules"))?;
         let a = read_tensor(adapter, &module.a).await?;
+        let a = in_columns(model, plan, part, a).await?;
         let b = in_order(part, module.rank, &read_tensor(adapter, &module.b).await?);
         let Some(magnitude) = &module.magnitude else {
             take(index, &DeltaValues { a: &a, b: &b, gain: None })?;
@@ -67,6 +68,22 @@ fn in_order(part: &Part, width: usize, numbers: &[f32]) -> Vec<f32> {
         numbers.get(start..start.saturating_add(width)).unwrap_or_default()
     };
     (0..part.rows).flat_map(row).copied().collect()
+}
+
+/// The columns of `a (rank, cols)` in the order that those of its weight have.
+async fn in_columns(model: &[Rc<dyn Source>], plan: &Plan, part: &Part, a: Vec<f32>) -> Result<Vec<f32>> {
+    let Some(order) = plan.orders.get(&part.weight) else { return Ok(a) };
+    let mut columns = Vec::new();
+    read_weight(model, plan, *order, &mut |_, bytes| {
+        columns.extend(bytes.as_chunks::<4>().0.iter().map(|column| f32::from_le_bytes(*column) as usize));
+        Ok(())
+    })
+    .await?;
+    if columns.len() != part.cols {
+        return Err(unsupported("an adapter of matrices that each have an order of columns"));
+    }
+    let row = |row: &[f32]| columns.iter().map(|column| row.get(*column).copied().unwrap_or(0.0)).collect::<Vec<f32>>();
+    Ok(a.chunks_exact(part.cols.max(1)).flat_map(row).collect())
 }
 
 /// `|W + s B A|` of every row.

@@ -50,7 +50,7 @@ pub(super) fn targets(plan: &Plan, architecture: &Architecture, dialect: Dialect
         if let Some(name) = named(ours) {
             parts.insert(name, alone);
         }
-        let slice = Whole::of(declared, &weights, architecture.fused, dialect);
+        let slice = Whole::of(declared, &weights, architecture.fused, dialect, |_| false);
         if slice.rows != declared.rows
             && let Some(name) = named(&slice.name)
         {
