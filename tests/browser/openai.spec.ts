@@ -44,6 +44,17 @@ test("openai: chats, texts and models, whole and streamed", async ({ lab }) => {
   });
 });
 
+test("openai: several choices, how likely their tokens were, and a bias", async ({ lab }) => {
+  const seen = (await run(lab, "openai.choices")) as { whole: unknown[]; text: { offsets: number[] } };
+  expect(seen).toMatchObject({
+    whole: [[0, expect.any(String)], [1, expect.any(String)]],
+    same: true, counts: [4, 4], completionTokens: [8, 8], top: [2, 2, 2, 2, 2, 2, 2, 2], sorted: true, bytes: true,
+    text: { tokens: true, likeliest: true }, bias: null, forced: 1,
+  });
+  expect(seen.text.offsets[0]).toBe(0);
+  expect(seen.text.offsets[1]).toBeGreaterThan(0);
+});
+
 test("openai: a tool is called, its result goes back", async ({ lab }) => {
   const call = { name: "get_weather", arguments: "{\"city\":\"Paris\"}" };
   expect(await run(lab, "openai.tools")).toEqual({
@@ -67,7 +78,8 @@ test("openai: embeddings in both encodings", async ({ lab }) => {
 test("openai: what is refused has its status, and names the parameter", async ({ lab }) => {
   expect(await run(lab, "openai.errors")).toEqual({
     model: ["NotFoundError", 404, "model", "model_not_found"],
-    n: ["BadRequestError", 400, "n", "unsupported_value"],
+    n: ["BadRequestError", 400, "n", "InvalidArgument"],
+    echo: ["BadRequestError", 400, "echo", "unsupported_value"],
     schema: ["BadRequestError", 400, "response_format", "unsupported_value"],
     unknown: ["BadRequestError", 400, "colour", "unknown_parameter"],
     range: ["BadRequestError", 400, "top_p", "InvalidArgument"],

@@ -4,6 +4,7 @@ import type { Generation } from "../generation.js";
 import type { EmbedOptions, GenerateOptions } from "../options.js";
 import type { FinishReason, GenerationResult, Prompt, ToolCall, Usage } from "../types.js";
 import { RequestError } from "./errors.js";
+import { chatLogprobs, textLogprobs } from "./logprobs.js";
 import { chatOptions, checkParameters, messages, streaming, textOptions, type Body } from "./request.js";
 import type {
   CallOptions,
@@ -31,40 +32,46 @@ export async function chat(served: Served, body: Body, call: CallOptions): Promi
   const generation = begin(served, messages(body), chatOptions(body), call);
   const head = { id: `chatcmpl-${randomName()}`, created: now(), model: served.name };
   if (stream) return chatChunks(generation, { ...head, object: "chat.completion.chunk" }, includeUsage);
-  const { text, reasoning, toolCalls, finishReason, usage } = await generation.result();
-  const message = {
-    role: "assistant" as const,
-    content: text === "" && toolCalls.length > 0 ? null : text,
-    refusal: null,
-    ...(reasoning === "" ? {} : { reasoning_content: reasoning }),
-    ...(toolCalls.length === 0 ? {} : { tool_calls: toolCalls.map(toolCall) }),
-  };
-  const choice = { index: 0, message, logprobs: null, finish_reason: CHAT_REASONS[finishReason] };
-  return { ...head, object: "chat.completion", choices: [choice], usage: usageOf([usage]) };
+  const results = all(await generation.result());
+  const choices = results.map(({ text, reasoning, toolCalls, finishReason, logprobs }, index) => {
+    const message = {
+      role: "assistant" as const,
+      content: text === "" && toolCalls.length > 0 ? null : text,
+      refusal: null,
+      ...(reasoning === "" ? {} : { reasoning_content: reasoning }),
+      ...(toolCalls.length === 0 ? {} : { tool_calls: toolCalls.map(toolCall) }),
+    };
+    return { index, message, logprobs: chatLogprobs(logprobs), finish_reason: CHAT_REASONS[finishReason] };
+  });
+  return { ...head, object: "chat.completion", choices, usage: usageOf([results]) };
 }
 
 type ChunkHead = Pick<ChatCompletionChunk, "id" | "object" | "created" | "model">;
-type Delta = ChatCompletionChunk["choices"][number]["delta"];
+type Part = ChatCompletionChunk["choices"][number];
+type Delta = Part["delta"];
 
 async function* chatChunks(generation: Generation, head: ChunkHead, includeUsage: boolean): AsyncGenerator<ChatCompletionChunk> {
-  const chunk = (delta: Delta, finish_reason: ChatFinishReason | null = null): ChatCompletionChunk => ({
+  const chunk = (index: number, delta: Delta, more: Pick<Part, "logprobs" | "finish_reason"> = { logprobs: null, finish_reason: null }): ChatCompletionChunk => ({
     ...head,
-    choices: [{ index: 0, delta, logprobs: null, finish_reason }],
+    choices: [{ index, delta, ...more }],
     ...(includeUsage ? { usage: null } : {}),
   });
   // Nothing is sent before the first piece: until then a failure has a status of its own.
-  let begun = false;
-  let calls = 0;
-  for await (const { text, reasoning, toolCall: call } of generation) {
-    if (!begun) yield chunk({ role: "assistant", content: "" });
-    begun = true;
-    if (reasoning !== "") yield chunk({ reasoning_content: reasoning });
-    if (text !== "") yield chunk({ content: text });
-    if (call !== undefined) yield chunk({ tool_calls: [{ index: calls++, ...toolCall(call) }] });
+  const calls: number[] = [];
+  for await (const { choice, text, reasoning, toolCall: call, logprobs } of generation) {
+    if (calls[choice] === undefined) yield chunk(choice, { role: "assistant", content: "" });
+    const number = (calls[choice] ??= 0);
+    const delta = { ...(reasoning === "" ? {} : { reasoning_content: reasoning }), ...(text === "" ? {} : { content: text }) };
+    const told = chatLogprobs(logprobs);
+    if (reasoning !== "" || text !== "" || told !== null) yield chunk(choice, delta, { logprobs: told, finish_reason: null });
+    if (call !== undefined) {
+      yield chunk(choice, { tool_calls: [{ index: number, ...toolCall(call) }] });
+      calls[choice] = number + 1;
+    }
   }
-  const { finishReason, usage } = await generation.result();
-  yield chunk({}, CHAT_REASONS[finishReason]);
-  if (includeUsage) yield { ...head, choices: [], usage: usageOf([usage]) };
+  const results = all(await generation.result());
+  for (const [index, { finishReason }] of results.entries()) yield chunk(index, {}, { logprobs: null, finish_reason: CHAT_REASONS[finishReason] });
+  if (includeUsage) yield { ...head, choices: [], usage: usageOf([results]) };
 }
 
 function toolCall({ id, name, arguments: values }: ToolCall): ChatToolCall {
@@ -77,31 +84,52 @@ export async function text(served: Served, body: Body, call: CallOptions): Promi
   const options = textOptions(body);
   const prompts = promptsOf(body["prompt"]);
   const head = { id: `cmpl-${randomName()}`, object: "text_completion" as const, created: now(), model: served.name };
-  const results: GenerationResult[] = [];
-  const parts = async function* (): AsyncGenerator<Completion> {
-    for (const [index, prompt] of prompts.entries()) {
-      const generation = begin(served, prompt, options, call);
-      const part = (piece: string, finish_reason: "stop" | "length" | null): Completion => ({
-        ...head,
-        choices: [{ index, text: piece, logprobs: null, finish_reason }],
-        ...(includeUsage ? { usage: null } : {}),
-      });
-      for await (const piece of generation) if (piece.text !== "") yield part(piece.text, null);
-      const result = await generation.result();
-      results.push(result);
-      yield part("", result.finishReason === "length" ? "length" : "stop");
+  if (stream) return textChunks(served, prompts, options, call, head, includeUsage);
+  const results: GenerationResult[][] = [];
+  for (const prompt of prompts) results.push(all(await begin(served, prompt, options, call).result()));
+  const choices = results.flat().map(({ text: whole, logprobs, finishReason }, index) => (
+    { index, text: whole, logprobs: textLogprobs(logprobs, 0), finish_reason: textReason(finishReason) }
+  ));
+  return { ...head, choices, usage: usageOf(results) };
+}
+
+type TextHead = Pick<Completion, "id" | "object" | "created" | "model">;
+
+async function* textChunks(
+  served: Served,
+  prompts: readonly Prompt[],
+  options: GenerateOptions,
+  call: CallOptions,
+  head: TextHead,
+  includeUsage: boolean,
+): AsyncGenerator<Completion> {
+  const chunk = (choice: Completion["choices"][number]): Completion => ({ ...head, choices: [choice], ...(includeUsage ? { usage: null } : {}) });
+  const results: GenerationResult[][] = [];
+  for (const prompt of prompts) {
+    const first = results.flat().length;
+    const generation = begin(served, prompt, options, call);
+    const lengths: number[] = [];
+    for await (const { choice, text: piece, logprobs } of generation) {
+      const told = textLogprobs(logprobs, lengths[choice] ?? 0);
+      lengths[choice] = (lengths[choice] ?? 0) + (told?.tokens.join("").length ?? 0);
+      if (piece !== "" || told !== null) yield chunk({ index: first + choice, text: piece, logprobs: told, finish_reason: null });
     }
-    if (includeUsage) yield { ...head, choices: [], usage: usageOf(results.map(({ usage }) => usage)) };
-  };
-  if (stream) return parts();
-  const choices = prompts.map((_, index) => ({ index, text: "", logprobs: null, finish_reason: null as "stop" | "length" | null }));
-  for await (const { choices: [piece] } of parts()) {
-    const choice = choices[piece?.index ?? -1];
-    if (choice === undefined || piece === undefined) continue;
-    choice.text += piece.text;
-    choice.finish_reason = piece.finish_reason;
+    const made = all(await generation.result());
+    results.push(made);
+    for (const [index, { finishReason }] of made.entries()) {
+      yield chunk({ index: first + index, text: "", logprobs: null, finish_reason: textReason(finishReason) });
+    }
   }
-  return { ...head, choices, usage: usageOf(results.map(({ usage }) => usage)) };
+  if (includeUsage) yield { ...head, choices: [], usage: usageOf(results) };
+}
+
+function textReason(reason: FinishReason): "stop" | "length" {
+  return reason === "length" ? "length" : "stop";
+}
+
+/** All replies to one prompt. */
+function all(result: GenerationResult): GenerationResult[] {
+  return [result, ...(result.others ?? [])];
 }
 
 function promptsOf(prompt: unknown): Prompt[] {
@@ -151,10 +179,13 @@ function signalOf({ signal }: CallOptions): { signal?: AbortSignal } {
   return signal === undefined || signal === null ? {} : { signal };
 }
 
-function usageOf(parts: readonly Usage[]): CompletionUsage {
-  const sum = (key: keyof Usage): number => parts.reduce((total, part) => total + part[key], 0);
-  const [prompt_tokens, completion_tokens] = [sum("promptTokens"), sum("completionTokens")];
-  const prompt_tokens_details = { cached_tokens: sum("cachedTokens") };
+/** What all replies to each prompt took. A prompt counts once, however many replies it has. */
+function usageOf(prompts: readonly (readonly GenerationResult[])[]): CompletionUsage {
+  const sum = (key: keyof Usage, replies: readonly (GenerationResult | undefined)[]): number =>
+    replies.reduce((total, reply) => total + (reply?.usage[key] ?? 0), 0);
+  const firsts = prompts.map(([first]) => first);
+  const [prompt_tokens, completion_tokens] = [sum("promptTokens", firsts), sum("completionTokens", prompts.flat())];
+  const prompt_tokens_details = { cached_tokens: sum("cachedTokens", firsts) };
   return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens, prompt_tokens_details };
 }
 

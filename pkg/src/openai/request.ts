@@ -22,10 +22,14 @@ const SAME: Readonly<Record<string, keyof GenerateOptions>> = {
   min_p: "minP",
   repetition_penalty: "repetitionPenalty",
   ignore_eos: "ignoreEos",
+  logit_bias: "logitBias",
+  n: "n",
 };
 export const SAME_IN_CHAT: Readonly<Record<string, keyof GenerateOptions>> = {
   ...SAME,
   max_completion_tokens: "maxTokens",
+  logprobs: "logprobs",
+  top_logprobs: "topLogprobs",
   tools: "tools",
   tool_choice: "toolChoice",
   chat_template_kwargs: "templateVariables",
@@ -36,18 +40,14 @@ const READ = ["model", "stream", "stream_options"];
 const INERT = ["user", "metadata", "safety_identifier", "prompt_cache_key"];
 /** Parameters that are served with these values alone, which are what is done without them. */
 const ONLY: Readonly<Record<string, readonly unknown[]>> = {
-  n: [1],
   best_of: [1],
   echo: [false],
   store: [false],
-  logprobs: [false],
-  logit_bias: [{}],
   response_format: [{ type: "text" }],
   modalities: [["text"]],
   parallel_tool_calls: [true],
   service_tier: ["auto", "default"],
   suffix: [],
-  top_logprobs: [],
   functions: [],
   function_call: [],
   audio: [],
@@ -84,8 +84,10 @@ export function chatOptions(body: Body): GenerateOptions {
 
 /** The options of a text that is gone on from. */
 export function textOptions(body: Body): GenerateOptions {
-  checkParameters(body, [...Object.keys(SAME), "prompt"]);
-  return renamed(body, SAME) as GenerateOptions;
+  checkParameters(body, [...Object.keys(SAME), "prompt", "logprobs"]);
+  const options = renamed(body, SAME);
+  const top = body["logprobs"] ?? undefined;
+  return { ...options, ...(top === undefined ? {} : { logprobs: true, topLogprobs: top }) } as GenerateOptions;
 }
 
 function renamed(body: Body, names: Readonly<Record<string, string>>): Record<string, unknown> {

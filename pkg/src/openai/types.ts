@@ -43,7 +43,9 @@ interface CompletionRequest {
   presence_penalty?: number | null;
   seed?: number | null;
   stop?: string | readonly string[] | null;
-  n?: 1 | null;
+  n?: number | null;
+  /** By token id. */
+  logit_bias?: Readonly<Record<string, number>> | null;
   user?: string;
   /** As vLLM and llama.cpp have them. */
   top_k?: number | null;
@@ -56,6 +58,8 @@ interface CompletionRequest {
 export interface ChatRequest extends CompletionRequest {
   messages: readonly ChatMessage[];
   max_completion_tokens?: number | null;
+  logprobs?: boolean | null;
+  top_logprobs?: number | null;
   tools?: readonly ToolDefinition[] | null;
   tool_choice?: "auto" | "none" | null;
   response_format?: { type: "text" } | null;
@@ -66,6 +70,8 @@ export interface ChatRequest extends CompletionRequest {
 
 /** `completions.create`: texts (or token ids) that are gone on from as they stand. */
 export interface TextRequest extends CompletionRequest {
+  /** So many of the likeliest tokens at each place. */
+  logprobs?: number | null;
   prompt: string | readonly string[] | readonly number[] | readonly (readonly number[])[];
 }
 
@@ -79,6 +85,28 @@ export interface EmbeddingsRequest {
 }
 
 export type ChatFinishReason = "stop" | "length" | "tool_calls";
+
+/** How likely a token was. */
+export interface ChatTokenLogprob {
+  token: string;
+  logprob: number;
+  /** Null where it is a part of a character. */
+  bytes: number[] | null;
+}
+
+/** How likely the tokens of an answer were, those of reasoning and calls included. */
+export interface ChatLogprobs {
+  content: (ChatTokenLogprob & { top_logprobs: ChatTokenLogprob[] })[];
+  refusal: null;
+}
+
+/** The same for texts. */
+export interface TextLogprobs {
+  tokens: string[];
+  token_logprobs: number[];
+  top_logprobs: (Record<string, number> | null)[];
+  text_offset: number[];
+}
 
 /** Tokens that an answer took. */
 export interface CompletionUsage {
@@ -111,7 +139,7 @@ export interface ChatCompletion {
       reasoning_content?: string;
       tool_calls?: ChatToolCall[];
     };
-    logprobs: null;
+    logprobs: ChatLogprobs | null;
     finish_reason: ChatFinishReason;
   }[];
   usage: CompletionUsage;
@@ -131,7 +159,7 @@ export interface ChatCompletionChunk {
       reasoning_content?: string;
       tool_calls?: (ChatToolCall & { index: number })[];
     };
-    logprobs: null;
+    logprobs: ChatLogprobs | null;
     finish_reason: ChatFinishReason | null;
   }[];
   usage?: CompletionUsage | null;
@@ -143,7 +171,7 @@ export interface Completion {
   object: "text_completion";
   created: number;
   model: string;
-  choices: { index: number; text: string; logprobs: null; finish_reason: "stop" | "length" | null }[];
+  choices: { index: number; text: string; logprobs: TextLogprobs | null; finish_reason: "stop" | "length" | null }[];
   usage?: CompletionUsage | null;
 }
 

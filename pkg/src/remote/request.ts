@@ -4,6 +4,8 @@ import { SAME_IN_CHAT } from "../openai/request.js";
 
 /** Parameters by option; of two for one option, the first. */
 const PARAMS = new Map(Object.entries(SAME_IN_CHAT).toReversed().map(([param, option]) => [option as string, param]));
+/** Options whose answers are not read yet. */
+const UNREAD = ["n", "logprobs", "topLogprobs"];
 
 /** The parameters of a request. */
 export function requestBody(options: Omit<GenerateOptions, "signal">): Record<string, unknown> {
@@ -11,7 +13,7 @@ export function requestBody(options: Omit<GenerateOptions, "signal">): Record<st
   for (const [option, value] of Object.entries(options)) {
     if (value === undefined) continue;
     const param = PARAMS.get(option);
-    if (param === undefined) throw refuse(option, "not supported by a model on a server");
+    if (param === undefined || UNREAD.includes(option)) throw refuse(option, "not supported by a model on a server");
     body[param] = value;
   }
   return body;

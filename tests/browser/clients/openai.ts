@@ -35,6 +35,40 @@ export async function chat() {
   };
 }
 
+/** Several choices, how likely their tokens were, and a bias; whole, streamed, and of texts. */
+export async function choices() {
+  const openai = await client();
+  const request = { model: "tiny", messages: asked(STORY), temperature: 0.9, seed: 5, max_tokens: 4, n: 2, logprobs: true, top_logprobs: 2 } as const;
+  const whole = await openai.chat.completions.create(request);
+  const streamed = [["", 0], ["", 0]] as [string, number][];
+  let completionTokens = 0;
+  for await (const chunk of await openai.chat.completions.create({ ...request, stream: true, stream_options: { include_usage: true } })) {
+    completionTokens += chunk.usage?.completion_tokens ?? 0;
+    for (const { index, delta, logprobs } of chunk.choices) {
+      const [text, count] = streamed[index]!;
+      streamed[index] = [text + (delta.content ?? ""), count + (logprobs?.content?.length ?? 0)];
+    }
+  }
+  const greedy = { model: "tiny", prompt: "Once upon a", temperature: 0, max_tokens: 2 } as const;
+  const text = (await openai.completions.create({ ...greedy, logprobs: 3 })).choices[0];
+  const [id] = Object.keys(text?.logprobs?.top_logprobs?.[0] ?? {});
+  return {
+    whole: whole.choices.map(({ index, message }) => [index, message.content]),
+    same: whole.choices.every(({ message }, index) => message.content === streamed[index]![0]),
+    counts: streamed.map(([, count]) => count),
+    completionTokens: [completionTokens, whole.usage?.completion_tokens],
+    top: whole.choices.flatMap(({ logprobs }) => logprobs?.content?.map(({ top_logprobs }) => top_logprobs.length) ?? []),
+    sorted: whole.choices.every(({ logprobs }) => logprobs?.content?.every(({ logprob, top_logprobs: [first, second] }) => logprob <= first!.logprob && second!.logprob <= first!.logprob && first!.logprob <= 0)),
+    bytes: whole.choices[0]?.logprobs?.content?.every(({ token, bytes }) => token === new TextDecoder().decode(Uint8Array.from(bytes ?? []))),
+    text: { tokens: text?.logprobs?.tokens?.join("") === text?.text, offsets: text?.logprobs?.text_offset, likeliest: id === text?.logprobs?.tokens?.[0] },
+    bias: (await openai.completions.create({ ...greedy, max_tokens: 3, logit_bias: { 300: 100 } })).choices[0]?.logprobs,
+    forced: await (async () => {
+      const one = await openai.completions.create({ ...greedy, max_tokens: 3, logit_bias: { 300: 100 }, logprobs: 0 });
+      return new Set(one.choices[0]?.logprobs?.tokens).size;
+    })(),
+  };
+}
+
 /** A call, whole and streamed by the client's helper, and its result. */
 export async function tools() {
   const openai = await client();
@@ -90,7 +124,8 @@ export async function errors() {
   };
   return {
     model: await failed({ model: "gpt-5" }),
-    n: await failed({ n: 2 }),
+    n: await failed({ n: 200 }),
+    echo: await failed({ echo: true }),
     schema: await failed({ response_format: { type: "json_schema", json_schema: { name: "x", schema: {} } } }),
     unknown: await failed({ colour: "red" }),
     range: await failed({ top_p: 7 }),
