@@ -89,6 +89,15 @@ fn a_call_comes_whole_and_its_result_goes_back() {
 }
 
 #[test]
+fn a_thought_comes_apart_from_the_answer() {
+    let prompt = json!([{"role": "user", "content": "Please think."}]);
+    let (result, pieces) = reply(&load("tests/data/scripted"), json!({"prompt": prompt})).expect("a reply");
+    assert_eq!((result.reasoning.as_str(), result.text.as_str()), ("Easy.", "Hi!"));
+    assert_eq!(result.finish_reason, FinishReason::Stop);
+    assert!(pieces.iter().all(|piece| !piece.text.contains('<') && !piece.reasoning.contains('<')), "{pieces:?}");
+}
+
+#[test]
 fn options_of_tools_and_reasoning_are_honoured_or_refused_by_name() {
     let engine = load("tests/data/scripted");
     let with = |options: Value| {

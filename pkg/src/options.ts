@@ -5,7 +5,7 @@
 import { HeadwaterError } from "./errors.js";
 import type { HubOptions } from "./hub/call.js";
 import type { AdapterReference } from "./sources.js";
-import type { AdapterChoice, Progress } from "./types.js";
+import type { AdapterChoice, Progress, ToolDefinition } from "./types.js";
 
 /** Where the engine runs. */
 export interface WorkerOptions {
@@ -104,8 +104,14 @@ export interface GenerateOptions {
   ignoreEos?: boolean;
   /** Variables for the chat template. */
   templateVariables?: Readonly<Record<string, unknown>>;
-  /** Tool descriptions for the chat template. */
-  tools?: readonly unknown[];
+  /** Tools that the model may call. It decides by itself; nothing is called for it. */
+  tools?: readonly ToolDefinition[];
+  /** `"none"` leaves the tools out. */
+  toolChoice?: "auto" | "none";
+  /** How the model writes calls, where its chat template does not tell. */
+  toolFormat?: "deepseek" | "mistral" | "lfm2" | "phi" | "hermes" | "pythonic" | "llama3" | "gemma" | "json" | "any" | "gpt-oss";
+  /** Whether the model thinks before it answers, by the switch that its chat template has. */
+  reasoning?: { readonly enabled?: boolean };
   /** The adapter that the reply is made with, by its name, and how much of it (1 by default; 0 is the model alone). */
   adapter?: AdapterChoice;
   /** What to do when the context is full; only `"error"` in this version. */

@@ -3,9 +3,39 @@
 /** A message of a chat. */
 export interface Message {
   role: "system" | "user" | "assistant" | "tool" | (string & {});
-  content: string;
-  /** Whatever else the chat template reads (`name`, `tool_calls`, ...). */
+  /** Null where an assistant said nothing and called tools. */
+  content: string | null;
+  /** An assistant's calls of tools; their results follow in messages of the role `tool` with the same `tool_call_id`. */
+  tool_calls?: readonly MessageToolCall[];
+  /** Whatever else the chat template reads (`name`, ...). */
   [extra: string]: unknown;
+}
+
+/** A call of a tool as messages have it. */
+export interface MessageToolCall {
+  id: string;
+  type: "function";
+  /** The arguments as an object or as its JSON text. */
+  function: { name: string; arguments: string | Readonly<Record<string, unknown>> };
+}
+
+/** A tool that a model may call. */
+export interface ToolDefinition {
+  type: "function";
+  function: {
+    /** 1 to 64 letters, digits, underscores, hyphens and full stops. */
+    name: string;
+    description?: string;
+    /** The JSON Schema of an object. */
+    parameters?: Readonly<Record<string, unknown>>;
+  };
+}
+
+/** A call that a model wrote. Its arguments are JSON, but nothing has compared them with the tool's schema. */
+export interface ToolCall {
+  readonly id: string;
+  readonly name: string;
+  readonly arguments: Readonly<Record<string, unknown>>;
 }
 
 /** What to go on from: a text as it stands, messages for the model's chat template, or token ids. */
@@ -35,6 +65,10 @@ export interface Progress {
 export interface Piece {
   /** Whole characters only; may be empty. */
   readonly text: string;
+  /** What the model thought before it answered, in the same way. */
+  readonly reasoning: string;
+  /** A call of a tool, whole; each comes in a piece of its own. */
+  readonly toolCall?: ToolCall;
   /** The token ids that arrived with it. */
   readonly tokens: readonly number[];
   /** How likely each of them was; with `logprobs`. */
@@ -86,12 +120,15 @@ export interface Score {
   readonly tokenLogprobs: readonly number[];
 }
 
-/** Why a reply ended: the model or a stop text ended it, or the limit of its length. */
-export type FinishReason = "stop" | "length";
+/** Why a reply ended: the model or a stop text ended it, the limit of its length, or the model waits for results of its calls. */
+export type FinishReason = "stop" | "length" | "toolCalls";
 
 /** A whole reply. */
 export interface GenerationResult {
   readonly text: string;
+  /** What the model thought before it answered. */
+  readonly reasoning: string;
+  readonly toolCalls: readonly ToolCall[];
   readonly tokens: readonly number[];
   readonly finishReason: FinishReason;
   readonly usage: Usage;

@@ -1,8 +1,9 @@
 """Writes `tests/data/scripted`: a Llama whose every token is followed by one certain other, so that its replies are known.
 
 The block's outputs are zero, the embedding of a token of the script is a unit vector of its own, and the head gives the
-likeliest id by that vector alone. The template ends a prompt with one of three tokens, from which one of three replies
-follows: an answer; where there are tools, a thought, a word and a call; after a tool's result, an answer.
+likeliest id by that vector alone. The template ends a prompt with one of four tokens, from which one of four replies
+follows: an answer; where there are tools, a thought, a word and a call; after a tool's result, an answer; where the last
+message has the word "think", a thought and an answer.
 
     python3 tests/scripted/write.py
 """
@@ -21,6 +22,8 @@ CALL = [
     "<tool_call>", '\n{"name": "get_weather", "argum', 'ents": {"city": "Par', 'is"}}\n', "</tool_call>",
 ]
 RESULT = ["<|answer_after_tool|>", "It is ", "sunny in ", "Paris."]
+# The signs around the thought are spelled out here, across the borders of tokens.
+THOUGHT = ["<|thought|>", "<think>\nEa", "sy.\n</th", "ink>\n\nHi", "!"]
 END = "<|end|>"
 
 TEMPLATE = """\
@@ -34,6 +37,7 @@ TEMPLATE = """\
 {%- if add_generation_prompt -%}
     {%- if messages[-1].role == 'tool' -%}{{- '<|answer_after_tool|>' -}}
     {%- elif tools and enable_thinking is not false -%}{{- '<|call_or_answer|>' -}}
+    {%- elif 'think' in messages[-1].content -%}{{- '<|thought|>' -}}
     {%- else -%}{{- '<|answer|>' -}}
     {%- endif -%}
 {%- endif -%}
@@ -53,7 +57,7 @@ def is_added(token):
 
 def main():
     letters = byte_letters()
-    script = [*ANSWER, *CALL, *RESULT]
+    script = [*ANSWER, *CALL, *RESULT, *THOUGHT]
     added = [token for token in script if is_added(token)] + [END, "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
     words = [token for token in script if not is_added(token)]
     written = [letters[byte] for byte in range(256)]
@@ -70,7 +74,7 @@ def main():
     embed = [[0.0] * WIDTH for _ in range(n_vocab)]
     head = [[0.0] * WIDTH for _ in range(n_vocab)]
     used = 0
-    for reply in (ANSWER, CALL, RESULT):
+    for reply in (ANSWER, CALL, RESULT, THOUGHT):
         for token, following in zip(reply, [*reply[1:], END]):
             assert not any(embed[ids[token]]), f"{token!r} occurs twice"
             embed[ids[token]][used] = 1.0

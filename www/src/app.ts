@@ -203,7 +203,7 @@ async function reply(mine: Chat, begin: (options: object) => Generation, undo: (
     const generation = begin({ ...STYLES[elements.style.value as Style], signal: abort.signal });
     for await (const piece of generation) {
       text += piece.text;
-      shown.write(piece.text, piece.tokens.length);
+      shown.write(piece);
     }
     shown.finish(await generation.result());
     announce(text);
