@@ -1,38 +1,23 @@
-//! Every golden record of the tokenizer fixtures, for every style of `tokenizer.json`, and of the GGUF vocabularies.
+//! Every golden record of the tokenizer fixtures, for every style of `tokenizer.json`; streams, marked text, and hostile files.
+//! `tests/vocabulary.rs` does the same for the vocabularies of GGUF files.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by failing")]
 
 mod text;
 
-use std::rc::Rc;
-
 use headwater::error::ErrorKind;
-use headwater::format::{Checkpoint, Dialect, Metadata, Value};
-use headwater::source::{MemorySource, Source};
+use headwater::format::Value;
 use headwater::tokenizer::{MarkedText, Tokenizer};
 use serde_json::Value as Json;
-use text::{STYLES, goldens, hub_metadata, ids, report, tokenizer};
-
-/// The stream's pieces, and what `finish` adds.
-fn stream(tokenizer: &Tokenizer, ids: &[u32], skip_special: bool) -> String {
-    let mut decoder = tokenizer.stream(skip_special);
-    let mut text: String = ids.iter().map(|&id| decoder.push(id).unwrap()).collect();
-    text.push_str(&decoder.finish().unwrap());
-    text
-}
+use text::{Random, STYLES, Tally, goldens, hub_metadata, ids, report, stream, tokenizer};
 
 #[test]
 fn every_golden_record_is_met() {
-    let mut wrong = Vec::new();
-    let mut n = 0;
+    let mut tally = Tally::default();
     for style in STYLES {
         let tokenizer = tokenizer(style);
         for (line, record) in goldens(style).iter().enumerate() {
-            let mut check = |what: &str, got: Json, expected: &Json| {
-                n += 1;
-                if got != *expected {
-                    wrong.push(format!("{style}:{}: {what}: got {got}, expected {expected}", line + 1));
-                }
-            };
+            let place = format!("{style}:{}", line + 1);
+            let mut check = |what: &str, got: Json, expected: &Json| tally.check(&place, what, got, expected);
             if let Some(text) = record["text"].as_str() {
                 let whole = 0..text.len();
                 let all = MarkedText::new(text.to_owned(), Vec::from([whole]));
@@ -44,17 +29,8 @@ fn every_golden_record_is_met() {
                 check("decoded_skip", tokenizer.decode(&ids, true).unwrap().into(), &record["decoded_skip"]);
                 check("streamed", stream(&tokenizer, &ids, false).into(), &record["decoded"]);
                 check("streamed, skip", stream(&tokenizer, &ids, true).into(), &record["decoded_skip"]);
-            } else if let Some(texts) = record["pair"].as_array() {
-                let [first, second] =
-                    [0, 1].map(|i| tokenizer.encode(texts[i].as_str().unwrap(), false, true).unwrap());
-                // Without a post-processor nothing is said about pairs.
-                match tokenizer.around_pair(&first, &second) {
-                    Ok(pair) => {
-                        check("pair", pair.ids.into(), &record["ids_special"]);
-                        check("segments", pair.segments.into(), &record["type_ids"]);
-                    }
-                    Err(error) => check(&format!("pair ({error})"), Json::Null, &record["ids_special"]),
-                }
+            } else if record["pair"].is_array() {
+                tally.check_pair(&place, &tokenizer, record);
             } else if record.get("decode_only").is_some() {
                 let ids = ids(&record["ids"]);
                 check("decode_only", tokenizer.decode(&ids, false).unwrap().into(), &record["decoded"]);
@@ -64,17 +40,7 @@ fn every_golden_record_is_met() {
             }
         }
     }
-    report("golden values", n, 10_000, &wrong);
-}
-
-/// A small generator of numbers, the same every time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % end
-    }
+    tally.report("golden values", 10_000);
 }
 
 #[test]
@@ -510,362 +476,4 @@ fn added_tokens_strip_and_stand_alone_as_in_the_reference() {
     // In untrusted text, runs of white space are still tokens; the others are text.
     let untrusted = |text: &str| tokenizer.encode_marked(&MarkedText::untrusted(text), false).unwrap();
     assert_eq!(untrusted("a   AB<l>"), [0, 14, 0, 1, 3, 4, 5]);
-}
-
-/// The vocabularies of GGUF files with merges, and those with scores.
-const VOCABULARIES: &[&str] = &["llama3", "qwen2", "smollm2", "deepseek-v3", "gpt-oss-g", "llama4-g"];
-const SCORED: &[&str] = &["llama2-spm", "mistral-nemo", "phi3-g", "gemma3"];
-
-/// A vocabulary as a GGUF file has it, and what llama.cpp makes of some texts with it.
-fn vocabulary(name: &str) -> (Metadata, Json) {
-    let file: Json = serde_json::from_str(&text::unzip(&format!("vocabularies/{name}.json.gz"))).unwrap();
-    let value = |json: &Json| match json {
-        Json::String(text) => Value::Text(text.clone()),
-        Json::Bool(flag) => Value::Bool(*flag),
-        Json::Number(number) => Value::Integer(number.as_i64().unwrap().into()),
-        Json::Array(items) if items[0].is_string() => {
-            Value::Texts(items.iter().map(|item| item.as_str().unwrap().to_owned()).collect())
-        }
-        Json::Array(items) if items[0].is_f64() => {
-            Value::Numbers(items.iter().map(|item| item.as_f64().unwrap() as f32).collect())
-        }
-        Json::Array(items) => Value::Integers(items.iter().map(|item| item.as_i64().unwrap()).collect()),
-        other => panic!("{other}"),
-    };
-    let mut metadata = hub_metadata("llama3");
-    metadata.dialect = Dialect::Gguf;
-    metadata.companions.clear();
-    metadata.values =
-        file["values"].as_object().unwrap().iter().map(|(key, json)| (key.clone(), value(json))).collect();
-    (metadata, file["tokenizer"].clone())
-}
-
-#[test]
-fn vocabularies_of_gguf_files_give_the_ids_of_llama_cpp() {
-    let mut wrong = Vec::new();
-    let mut n = 0;
-    for name in VOCABULARIES.iter().chain(SCORED) {
-        let (metadata, records) = vocabulary(name);
-        let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
-        let bos = metadata.integer("tokenizer.ggml.bos_token_id").unwrap();
-        let adds_bos = metadata.boolean("tokenizer.ggml.add_bos_token").unwrap().unwrap();
-        for record in records.as_array().unwrap() {
-            let text = record["text"].as_str().unwrap();
-            let parsed = ids(&record["ids_special"]);
-            let mut plain = record.get("ids_plain").map_or_else(|| parsed.clone(), ids);
-            // In vocabularies such as these llama.cpp takes the control token `<|end|>` for one that users may write.
-            if matches!(*name, "gpt-oss-g" | "llama4-g") && text.contains("<|end|>") {
-                plain = tokenizer.encode_marked(&MarkedText::untrusted(text), false).unwrap();
-                assert!(!plain.contains(&tokenizer.id("<|end|>").unwrap()));
-            }
-            let mut around = parsed.clone();
-            if adds_bos {
-                around.insert(0, u32::try_from(bos.unwrap()).unwrap());
-            }
-            for (what, got, expected) in [
-                ("parsed", tokenizer.encode(text, false, true).unwrap(), &parsed),
-                ("plain", tokenizer.encode(text, false, false).unwrap(), &plain),
-                ("with begin", tokenizer.encode(text, true, true).unwrap(), &around),
-            ] {
-                n += 1;
-                if got != *expected {
-                    wrong.push(format!("{name}: {text:?} {what}: {got:?} instead of {expected:?}"));
-                }
-            }
-            // A vocabulary with scores puts a space behind every added token, the tokens of Phi-3 take those they find,
-            // and the letter that stands for a space cannot be told from one.
-            let added = text.contains('▁') || tokenizer.guarded_tokens().any(|(token, _)| text.contains(token));
-            let decoded = tokenizer.decode(&parsed, false).unwrap();
-            if decoded != stream(&tokenizer, &parsed, false) || decoded != text && !(SCORED.contains(name) && added) {
-                wrong.push(format!("{name}: {text:?} does not come back"));
-            }
-        }
-    }
-    report("texts", n, 4200, &wrong);
-}
-
-#[test]
-fn damaged_vocabularies_with_scores_get_typed_errors() {
-    let scores = "tokenizer.ggml.scores";
-    let cases: Vec<(&str, &str, Option<Value>, ErrorKind)> = vec![
-        ("no scores", scores, None, ErrorKind::MalformedGguf),
-        ("fewer scores", scores, Some(Value::Numbers(vec![0.0, 1.0])), ErrorKind::MalformedGguf),
-        ("scores that are none", scores, Some(Value::Numbers(vec![f32::NAN; 640])), ErrorKind::MalformedGguf),
-        ("scores as texts", scores, Some(Value::Texts(vec!["1".into()])), ErrorKind::MalformedGguf),
-        ("begin token", "tokenizer.ggml.bos_token_id", Some(Value::Integer(9999)), ErrorKind::MalformedTokenizer),
-    ];
-    let mut wrong = Vec::new();
-    for (name, key, value, kind) in &cases {
-        let (mut metadata, _) = vocabulary("llama2-spm");
-        metadata.values.remove(*key);
-        metadata.values.extend(value.clone().map(|value| ((*key).to_owned(), value)));
-        let found = Tokenizer::from_metadata(&metadata).err().map(|error| error.kind());
-        if found != Some(*kind) {
-            wrong.push(format!("{name}: {found:?} instead of {kind:?}"));
-        }
-    }
-    report("damaged vocabularies", cases.len(), 5, &wrong);
-}
-
-#[test]
-fn a_gguf_file_brings_its_tokenizer() {
-    let path = text::data("gguf/llama3-F16.gguf");
-    let source: Rc<dyn Source> = Rc::new(MemorySource::new("llama3-F16.gguf", std::fs::read(path).unwrap()));
-    let checkpoint = pollster::block_on(Checkpoint::open(vec![source])).unwrap();
-    let tokenizer = Tokenizer::from_metadata(&checkpoint.metadata).unwrap();
-    let (_, records) = vocabulary("llama3");
-    for record in records.as_array().unwrap() {
-        let text = record["text"].as_str().unwrap();
-        assert_eq!(tokenizer.encode(text, false, true).unwrap(), ids(&record["ids_special"]), "{text:?}");
-    }
-    assert_eq!(
-        tokenizer.stop_ids(),
-        ["<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"].map(|token| tokenizer.id(token).unwrap())
-    );
-}
-
-#[test]
-fn damaged_vocabularies_of_gguf_files_get_typed_errors() {
-    let texts = |items: &[&str]| Value::Texts(items.iter().map(|item| (*item).to_owned()).collect());
-    let cases: Vec<(&str, &str, Option<Value>, ErrorKind)> = vec![
-        (
-            "unknown pre-tokenizer",
-            "tokenizer.ggml.pre",
-            Some(Value::Text("nobody's".into())),
-            ErrorKind::UnsupportedFormat,
-        ),
-        ("unknown kind", "tokenizer.ggml.model", Some(Value::Text("rwkv".into())), ErrorKind::UnsupportedFormat),
-        ("no tokenizer", "tokenizer.ggml.model", None, ErrorKind::NotFound),
-        ("no tokens", "tokenizer.ggml.tokens", None, ErrorKind::MalformedGguf),
-        ("tokens of another type", "tokenizer.ggml.tokens", Some(Value::Integer(1)), ErrorKind::MalformedGguf),
-        ("fewer types", "tokenizer.ggml.token_type", Some(Value::Integers(vec![1, 2])), ErrorKind::MalformedGguf),
-        ("types as texts", "tokenizer.ggml.token_type", Some(texts(&["x"])), ErrorKind::MalformedGguf),
-        ("no merges", "tokenizer.ggml.merges", None, ErrorKind::MalformedGguf),
-        ("merge of one", "tokenizer.ggml.merges", Some(texts(&["x"])), ErrorKind::MalformedGguf),
-        ("merge of three", "tokenizer.ggml.merges", Some(texts(&["a b c"])), ErrorKind::MalformedGguf),
-        (
-            "merge of unknown tokens",
-            "tokenizer.ggml.merges",
-            Some(texts(&["qqqq zzzz"])),
-            ErrorKind::MalformedTokenizer,
-        ),
-        ("no begin token", "tokenizer.ggml.bos_token_id", None, ErrorKind::MalformedGguf),
-        (
-            "begin token out of range",
-            "tokenizer.ggml.bos_token_id",
-            Some(Value::Integer(640)),
-            ErrorKind::MalformedTokenizer,
-        ),
-        (
-            "begin token no id at all",
-            "tokenizer.ggml.bos_token_id",
-            Some(Value::Integer(1 << 40)),
-            ErrorKind::MalformedGguf,
-        ),
-        ("end token out of range", "tokenizer.ggml.eos_token_id", Some(Value::Integer(640)), ErrorKind::MalformedGguf),
-    ];
-    let mut wrong = Vec::new();
-    for (name, key, value, kind) in &cases {
-        let (mut metadata, _) = vocabulary("llama3");
-        metadata.values.remove(*key);
-        metadata.values.extend(value.clone().map(|value| ((*key).to_owned(), value)));
-        match Tokenizer::from_metadata(&metadata) {
-            Ok(_) => wrong.push(format!("{name}: loads")),
-            Err(error) if error.kind() != *kind => {
-                wrong.push(format!("{name}: {:?} instead of {kind:?}: {error}", error.kind()));
-            }
-            Err(_) => {}
-        }
-    }
-    let (mut metadata, _) = vocabulary("llama3");
-    if let Some(Value::Texts(tokens)) = metadata.values.get_mut("tokenizer.ggml.tokens") {
-        tokens[5] = tokens[4].clone();
-    }
-    assert_eq!(Tokenizer::from_metadata(&metadata).err().map(|error| error.kind()), Some(ErrorKind::MalformedGguf));
-    // The error names what would work.
-    let (mut metadata, _) = vocabulary("llama3");
-    metadata.values.insert("tokenizer.ggml.pre".into(), Value::Text("nobody's".into()));
-    let words = Tokenizer::from_metadata(&metadata).err().unwrap().to_string();
-    assert!(words.contains("nobody's") && words.contains("qwen2") && words.contains("smollm"), "{words}");
-    report("damaged vocabularies", cases.len(), 15, &wrong);
-}
-
-/// The keys that llama.cpp's converter makes of a WordPiece tokenizer: what begins a word is marked instead of what
-/// continues one.
-fn wordpiece_values(json: &Json) -> Vec<(String, Value)> {
-    let mut tokens: Vec<(u64, String)> = json["model"]["vocab"]
-        .as_object()
-        .unwrap()
-        .iter()
-        .map(|(token, id)| (id.as_u64().unwrap(), token.clone()))
-        .collect();
-    tokens.sort_unstable();
-    let marked = |token: &str| match token.strip_prefix("##") {
-        Some(rest) => rest.to_owned(),
-        None if token.starts_with('[') && token.ends_with(']') => token.to_owned(),
-        None => format!("▁{token}"),
-    };
-    let special: Vec<u64> =
-        json["added_tokens"].as_array().unwrap().iter().map(|token| token["id"].as_u64().unwrap()).collect();
-    vec![
-        ("tokenizer.ggml.model".into(), Value::Text("bert".into())),
-        ("tokenizer.ggml.tokens".into(), Value::Texts(tokens.iter().map(|(_, token)| marked(token)).collect())),
-        (
-            "tokenizer.ggml.token_type".into(),
-            Value::Integers(tokens.iter().map(|(id, _)| if special.contains(id) { 3 } else { 1 }).collect()),
-        ),
-    ]
-}
-
-/// The bytes of a text in base64.
-fn base64(text: &str) -> Vec<i64> {
-    let digit = |byte: u8| match byte {
-        b'A'..=b'Z' => Some(u32::from(byte - b'A')),
-        b'a'..=b'z' => Some(u32::from(byte - b'a') + 26),
-        b'0'..=b'9' => Some(u32::from(byte - b'0') + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let digits: Vec<u32> = text.bytes().filter_map(digit).collect();
-    let bytes = digits.chunks(4).flat_map(|four| {
-        let bits = four.iter().fold(0, |bits, digit| bits << 6 | digit) << (6 * (4 - four.len()));
-        [16, 8, 0].into_iter().take(four.len() - 1).map(move |shift| i64::from(bits >> shift & 0xff))
-    });
-    bytes.collect()
-}
-
-/// The same of a Unigram tokenizer.
-fn unigram_values(json: &Json) -> Vec<(String, Value)> {
-    let vocab = json["model"]["vocab"].as_array().unwrap();
-    let special: Vec<u64> =
-        json["added_tokens"].as_array().unwrap().iter().map(|token| token["id"].as_u64().unwrap()).collect();
-    let map = json["normalizer"]["normalizers"][0]["precompiled_charsmap"].as_str().unwrap();
-    let id = |id| Value::Integer(id);
-    vec![
-        ("tokenizer.ggml.model".into(), Value::Text("t5".into())),
-        (
-            "tokenizer.ggml.tokens".into(),
-            Value::Texts(vocab.iter().map(|entry| entry[0].as_str().unwrap().to_owned()).collect()),
-        ),
-        (
-            "tokenizer.ggml.scores".into(),
-            Value::Numbers(vocab.iter().map(|entry| entry[1].as_f64().unwrap() as f32).collect()),
-        ),
-        (
-            "tokenizer.ggml.token_type".into(),
-            Value::Integers((0..vocab.len() as u64).map(|id| if special.contains(&id) { 3 } else { 1 }).collect()),
-        ),
-        ("tokenizer.ggml.precompiled_charsmap".into(), Value::Integers(base64(map))),
-        ("tokenizer.ggml.add_space_prefix".into(), Value::Bool(true)),
-        ("tokenizer.ggml.remove_extra_whitespaces".into(), Value::Bool(true)),
-        ("tokenizer.ggml.add_bos_token".into(), Value::Bool(true)),
-        ("tokenizer.ggml.add_eos_token".into(), Value::Bool(true)),
-        ("tokenizer.ggml.bos_token_id".into(), id(0)),
-        ("tokenizer.ggml.eos_token_id".into(), id(2)),
-        ("tokenizer.ggml.unknown_token_id".into(), id(3)),
-    ]
-}
-
-fn gguf_metadata(style: &str) -> Metadata {
-    let mut metadata = hub_metadata(style);
-    let json: Json = serde_json::from_str(&metadata.companions["tokenizer.json"]).unwrap();
-    let values = if style == "bert" { wordpiece_values(&json) } else { unigram_values(&json) };
-    metadata.dialect = Dialect::Gguf;
-    metadata.companions.clear();
-    metadata.values = values.into_iter().collect();
-    metadata
-}
-
-#[test]
-fn wordpiece_and_unigram_vocabularies_give_the_ids_of_the_models_own_files() {
-    let mut wrong = Vec::new();
-    let mut n = 0;
-    for style in ["bert", "xlmr"] {
-        let tokenizer = Tokenizer::from_metadata(&gguf_metadata(style)).unwrap();
-        for (line, record) in goldens(style).iter().enumerate() {
-            let mut check = |what: &str, got: Json, expected: &Json| {
-                n += 1;
-                if got != *expected {
-                    wrong.push(format!("{style}:{}: {what}: got {got}, expected {expected}", line + 1));
-                }
-            };
-            if let Some(text) = record["text"].as_str() {
-                check("ids", tokenizer.encode(text, false, true).unwrap().into(), &record["ids"]);
-                check("ids_special", tokenizer.encode(text, true, true).unwrap().into(), &record["ids_special"]);
-                let ids = ids(&record["ids"]);
-                check("decoded", tokenizer.decode(&ids, false).unwrap().into(), &record["decoded"]);
-            } else if let Some(texts) = record["pair"].as_array() {
-                let [first, second] =
-                    [0, 1].map(|i| tokenizer.encode(texts[i].as_str().unwrap(), false, true).unwrap());
-                let pair = tokenizer.around_pair(&first, &second).unwrap();
-                check("pair", pair.ids.into(), &record["ids_special"]);
-                check("segments", pair.segments.into(), &record["type_ids"]);
-            }
-        }
-    }
-    report("texts", n, 1000, &wrong);
-}
-
-#[test]
-fn damaged_wordpiece_and_unigram_vocabularies_get_typed_errors() {
-    let cases: Vec<(&str, &str, Option<Value>, ErrorKind)> = vec![
-        ("bert", "tokenizer.ggml.tokens", None, ErrorKind::MalformedGguf),
-        ("bert", "tokenizer.ggml.tokens", Some(Value::Texts(vec!["▁a".into()])), ErrorKind::MalformedGguf),
-        ("bert", "tokenizer.ggml.unknown_token_id", Some(Value::Integer(1 << 40)), ErrorKind::MalformedGguf),
-        ("bert", "tokenizer.ggml.unknown_token_id", Some(Value::Integer(1 << 20)), ErrorKind::MalformedGguf),
-        ("bert", "tokenizer.ggml.cls_token_id", Some(Value::Integer(1 << 20)), ErrorKind::MalformedTokenizer),
-        ("xlmr", "tokenizer.ggml.scores", None, ErrorKind::MalformedGguf),
-        ("xlmr", "tokenizer.ggml.scores", Some(Value::Numbers(vec![0.0])), ErrorKind::MalformedGguf),
-        ("xlmr", "tokenizer.ggml.scores", Some(Value::Numbers(vec![f32::NAN; 3074])), ErrorKind::MalformedGguf),
-        ("xlmr", "tokenizer.ggml.unknown_token_id", Some(Value::Integer(1 << 20)), ErrorKind::MalformedTokenizer),
-        ("xlmr", "tokenizer.ggml.add_space_prefix", Some(Value::Bool(false)), ErrorKind::UnsupportedFormat),
-        ("xlmr", "tokenizer.ggml.remove_extra_whitespaces", Some(Value::Bool(false)), ErrorKind::UnsupportedFormat),
-        ("xlmr", "tokenizer.ggml.precompiled_charsmap", Some(Value::Integers(vec![1000])), ErrorKind::MalformedGguf),
-        (
-            "xlmr",
-            "tokenizer.ggml.precompiled_charsmap",
-            Some(Value::Integers(vec![8, 0, 0])),
-            ErrorKind::MalformedTokenizer,
-        ),
-        (
-            "xlmr",
-            "tokenizer.ggml.precompiled_charsmap",
-            Some(Value::Integers(vec![4, 0, 0, 0, 0, 0xff, 0xff, 0x7f, 0])),
-            ErrorKind::MalformedTokenizer,
-        ),
-    ];
-    let mut wrong = Vec::new();
-    for (index, (style, key, value, kind)) in cases.iter().enumerate() {
-        let mut metadata = gguf_metadata(style);
-        metadata.values.remove(*key);
-        metadata.values.extend(value.clone().map(|value| ((*key).to_owned(), value)));
-        match Tokenizer::from_metadata(&metadata) {
-            Ok(_) => wrong.push(format!("{index}: {key} loads")),
-            Err(error) if error.kind() != *kind => {
-                wrong.push(format!("{index}: {:?} instead of {kind:?}: {error}", error.kind()))
-            }
-            Err(_) => {}
-        }
-    }
-    report("damaged vocabularies", cases.len(), 14, &wrong);
-    // A damaged table of rewritings may be refused or may rewrite otherwise; it must not end the program.
-    let whole = gguf_metadata("xlmr");
-    let Some(Value::Integers(map)) = whole.values.get("tokenizer.ggml.precompiled_charsmap").cloned() else { panic!() };
-    let mut random = Random(7);
-    for _ in 0..60 {
-        let mut damaged = map.clone();
-        for _ in 0..=random.below(40) {
-            let place = random.below(damaged.len());
-            damaged[place] = random.below(256) as i64;
-        }
-        let mut metadata = gguf_metadata("xlmr");
-        metadata.values.insert("tokenizer.ggml.precompiled_charsmap".into(), Value::Integers(damaged));
-        if let Ok(tokenizer) = Tokenizer::from_metadata(&metadata) {
-            for text in ["plain", "ﬁ ① ｶﾞ é ü ½ ™ \u{1f468}\u{200d}\u{1f469} 한국어 ①②③ ㌔ ﷺ"]
-            {
-                tokenizer.encode(text, true, false).unwrap();
-            }
-        }
-    }
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
 
-use headwater::format::{Dialect, Metadata};
+use headwater::error::ErrorKind;
+use headwater::format::{self, Dialect, Metadata};
 use headwater::tokenizer::Tokenizer;
 use serde_json::Value;
 
@@ -75,4 +76,80 @@ pub(crate) fn ids(value: &Value) -> Vec<u32> {
 pub(crate) fn report(what: &str, n: usize, at_least: usize, wrong: &[String]) {
     assert!(n >= at_least, "only {n} {what} were tried");
     assert!(wrong.is_empty(), "{} of {n} {what} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// The stream's pieces, and what `finish` adds.
+pub(crate) fn stream(tokenizer: &Tokenizer, ids: &[u32], skip_special: bool) -> String {
+    let mut decoder = tokenizer.stream(skip_special);
+    let mut text: String = ids.iter().map(|&id| decoder.push(id).unwrap()).collect();
+    text.push_str(&decoder.finish().unwrap());
+    text
+}
+
+/// A small generator of numbers, the same every time.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % end
+    }
+}
+
+/// Values that were compared with golden records, and those that were wrong.
+#[derive(Default)]
+pub(crate) struct Tally {
+    n: usize,
+    wrong: Vec<String>,
+}
+
+impl Tally {
+    /// Compares a value of the record at `place`.
+    pub(crate) fn check(&mut self, place: &str, what: &str, got: impl Into<Value>, expected: &Value) {
+        self.n += 1;
+        let got = got.into();
+        if got != *expected {
+            self.wrong.push(format!("{place}: {what}: got {got}, expected {expected}"));
+        }
+    }
+
+    /// Compares the ids and segments of a record of two texts.
+    pub(crate) fn check_pair(&mut self, place: &str, tokenizer: &Tokenizer, record: &Value) {
+        let text = |index: usize| record["pair"][index].as_str().unwrap();
+        let [first, second] = [0, 1].map(|index| tokenizer.encode(text(index), false, true).unwrap());
+        // Without a post-processor nothing is said about pairs.
+        match tokenizer.around_pair(&first, &second) {
+            Ok(pair) => {
+                self.check(place, "pair", pair.ids, &record["ids_special"]);
+                self.check(place, "segments", pair.segments, &record["type_ids"]);
+            }
+            Err(error) => self.check(place, &format!("pair ({error})"), Value::Null, &record["ids_special"]),
+        }
+    }
+
+    /// See [`report`].
+    pub(crate) fn report(&self, what: &str, at_least: usize) {
+        report(what, self.n, at_least, &self.wrong);
+    }
+}
+
+/// A key of a vocabulary, what it is changed to (or that it is gone), and the error that follows.
+pub(crate) type Damage<'a> = (&'a str, &'a str, Option<format::Value>, ErrorKind);
+
+/// Every damage to the vocabulary that `whole` makes of the first word of the case gives its error.
+pub(crate) fn check_damages(cases: &[Damage<'_>], whole: impl Fn(&str) -> Metadata) {
+    let mut wrong = Vec::new();
+    for (index, (name, key, value, kind)) in cases.iter().enumerate() {
+        let mut metadata = whole(name);
+        metadata.values.remove(*key);
+        metadata.values.extend(value.clone().map(|value| ((*key).to_owned(), value)));
+        match Tokenizer::from_metadata(&metadata) {
+            Ok(_) => wrong.push(format!("{index}, {name}: {key} loads")),
+            Err(error) if error.kind() != *kind => {
+                wrong.push(format!("{index}, {name}: {:?} instead of {kind:?}: {error}", error.kind()));
+            }
+            Err(_) => {}
+        }
+    }
+    report("damaged vocabularies", cases.len(), cases.len().max(5), &wrong);
 }
