@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use common::{nmse, root};
+use common::{Tensor, nmse, open_folder, root};
 use headwater::cpu::Cpu;
 use headwater::error::{Error, ErrorKind};
 use headwater::format::Checkpoint;
@@ -21,9 +21,6 @@ use serde_json::{Value as Json, json};
 /// The floats of four bits.
 const LEVELS: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
 
-/// Type, shape, bytes.
-type Tensor = (String, Vec<usize>, Vec<u8>);
-
 #[derive(Clone)]
 struct Folder {
     config: Json,
@@ -36,20 +33,7 @@ fn file(name: &str) -> Vec<u8> {
 
 impl Folder {
     fn open(&self) -> Result<Checkpoint, Error> {
-        let (mut header, mut body) = (serde_json::Map::new(), vec![]);
-        for (name, (dtype, shape, data)) in &self.tensors {
-            let offsets = [body.len(), body.len() + data.len()];
-            header.insert(name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": offsets }));
-            body.extend(data);
-        }
-        let header = serde_json::to_vec(&header).unwrap();
-        let weights = [(header.len() as u64).to_le_bytes().to_vec(), header, body].concat();
-        let config = serde_json::to_vec(&self.config).unwrap();
-        let files: Vec<Rc<dyn Source>> = vec![
-            Rc::new(MemorySource::new("config.json", config)),
-            Rc::new(MemorySource::new("model.safetensors", weights)),
-        ];
-        block_on(Checkpoint::open(files))
+        open_folder(&self.config, &self.tensors)
     }
 
     fn logits<B: Backend + WeightSink>(&self, make: impl FnOnce(&Plan) -> B) -> Vec<f32> {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::rc::Rc;
 
-use common::{nmse, root};
+use common::{Tensor, nmse, open_folder, root};
 use headwater::cpu::Cpu;
 use headwater::error::{Error, ErrorKind};
 use headwater::format::Checkpoint;
@@ -36,9 +36,6 @@ const LAYOUTS: &[&str] = &[
     "fp8-rows",
     "nf4",
 ];
-
-/// A tensor of a file: type, shape, bytes.
-type Tensor = (String, Vec<usize>, Vec<u8>);
 
 /// A packed model, taken apart so that it can be damaged.
 struct Folder {
@@ -81,21 +78,7 @@ impl Folder {
     fn open(&self) -> Result<Checkpoint, Error> {
         let mut all = tensors(&file("base.safetensors"));
         all.extend(self.tensors.clone());
-        let (mut header, mut body) = (serde_json::Map::new(), vec![]);
-        for (name, (dtype, shape, data)) in &all {
-            let offsets = [body.len(), body.len() + data.len()];
-            header.insert(name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": offsets }));
-            body.extend(data);
-        }
-        // In the order of the bytes, as the format asks.
-        let header = serde_json::to_vec(&header).unwrap();
-        let weights = [(header.len() as u64).to_le_bytes().to_vec(), header, body].concat();
-        let config = serde_json::to_vec(&self.config).unwrap();
-        let files: Vec<Rc<dyn Source>> = vec![
-            Rc::new(MemorySource::new("config.json", config)),
-            Rc::new(MemorySource::new("model.safetensors", weights)),
-        ];
-        block_on(Checkpoint::open(files))
+        open_folder(&self.config, &all)
     }
 }
 

@@ -130,7 +130,7 @@ impl Loaded {
         Stats {
             weight_bytes: self.weight_bytes,
             kv_bytes: self.traffic.kv_bytes(self.backend.n_pages()),
-            counters: self.backend.counters().into(),
+            counters: self.backend.counters(),
             ..self.totals.stats()
         }
     }

@@ -44,7 +44,7 @@ pub use request::{GenerateRequest, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};
 pub use rerank::{Ranked, Ranking, RerankRequest};
 pub use result::{FinishReason, GenerationResult, Piece, Timings, Usage};
 pub use score::{MAX_ITEMS, Score, ScoreItem, ScoreRequest, TextOrIds};
-pub use stats::{CounterStats, Stats};
+pub use stats::Stats;
 
 use std::cell::RefCell;
 use std::rc::Rc;

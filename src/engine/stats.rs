@@ -53,51 +53,6 @@ impl Traffic {
     }
 }
 
-/// The backend's exact counts, as the package shows them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CounterStats {
-    /// Kernel launches.
-    pub dispatches: u64,
-    /// Compute passes.
-    pub passes: u64,
-    /// Queue submits.
-    pub submits: u64,
-    /// Uploads.
-    pub writes: u64,
-    /// Bytes of those uploads.
-    pub write_bytes: u64,
-    /// Bytes mapped for reading.
-    pub read_bytes: u64,
-    /// Buffers made.
-    pub buffers: u64,
-    /// Bytes of those buffers.
-    pub buffer_bytes: u64,
-    /// Bind groups made.
-    pub bind_groups: u64,
-    /// Pipelines made.
-    pub pipelines: u64,
-}
-
-impl From<Counters> for CounterStats {
-    fn from(counters: Counters) -> Self {
-        let Counters { dispatches, passes, submits, writes, write_bytes, read_bytes, .. } = counters;
-        let Counters { buffers, buffer_bytes, bind_groups, pipelines, .. } = counters;
-        Self {
-            dispatches,
-            passes,
-            submits,
-            writes,
-            write_bytes,
-            read_bytes,
-            buffers,
-            buffer_bytes,
-            bind_groups,
-            pipelines,
-        }
-    }
-}
-
 /// What an engine has done since it was loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -115,7 +70,7 @@ pub struct Stats {
     /// Bytes of keys and values, and of the states of models with recurrence.
     pub kv_bytes: u64,
     /// The backend's counts.
-    pub counters: CounterStats,
+    pub counters: Counters,
 }
 
 /// Sums over replies.

@@ -1,5 +1,7 @@
 //! What a backend promises: to run a [`Graph`](super::Graph) over steps, and to chain decode steps without the caller.
 
+use serde::Serialize;
+
 use super::{AdapterId, AdapterUse, Delta, DeltaValues, SamplerSettings, StateSlots, Step};
 use crate::error::Result;
 use crate::source::LocalFuture;
@@ -16,7 +18,8 @@ pub struct BackendInfo {
 }
 
 /// Exact counts since the backend was made. Tests assert them, benchmarks print them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Counters {
     /// Kernel launches.
     pub dispatches: u64,

@@ -15,11 +15,14 @@ pub use check::{Report, Sequence, check_chunks, check_greedy, check_logits, chec
 pub use figures::Figures;
 pub use goldens::{Goldens, Prompt, Reply};
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use headwater::error::Error;
 use headwater::format::Checkpoint;
 use headwater::source::{MemorySource, Source};
+use serde_json::{Value as Json, json};
 
 /// A model among the test data.
 pub struct Case {
@@ -423,6 +426,26 @@ pub fn source(file: &str) -> Rc<dyn Source> {
 pub fn open(files: &[&str]) -> Checkpoint {
     let sources = files.iter().map(|file| source(file)).collect();
     pollster::block_on(Checkpoint::open(sources)).unwrap_or_else(|error| panic!("{files:?}: {error}"))
+}
+
+/// A tensor of a safetensors file: type, shape, bytes.
+pub type Tensor = (String, Vec<usize>, Vec<u8>);
+
+/// Opens a folder that is written on the spot.
+pub fn open_folder(config: &Json, tensors: &BTreeMap<String, Tensor>) -> Result<Checkpoint, Error> {
+    let (mut header, mut body) = (serde_json::Map::new(), vec![]);
+    for (name, (dtype, shape, data)) in tensors {
+        let offsets = [body.len(), body.len() + data.len()];
+        header.insert(name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": offsets }));
+        body.extend(data);
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let weights = [(header.len() as u64).to_le_bytes().to_vec(), header, body].concat();
+    let files: Vec<Rc<dyn Source>> = vec![
+        Rc::new(MemorySource::new("config.json", serde_json::to_vec(config).unwrap())),
+        Rc::new(MemorySource::new("model.safetensors", weights)),
+    ];
+    pollster::block_on(Checkpoint::open(files))
 }
 
 /// The squared error relative to the squared size of what is expected.

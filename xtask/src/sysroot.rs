@@ -19,7 +19,7 @@ use crate::{paths, process};
 const PROGRAMS: &[&str] =
     &["rustc", "rustdoc", "cargo", "cargo-clippy", "clippy-driver", "cargo-fmt", "rustfmt", "rust-lld"];
 /// Raised when the recipe below changes, so that sysroots built by an older one are built again.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// Whether the distribution's compiler, the source of its standard library and a linker are installed.
 pub(crate) fn has_compiler(packaged_bin: &Path) -> bool {
@@ -83,7 +83,9 @@ fn build_std(packaged_bin: &Path, seed: &Path) -> Result<Vec<PathBuf>> {
         .env("RUSTFLAGS", "-Cembed-bitcode=yes -Zforce-unstable-if-unmarked")
         .args(["build", "--quiet", "--release", "--target", TARGET])
         // `test` is there so that tests link.
-        .arg("-Zbuild-std=std,panic_abort,panic_unwind,test,proc_macro");
+        .arg("-Zbuild-std=std,panic_abort,panic_unwind,test,proc_macro")
+        // The module holds hundreds of instances of sorts; the small ones cost nothing that is measurable here.
+        .arg("-Zbuild-std-features=panic-unwind,optimize_for_size");
     process::run(&mut cargo)?;
     let mut rlibs = Vec::new();
     for entry in fs::read_dir(seed.join("target").join(TARGET).join("release/deps"))? {
