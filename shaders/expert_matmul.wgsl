@@ -24,13 +24,6 @@ struct Params {
 @group(1) @binding(5) var<storage, read_write> y: array<f32>;          // (T, slots * rows, halved by GLU)
 
 const LANES = 128u;
-const TILE_X = 32u;
-const TILE_W = 64u;
-const TILE_C = 32u;
-
-// Vectors are written whole, by one invocation each (see matmul).
-var<workgroup> tile_x: array<array<vec4<f32>, TILE_X / 4u>, TILE_C>;   // (column, four routed rows of x)
-var<workgroup> tile_w: array<array<vec4<f32>, TILE_W / 4u>, TILE_C>;   // (column, four rows of w)
 var<workgroup> routed: array<u32, MAX_ROWS>;                           // token * slots + slot; a token takes an expert once
 var<workgroup> found: atomic<u32>;
 var<workgroup> found_all: u32;
@@ -95,10 +88,7 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
                 let b = w8(expert, r + 1u, group0 + eight);
                 let c = w8(expert, r + 2u, group0 + eight);
                 let d = w8(expert, r + 3u, group0 + eight);
-                for (var i = 0u; i < 4u; i++) {
-                    tile_w[eight * 8u + i][quad] = vec4(a.lo[i], b.lo[i], c.lo[i], d.lo[i]);
-                    tile_w[eight * 8u + 4u + i][quad] = vec4(a.hi[i], b.hi[i], c.hi[i], d.hi[i]);
-                }
+                stage_w(quad, eight, a, b, c, d);
             } else if (lane < TILE_W + TILE_X) {
                 let quad = (lane - TILE_W) / 4u;
                 let eight = lane % 4u;
@@ -107,20 +97,10 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
                 let b = x8(t + 1u, count, group0 + eight);
                 let c = x8(t + 2u, count, group0 + eight);
                 let d = x8(t + 3u, count, group0 + eight);
-                for (var i = 0u; i < 4u; i++) {
-                    tile_x[eight * 8u + i][quad] = vec4(a.lo[i], b.lo[i], c.lo[i], d.lo[i]);
-                    tile_x[eight * 8u + 4u + i][quad] = vec4(a.hi[i], b.hi[i], c.hi[i], d.hi[i]);
-                }
+                stage_x(quad, eight, a, b, c, d);
             }
             workgroupBarrier();
-            for (var c = 0u; c < TILE_C; c++) {
-                let w = tile_w[c][lane_r / 4u];
-                let x4 = tile_x[c][lane_t / 4u];
-                acc[0] += x4.x * w;
-                acc[1] += x4.y * w;
-                acc[2] += x4.z * w;
-                acc[3] += x4.w * w;
-            }
+            add_tile(&acc, lane_t, lane_r);
         }
         for (var i = 0u; i < 4u; i++) {
             if (first + lane_t + i >= count) { break; }

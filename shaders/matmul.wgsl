@@ -18,15 +18,6 @@ struct Params {
 @group(1) @binding(3) var<storage, read> norms: array<f32>;            // bias: (rows) from bias_offset, gain likewise
 @group(1) @binding(4) var<storage, read_write> y: array<f32>;          // (T, rows or rows / 2), rows y_stride apart
 
-const TILE_X = 32u;
-const TILE_W = 64u;
-const TILE_C = 32u;
-
-// Four rows side by side, so that a result of 4 x 4 takes two loads a column. A vector is always written whole, by one
-// invocation: writes to components of one vector may overwrite each other.
-var<workgroup> tile_x: array<array<vec4<f32>, TILE_X / 4u>, TILE_C>;   // (column, four rows of x)
-var<workgroup> tile_w: array<array<vec4<f32>, TILE_W / 4u>, TILE_C>;   // (column, four rows of w)
-
 fn x8(t: u32, t_count: u32, group: u32) -> Weights8 {
     if (t >= t_count || group >= params.cols / 8u) { return Weights8(vec4(0.0), vec4(0.0)); }
     let at = (params.x_offset + t * params.x_stride) / 4u + group * 2u;
@@ -58,10 +49,7 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
             let b = w8(r + 1u, group0 + eight);
             let c = w8(r + 2u, group0 + eight);
             let d = w8(r + 3u, group0 + eight);
-            for (var i = 0u; i < 4u; i++) {
-                tile_w[eight * 8u + i][quad] = vec4(a.lo[i], b.lo[i], c.lo[i], d.lo[i]);
-                tile_w[eight * 8u + 4u + i][quad] = vec4(a.hi[i], b.hi[i], c.hi[i], d.hi[i]);
-            }
+            stage_w(quad, eight, a, b, c, d);
         } else if (lane < TILE_W + TILE_X) {
             let quad = (lane - TILE_W) / 4u;
             let eight = lane % 4u;
@@ -70,20 +58,10 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
             let b = x8(t + 1u, t_count, group0 + eight);
             let c = x8(t + 2u, t_count, group0 + eight);
             let d = x8(t + 3u, t_count, group0 + eight);
-            for (var i = 0u; i < 4u; i++) {
-                tile_x[eight * 8u + i][quad] = vec4(a.lo[i], b.lo[i], c.lo[i], d.lo[i]);
-                tile_x[eight * 8u + 4u + i][quad] = vec4(a.hi[i], b.hi[i], c.hi[i], d.hi[i]);
-            }
+            stage_x(quad, eight, a, b, c, d);
         }
         workgroupBarrier();
-        for (var c = 0u; c < TILE_C; c++) {
-            let w = tile_w[c][lane_r / 4u];
-            let x4 = tile_x[c][lane_t / 4u];
-            acc[0] += x4.x * w;
-            acc[1] += x4.y * w;
-            acc[2] += x4.z * w;
-            acc[3] += x4.w * w;
-        }
+        add_tile(&acc, lane_t, lane_r);
     }
     for (var i = 0u; i < 4u; i++) {
         let t = first_t + lane_t + i;

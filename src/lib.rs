@@ -14,11 +14,11 @@
 //! | [`chat`] | messages to text, by the model's own template |
 //! | [`graph`] | the computation as plain data, and what a backend promises |
 //! | [`model`] | one file an architecture: its hyperparameters, weights and graph |
+//! | [`sample`] | how the next id is chosen: options, checked, and the choosing itself |
 //! | [`cpu`] | the interpreter of a graph: the oracle of the tests, and the fallback |
 //! | [`gpu`] | lowers a graph to a list of dispatches once, then replays it; the only module that names wgpu |
 //! | [`kernel`] | one file a GPU operation, beside its shader in `shaders/` |
 //! | [`cache`] | keys and values in pages |
-//! | [`sample`] | how the next id is chosen: options, checked |
 //! | [`engine`] | a loaded model that answers: prefill, decode, stop, events |
 //! | [`hub`] | references to files that were judged, fetched, verified and kept; logic only, for the edges |
 //! | `web` | the border with JavaScript (wasm only); the package around it is in `pkg/` |

@@ -215,6 +215,27 @@ fn embed_writes_a_vector_for_every_line() {
 }
 
 #[test]
+fn score_writes_a_line_for_each() {
+    let input = "{\"context\": \"The sky is\", \"continuation\": \" blue\"}\n{\"continuation\": [5, 6]}\n";
+    let args = ["score", TINY, "--backend", "cpu"];
+    let output = run(&[&args[..], &["--json"]].concat(), input);
+    assert!(!output.status.success() && stdout(&output).contains("items: item 1"), "{}", stdout(&output));
+    let input =
+        "{\"context\": \"The sky is\", \"continuation\": \" blue\"}\n{\"context\": [7], \"continuation\": [5, 6]}\n";
+    let scores: Vec<Value> =
+        prints(&args, input).iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(scores.len(), 2);
+    for score in &scores {
+        assert!(score["logprob"].as_f64().is_some_and(|logprob| logprob < 0.0) && score["is_greedy"].is_boolean());
+    }
+    assert_eq!(scores[1]["tokens"], serde_json::json!([5, 6]));
+    let sum: f64 = scores[1]["token_logprobs"].as_array().expect("numbers").iter().filter_map(Value::as_f64).sum();
+    assert!((scores[1]["logprob"].as_f64().expect("a number") - sum).abs() < 1e-9);
+    let output = run(&args, "{\"context\": 3}\n");
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("line 1"));
+}
+
+#[test]
 fn rerank_writes_the_best_first() {
     let args =
         ["rerank", "tests/data/models/bert-reranker", "--backend", "cpu", "--query", "How do I free memory in Rust?"];

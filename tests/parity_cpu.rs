@@ -3,26 +3,20 @@
 
 mod common;
 
-use common::{
-    BY_CONTEXT, CASES, Figures, Goldens, LONGROPE, Report, TINY_ASSISTANT, check_chunks, check_greedy, check_logits,
-    check_replies, check_states, nmse, open, pages_for,
-};
+use common::parity::Parity;
+use common::{CASES, Goldens, LONGROPE, Report, nmse, open, pages_for};
 use headwater::cpu::Cpu;
-use headwater::graph::{Backend, KvFormat, PAGE_TOKENS, Row, StateSlots, Step};
+use headwater::graph::{Backend, KvFormat, Row, StateSlots, Step};
 use headwater::model::{PlanOptions, plan, plan_with, read_weights};
 
 /// What the references' own rounding leaves, squared and relative: they differ from each other by 2e-5 in logits of a
 /// deviation of 2.5.
 const NMSE: f64 = 1e-11;
 
-/// Keys and values of 16 bits. The layers of smollm3 that do not rotate cost most.
-const HALF_NMSE: f64 = 1e-5;
+const PARITY: Parity<'static> =
+    Parity { load: &|files, options, kv, pages| Box::new(load(files, options, kv, pages)), nmse: NMSE, chunks: 0.0 };
 
-fn load(files: &[&str], kv: KvFormat, n_pages: usize) -> Cpu {
-    load_with(files, &PlanOptions::default(), kv, n_pages)
-}
-
-fn load_with(files: &[&str], options: &PlanOptions, kv: KvFormat, n_pages: usize) -> Cpu {
+fn load(files: &[&str], options: &PlanOptions, kv: KvFormat, n_pages: usize) -> Cpu {
     let checkpoint = open(files);
     let plan = plan_with(&checkpoint, options).unwrap_or_else(|error| panic!("{files:?}: {error}"));
     let mut cpu = Cpu::new(&plan, kv, n_pages).unwrap();
@@ -32,70 +26,31 @@ fn load_with(files: &[&str], options: &PlanOptions, kv: KvFormat, n_pages: usize
 
 #[test]
 fn logits_and_continuations_equal_the_goldens() {
-    let mut report = Report::default();
-    let mut figures = Figures::new("cpu-exact");
-    for case in CASES {
-        let goldens = Goldens::read(case.goldens);
-        let cpu = load(case.files, KvFormat::F32, pages_for(&goldens));
-        let worst = check_logits(&cpu, case.name, &goldens, case.nmse(NMSE), &mut report);
-        figures.add(case, &plan(&open(case.files)).unwrap(), worst);
-        check_greedy(&cpu, case.name, &goldens, case.margin(0.01), &mut report);
-        check_chunks(&cpu, case.name, &goldens, 0.0, &mut report);
-        check_states(&cpu, case.name, &goldens, &mut report);
-    }
-    figures.write();
-    report.finish();
+    PARITY.exact("cpu-exact");
 }
 
 #[test]
 fn the_context_chooses_among_rotations() {
-    let mut report = Report::default();
-    for (context, prompts) in BY_CONTEXT {
-        let goldens = Goldens::read(LONGROPE.goldens).only(prompts);
-        let options = PlanOptions { context: Some(*context), ..PlanOptions::default() };
-        let cpu = load_with(LONGROPE.files, &options, KvFormat::F32, pages_for(&goldens));
-        let name = format!("{}, context {context}", LONGROPE.name);
-        check_logits(&cpu, &name, &goldens, NMSE, &mut report);
-        check_greedy(&cpu, &name, &goldens, 0.01, &mut report);
-        check_chunks(&cpu, &name, &goldens, 0.0, &mut report);
-    }
-    report.finish();
+    PARITY.by_context();
 }
-
-/// Keys and values in blocks, with what they cost at most in these models of random weights: measured, and some more.
-const BLOCK_NMSE: &[(KvFormat, f64)] = &[(KvFormat::Q8_0, 3e-3), (KvFormat::Q4_0, 0.4)];
 
 /// Models that choose experts: where another one is chosen, logits have nothing to do with each other.
 const EXPERTS: &[&str] = &["mixtral", "moe", "MOE", "gpt-oss", "llama4", "deepseek"];
 
 #[test]
 fn blocks_of_keys_and_values_cost_what_they_may() {
-    let mut report = Report::default();
-    for (format, bound) in BLOCK_NMSE {
-        let experts = |name: &str| EXPERTS.iter().any(|part| name.contains(part));
-        for case in CASES.iter().filter(|case| !case.name.contains("transformers 5") && !experts(case.name)) {
-            let goldens = Goldens::read(case.goldens);
-            let cpu = load(case.files, *format, pages_for(&goldens));
-            let name = format!("{}, {}", case.name, format.name());
-            check_logits(&cpu, &name, &goldens, case.nmse(*bound), &mut report);
-        }
-    }
-    report.finish();
+    let experts = |name: &str| EXPERTS.iter().any(|part| name.contains(part));
+    PARITY.blocks(|name| !name.contains("transformers 5") && !experts(name));
 }
 
 #[test]
 fn half_precision_keys_and_values_cost_little() {
-    let mut report = Report::default();
-    let mut figures = Figures::new("cpu-everyday");
-    for case in CASES {
-        let goldens = Goldens::read(case.goldens);
-        let cpu = load(case.files, KvFormat::F16, pages_for(&goldens));
-        let worst = check_logits(&cpu, case.name, &goldens, case.nmse(HALF_NMSE), &mut report);
-        figures.add(case, &plan(&open(case.files)).unwrap(), worst);
-        check_greedy(&cpu, case.name, &goldens, case.margin(0.03), &mut report);
-    }
-    figures.write();
-    report.finish();
+    PARITY.everyday("cpu-everyday");
+}
+
+#[test]
+fn tiny_assistant_answers_as_its_reference_does() {
+    PARITY.replies();
 }
 
 #[test]
@@ -104,7 +59,7 @@ fn hidden_states_equal_the_goldens() {
     for case in CASES {
         let goldens = Goldens::read(case.goldens);
         let Some(golden) = goldens.tensor("short", "hidden") else { continue };
-        let cpu = load(case.files, KvFormat::F32, pages_for(&goldens));
+        let cpu = load(case.files, &PlanOptions::default(), KvFormat::F32, pages_for(&goldens));
         let ids = &goldens.prompts.iter().find(|prompt| prompt.name == "short").unwrap().ids;
         let rows: Vec<Row> = ids
             .iter()
@@ -147,14 +102,4 @@ fn both_layouts_of_a_configuration_give_the_same_model() {
         assert_eq!(hub.hyper, newer.hyper, "{}", case.name);
         assert_eq!(hub.graph, newer.graph, "{}", case.name);
     }
-}
-
-#[test]
-fn tiny_assistant_answers_as_its_reference_does() {
-    let mut report = Report::default();
-    for case in TINY_ASSISTANT {
-        let cpu = load(case.files, KvFormat::F32, 512 / PAGE_TOKENS);
-        check_replies(&cpu, case, 1e-3, &mut report);
-    }
-    report.finish();
 }

@@ -114,7 +114,7 @@ export class Chat {
           onPiece(piece);
         }
         const result = await reply.result();
-        this.#messages = [...messages, { role: "assistant", content: result.text }];
+        this.#messages = [...messages, replied(result)];
         this.#usedTokens = result.usage.promptTokens + result.usage.completionTokens;
         return result;
       } catch (error) {
@@ -131,6 +131,13 @@ export class Chat {
   #checkIdle(): void {
     if (this.#replying) throw refuse("a reply is being made; await it or end it first");
   }
+}
+
+/** A reply as a message. What the model thought is left out, as templates do. */
+export function replied({ text, toolCalls }: GenerationResult): Message {
+  if (toolCalls.length === 0) return { role: "assistant", content: text };
+  const calls = toolCalls.map(({ id, ...call }) => ({ id, type: "function" as const, function: call }));
+  return { role: "assistant", content: text === "" ? null : text, tool_calls: calls };
 }
 
 function refuse(words: string): HeadwaterError {

@@ -6,18 +6,18 @@ import { HeadwaterError, toHeadwaterError } from "./errors.js";
 import type { GenerationResult, Piece } from "./types.js";
 
 /** Starts the work; told every piece, ended by the signal. */
-export type Start = (onPiece: (piece: Piece) => void, signal: AbortSignal) => Promise<GenerationResult>;
+export type Start<P = Piece, R = GenerationResult> = (onPiece: (piece: P) => void, signal: AbortSignal) => Promise<R>;
 
 /** See `Model.generate`. */
-export class Generation implements AsyncIterable<Piece> {
-  readonly #pieces: Piece[] = [];
+export class Generation<P = Piece, R = GenerationResult> implements AsyncIterable<P> {
+  readonly #pieces: P[] = [];
   readonly #abort = new AbortController();
-  readonly #result: Promise<GenerationResult>;
+  readonly #result: Promise<R>;
   #wake = Promise.withResolvers<void>();
   #end: "open" | "done" | HeadwaterError = "open";
 
   /** Begins at once. */
-  constructor(start: Start, signal: AbortSignal | undefined) {
+  constructor(start: Start<P, R>, signal: AbortSignal | undefined) {
     const both = signal === undefined ? this.#abort.signal : AbortSignal.any([signal, this.#abort.signal]);
     this.#result = start((piece) => {
       this.#pieces.push(piece);
@@ -31,12 +31,12 @@ export class Generation implements AsyncIterable<Piece> {
   }
 
   /** The whole reply, once it has ended. */
-  result(): Promise<GenerationResult> {
+  result(): Promise<R> {
     return this.#result;
   }
 
   /** The pieces from the first one on. Leaving the loop early ends the generation. */
-  async *[Symbol.asyncIterator](): AsyncGenerator<Piece, void, undefined> {
+  async *[Symbol.asyncIterator](): AsyncGenerator<P, void, undefined> {
     let next = 0;
     try {
       for (;;) {

@@ -108,6 +108,8 @@ export class Host {
         return this.#loaded().embed(call.request, signal);
       case "rerank":
         return this.#loaded().rerank(call.request, signal);
+      case "score":
+        return this.#loaded().score(call.request, signal);
       case "tokenize":
         return this.#loaded().tokenize(call.text, call.options);
       case "detokenize":
@@ -155,8 +157,8 @@ export class Host {
 
   async #inspect(id: number, call: Call & { call: "inspect" }, signal: AbortSignal): Promise<string> {
     await startEngine(call.wasmUrl);
-    if (call.hub === undefined) return WebEngine.inspectFiles(await this.#openFiles(call.sources, signal), call.options, signal);
-    return this.#withHub(id, call.hub, signal, (hub, { reference, options }) => hub.inspect(reference, options, signal));
+    if (call.hub === undefined) return WebEngine.inspectFiles(await this.#openFiles(call.sources, signal), call.options, call.limits, signal);
+    return this.#withHub(id, call.hub, signal, (hub, { reference, options }) => hub.inspect(reference, options, call.options, call.limits, signal));
   }
 
   async #store(id: number, call: Call & { call: "store" }, signal: AbortSignal): Promise<string | File[]> {

@@ -12,10 +12,22 @@ import {
   type GenerateOptions,
   type LogitsOptions,
   type RerankOptions,
+  type ScoreOptions,
   type TokenizeOptions,
 } from "./options.js";
 import type { Client } from "./client.js";
-import type { BenchOptions, BenchReport, GenerationResult, ModelInfo, Piece, Prompt, Ranked, Stats } from "./types.js";
+import type {
+  BenchOptions,
+  BenchReport,
+  GenerationResult,
+  ModelInfo,
+  Piece,
+  Prompt,
+  Ranked,
+  Score,
+  ScoreItem,
+  Stats,
+} from "./types.js";
 
 /** A model on this device, made by `load`. Calls may overlap; generations take turns, first come, first served. */
 export class Model {
@@ -73,6 +85,17 @@ export class Model {
     const { signal, ...rest } = options;
     const request = toJson("", { ...rest, query, documents });
     return JSON.parse(await this.#client.call({ call: "rerank", request }, { signal })) as Ranked[];
+  }
+
+  /**
+   * How likely the model finds continuations, in the order of the items: the requests of evaluation harnesses
+   * (loglikelihood; with an empty context and a stride, loglikelihood_rolling). Common beginnings are computed once.
+   */
+  async score(items: readonly ScoreItem[], options: ScoreOptions = {}): Promise<Score[]> {
+    checkCallOptions("score", options);
+    const { signal, ...rest } = options;
+    const request = toJson("", { ...rest, items });
+    return JSON.parse(await this.#client.call({ call: "score", request }, { signal })) as Score[];
   }
 
   /** Token ids of a text. */

@@ -5,7 +5,7 @@
 import { HeadwaterError } from "./errors.js";
 import type { HubOptions } from "./hub/call.js";
 import type { AdapterReference } from "./sources.js";
-import type { AdapterChoice, Progress } from "./types.js";
+import type { AdapterChoice, Progress, ToolDefinition } from "./types.js";
 
 /** Where the engine runs. */
 export interface WorkerOptions {
@@ -23,6 +23,12 @@ export interface InspectOptions extends HubOptions, WorkerOptions {
   architecture?: string;
   /** Ends the call with `Aborted`. */
   signal?: AbortSignal;
+}
+
+/** Options of `fit`: those of the load that is thought of. */
+export interface FitOptions extends InspectOptions, Pick<LoadOptions, "backend" | "context" | "kvFormat" | "quantize" | "exact"> {
+  /** What the device has, where the browser's own hint says too little. */
+  memoryBytes?: number;
 }
 
 /** Options of `load`; those of the hub are for references to a hub. */
@@ -68,6 +74,26 @@ export interface GenerateOptions {
   frequencyPenalty?: number;
   /** Taken from a score once if the token was generated at all; 0 is off. */
   presencePenalty?: number;
+  /** Only the tokens whose surprise is nearest to the expected one, until their probabilities reach it; 1 is off. */
+  typicalP?: number;
+  /** Only scores within so many standard deviations of the largest; 0 is off. */
+  topNSigma?: number;
+  /** Excludes top choices: of the tokens at least `threshold` (0.1) likely only the least likely stays, so often. */
+  xtc?: { readonly probability: number; readonly threshold?: number };
+  /** Makes what would repeat an earlier sequence less likely, the longer it is the more. */
+  dry?: DryOptions;
+  /** Keeps the surprise of tokens near `tau` bits (5), following at the rate `eta` (0.1). Takes the place of other filters. */
+  mirostat?: { readonly tau?: number; readonly eta?: number };
+  /** Penalties look at so many of the last tokens; at all by default. */
+  penaltyWindow?: number;
+  /** Added to the scores of tokens, by id; -100 forbids, 100 forces. */
+  logitBias?: Readonly<Record<string | number, number>>;
+  /** Tells how likely the model found each token, by its scores before all of these options. */
+  logprobs?: boolean;
+  /** With `logprobs`: so many of the likeliest tokens at each place too, up to 20. */
+  topLogprobs?: number;
+  /** Makes several replies, up to 128. They share the prompt; `Piece.choice` tells them apart. */
+  n?: number;
   /** The same seed gives the same tokens on the same device; random by default, told in the result. */
   seed?: number;
   /** Texts that end the reply; they are not part of it. */
@@ -78,14 +104,34 @@ export interface GenerateOptions {
   ignoreEos?: boolean;
   /** Variables for the chat template. */
   templateVariables?: Readonly<Record<string, unknown>>;
-  /** Tool descriptions for the chat template. */
-  tools?: readonly unknown[];
+  /** Tools that the model may call. It decides by itself; nothing is called for it. */
+  tools?: readonly ToolDefinition[];
+  /** `"none"` leaves the tools out. */
+  toolChoice?: "auto" | "none";
+  /** How the model writes calls, where its chat template does not tell. */
+  toolFormat?: "deepseek" | "mistral" | "lfm2" | "phi" | "hermes" | "pythonic" | "llama3" | "gemma" | "json" | "any" | "gpt-oss";
+  /** Whether the model thinks before it answers, by the switch that its chat template has. */
+  reasoning?: { readonly enabled?: boolean };
   /** The adapter that the reply is made with, by its name, and how much of it (1 by default; 0 is the model alone). */
   adapter?: AdapterChoice;
   /** What to do when the context is full; only `"error"` in this version. */
   onOverflow?: "error";
   /** Ends the reply with `Aborted`; the pieces that came before stand. */
   signal?: AbortSignal;
+}
+
+/** See `GenerateOptions.dry`. */
+export interface DryOptions {
+  /** How strong. */
+  readonly multiplier: number;
+  /** By how much it grows with each further token of a repetition; 1.75. */
+  readonly base?: number;
+  /** The longest repetition that costs nothing; 2. */
+  readonly allowedLength?: number;
+  /** How many of the last tokens are looked through; all. */
+  readonly window?: number;
+  /** Texts that no repetition goes across; a line break, a colon, a quotation mark and a star. */
+  readonly sequenceBreakers?: readonly string[];
 }
 
 /** Options of `logits`. */
@@ -104,6 +150,21 @@ export interface EmbedOptions {
   dimensions?: number;
   /** Take the beginning of a text that is too long, which fails with `ContextFull` otherwise. */
   truncate?: boolean;
+  /** See `GenerateOptions.adapter`. */
+  adapter?: AdapterChoice;
+  /** Ends the work with `Aborted`. */
+  signal?: AbortSignal;
+}
+
+/** Options of `score`. */
+export interface ScoreOptions {
+  /** Whether texts begin as the tokenizer begins a text (`<bos>` and such); true by default. */
+  addSpecial?: boolean;
+  /**
+   * Lets an item be longer than the context: it is read in windows as long as the context, each of which scores so many
+   * tokens more than the one before. Without it such an item fails with `ContextFull`.
+   */
+  stride?: number;
   /** See `GenerateOptions.adapter`. */
   adapter?: AdapterChoice;
   /** Ends the work with `Aborted`. */

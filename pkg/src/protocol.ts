@@ -28,11 +28,12 @@ export type StoreVerb = "list" | "usage" | "remove" | "clear" | "lock" | "pull" 
 /** What the host can be asked for; each names the type of its answer in `Answers`. */
 export type Call =
   | { readonly call: "load"; readonly sources: readonly WireSource[]; readonly hub?: WireHub; readonly options: string; readonly wasmUrl?: string }
-  | { readonly call: "inspect"; readonly sources: readonly WireSource[]; readonly hub?: WireHub; readonly options: string; readonly wasmUrl?: string }
+  | { readonly call: "inspect"; readonly sources: readonly WireSource[]; readonly hub?: WireHub; readonly options: string; readonly limits?: string; readonly wasmUrl?: string }
   | { readonly call: "store"; readonly verb: StoreVerb; readonly sources: readonly WireSource[]; readonly hub?: WireHub; readonly wasmUrl?: string }
   | { readonly call: "generate"; readonly request: string }
   | { readonly call: "embed"; readonly request: string }
   | { readonly call: "rerank"; readonly request: string }
+  | { readonly call: "score"; readonly request: string }
   | { readonly call: "tokenize"; readonly text: string; readonly options: string }
   | { readonly call: "detokenize"; readonly ids: string }
   | { readonly call: "countTokens"; readonly prompt: string }
@@ -53,6 +54,7 @@ export interface Answers {
   /** All vectors, one after another. */
   embed: Float32Array;
   rerank: string;
+  score: string;
   tokenize: string;
   detokenize: string;
   countTokens: string;

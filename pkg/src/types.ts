@@ -3,9 +3,39 @@
 /** A message of a chat. */
 export interface Message {
   role: "system" | "user" | "assistant" | "tool" | (string & {});
-  content: string;
-  /** Whatever else the chat template reads (`name`, `tool_calls`, ...). */
+  /** Null where an assistant said nothing and called tools. */
+  content: string | null;
+  /** An assistant's calls of tools; their results follow in messages of the role `tool` with the same `tool_call_id`. */
+  tool_calls?: readonly MessageToolCall[];
+  /** Whatever else the chat template reads (`name`, ...). */
   [extra: string]: unknown;
+}
+
+/** A call of a tool as messages have it. */
+export interface MessageToolCall {
+  id: string;
+  type: "function";
+  /** The arguments as an object or as its JSON text. */
+  function: { name: string; arguments: string | Readonly<Record<string, unknown>> };
+}
+
+/** A tool that a model may call. */
+export interface ToolDefinition {
+  type: "function";
+  function: {
+    /** 1 to 64 letters, digits, underscores, hyphens and full stops. */
+    name: string;
+    description?: string;
+    /** The JSON Schema of an object. */
+    parameters?: Readonly<Record<string, unknown>>;
+  };
+}
+
+/** A call that a model wrote. Its arguments are JSON, but nothing has compared them with the tool's schema. */
+export interface ToolCall {
+  readonly id: string;
+  readonly name: string;
+  readonly arguments: Readonly<Record<string, unknown>>;
 }
 
 /** What to go on from: a text as it stands, messages for the model's chat template, or token ids. */
@@ -35,8 +65,27 @@ export interface Progress {
 export interface Piece {
   /** Whole characters only; may be empty. */
   readonly text: string;
+  /** What the model thought before it answered, in the same way. */
+  readonly reasoning: string;
+  /** A call of a tool, whole; each comes in a piece of its own. */
+  readonly toolCall?: ToolCall;
   /** The token ids that arrived with it. */
   readonly tokens: readonly number[];
+  /** How likely each of them was; with `logprobs`. */
+  readonly logprobs?: readonly TokenLogprob[];
+  /** Which of several replies it is a part of; see `n`. */
+  readonly choice: number;
+}
+
+/** A token and how likely the model found it, by its scores as they are: before bias, penalties, temperature and filters. */
+export interface TokenLogprob {
+  readonly id: number;
+  /** What is half a character shows as the replacement character. */
+  readonly text: string;
+  /** Natural logarithm of its probability. */
+  readonly logprob: number;
+  /** The likeliest tokens at its place, the likeliest first; with `topLogprobs`. */
+  readonly top?: readonly TokenLogprob[];
 }
 
 /** What a model thinks of one document. */
@@ -49,18 +98,47 @@ export interface Ranked {
   readonly logit: number;
 }
 
-/** Why a reply ended: the model or a stop text ended it, or the limit of its length. */
-export type FinishReason = "stop" | "length";
+/** What is scored: a continuation after a context. Both are a text or exactly these token ids. */
+export interface ScoreItem {
+  /** What comes before; not scored. When empty, what the tokenizer puts before a text takes its place. */
+  readonly context?: string | readonly number[];
+  /** What is scored. */
+  readonly continuation: string | readonly number[];
+}
+
+/** How likely a model finds a continuation. */
+export interface Score {
+  /** Natural logarithm of the probability of the whole continuation. */
+  readonly logprob: number;
+  /** Whether every token of it is the likeliest one at its place. */
+  readonly isGreedy: boolean;
+  /** `exp(-logprob / tokens)`. */
+  readonly perplexity: number;
+  /** The tokens of the continuation. */
+  readonly tokens: readonly number[];
+  /** The logarithm of the probability of each of them. */
+  readonly tokenLogprobs: readonly number[];
+}
+
+/** Why a reply ended: the model or a stop text ended it, the limit of its length, or the model waits for results of its calls. */
+export type FinishReason = "stop" | "length" | "toolCalls";
 
 /** A whole reply. */
 export interface GenerationResult {
   readonly text: string;
+  /** What the model thought before it answered. */
+  readonly reasoning: string;
+  readonly toolCalls: readonly ToolCall[];
   readonly tokens: readonly number[];
   readonly finishReason: FinishReason;
   readonly usage: Usage;
   readonly timings: Timings;
   /** What the randomness began from. */
   readonly seed: number;
+  /** How likely each token was; with `logprobs`. */
+  readonly logprobs?: readonly TokenLogprob[];
+  /** The second reply and those after it; with `n`. */
+  readonly others?: readonly GenerationResult[];
 }
 
 /** Tokens that a reply took. */
@@ -202,7 +280,46 @@ export interface Inspection extends Omit<ModelInfo, "backend" | "origin" | "host
     readonly files: readonly { readonly path: string; readonly sizeBytes: number; readonly expected?: string; readonly sha256?: string }[];
     readonly license: License;
     readonly hosts: readonly string[];
+    /** Whether it is stored on this device, so that nothing would be fetched. */
+    readonly kept: boolean;
   };
+}
+
+/** What is known of the device that a model is to fit; null where it is not known. */
+export interface DeviceLimits {
+  /** The largest buffer that a kernel can bind. */
+  readonly bindingBytes: number | null;
+  readonly memoryBytes: number | null;
+}
+
+/** Whether a model fits, in figures. */
+export interface FitReport {
+  /** `"tight"` leaves less than a fifth of the memory. */
+  readonly verdict: "fits" | "tight" | "no";
+  /** Tokens of context that were reckoned with. */
+  readonly context: number;
+  readonly weightBytes: number;
+  /** Keys and values of that context, and states. */
+  readonly kvBytes: number;
+  readonly activationBytes: number;
+  readonly otherBytes: number;
+  readonly totalBytes: number;
+  /** The largest buffer that cannot be split. */
+  readonly largestBufferBytes: number;
+  readonly limits: DeviceLimits;
+  /** The longest context that would fit, where this one does not and a shorter one does. */
+  readonly fittingContext: number | null;
+  /** What its reader should know. */
+  readonly notes: readonly string[];
+}
+
+/** What `fit` tells. */
+export interface Fit extends FitReport {
+  /** What would be fetched and stored: 0 for what is kept already, and for what does not come from a hub. */
+  readonly fetchBytes: number;
+  /** What the browser's storage has left; null where it does not tell. */
+  readonly freeBytes: number | null;
+  readonly model: Inspection;
 }
 
 /** An adapter that is loaded. */

@@ -17,11 +17,15 @@ mod environment;
 mod message;
 mod nesting;
 mod origin;
+mod output;
 mod python;
 mod sources;
 mod strftime;
+mod tools;
 
 pub use message::Message;
+pub use output::{Call, Delta, OutputFormat, Splitter};
+pub use tools::{ToolDefinitions, arguments_as_objects, arguments_as_text};
 
 use minijinja::Environment;
 use minijinja::value::Serde;
@@ -62,7 +66,13 @@ pub struct Template {
     /// `bos_token` and the like.
     special_tokens: Map<String, Value>,
     literals: Literals,
+    output: OutputFormat,
+    /// Those of [`VARIABLES`] that it reads.
+    variables: Vec<&'static str>,
 }
+
+/// Variables of templates that callers have a need to know of.
+const VARIABLES: &[&str] = &["tools", "enable_thinking", "thinking"];
 
 impl Template {
     /// Reads and compiles the template that comes with the model; `None` when there is none.
@@ -72,9 +82,10 @@ impl Template {
         let Some(found) = sources::find(metadata)? else { return Ok(None) };
         let mut environment = environment::new()?;
         let mut names = Vec::with_capacity(found.templates.len());
-        let mut hash = Fnv::new();
+        let (mut hash, mut whole) = (Fnv::new(), String::new());
         for (name, text) in found.templates {
             hash.add(&text);
+            whole.push_str(&text);
             add(&mut environment, &name, text).at(|| format!("{} ({name})", found.source))?;
             names.push(name);
         }
@@ -85,6 +96,8 @@ impl Template {
             fingerprint: hash.hex(),
             special_tokens: sources::special_tokens(metadata, tokenizer)?,
             literals: Literals::new(tokenizer)?,
+            output: OutputFormat::detect(&whole, tokenizer),
+            variables: VARIABLES.iter().copied().filter(|name| has_word(&whole, name)).collect(),
         }))
     }
 
@@ -96,6 +109,16 @@ impl Template {
     /// A short hash of the template's text (FNV-1a, 64 bits): to tell templates apart, not to prove anything.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// How the model writes reasoning and calls of tools.
+    pub fn output(&self) -> &OutputFormat {
+        &self.output
+    }
+
+    /// Whether it reads the variable `name`: `tools`, `enable_thinking` or `thinking`.
+    pub fn reads(&self, name: &str) -> bool {
+        self.variables.contains(&name)
     }
 
     /// The prompt, and which of its bytes the template wrote.
@@ -191,6 +214,16 @@ fn from_jinja(error: &minijinja::Error) -> Error {
         Some(line) => error_here.at(format!("line {line}")),
         None => error_here,
     }
+}
+
+/// Whether a text has a word that is not a part of another one.
+fn has_word(text: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| {
+        let (before, rest) = text.split_at_checked(at).unwrap_or_default();
+        let after = rest.get(word.len()..).unwrap_or_default();
+        !before.ends_with(is_part) && !after.starts_with(is_part)
+    })
 }
 
 /// FNV-1a, 64 bits.

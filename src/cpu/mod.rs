@@ -11,12 +11,10 @@ mod footprint;
 mod kv;
 mod ops;
 mod run;
-mod sampler;
 mod state;
 mod weights;
 
 pub use footprint::footprint;
-pub use sampler::{History, choose, uniform};
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -27,6 +25,7 @@ use crate::graph::{
     Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, ValueId, WeightId,
 };
 use crate::model::{Plan, WeightSink};
+use crate::sample::{Chooser, Extra};
 use crate::source::LocalFuture;
 use adapter::Adapter;
 use kv::Kv;
@@ -54,8 +53,7 @@ pub struct Cpu {
 struct State {
     memory: Memory,
     slots: SlotBook,
-    settings: SamplerSettings,
-    history: History,
+    chooser: Chooser,
     last: Option<u32>,
     tickets: VecDeque<(u64, Result<Vec<u32>>)>,
     next_ticket: u64,
@@ -76,8 +74,7 @@ impl Cpu {
                 states: States::new(&plan.graph.state_widths, plan.graph.n_states())?,
             },
             slots: SlotBook::new(plan.graph.n_states()),
-            settings: SamplerSettings::default(),
-            history: History::new(plan.graph.vocab(), &[])?,
+            chooser: Chooser::new(plan.graph.vocab(), &[], SamplerSettings::default(), Extra::default())?,
             last: None,
             tickets: VecDeque::new(),
             next_ticket: 0,
@@ -112,8 +109,7 @@ impl Cpu {
     fn next_id(&self, step: &Step<'_>, index: u32) -> Result<u32> {
         let logits = self.trace(step, &mut |_, _, _| {})?;
         let state = &mut *self.state.borrow_mut();
-        let id = choose(&logits, &state.history, &state.settings, index)?;
-        state.history.push(id);
+        let id = state.chooser.choose(&logits, index)?;
         state.last = Some(id);
         Ok(id)
     }
@@ -192,10 +188,9 @@ impl Backend for Cpu {
     /// Tickets of an earlier reply that were not collected are closed.
     fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32]) -> Result<()> {
         self.graph.need_logits()?;
-        let history = History::new(self.graph.vocab(), prompt)?;
+        let chooser = Chooser::new(self.graph.vocab(), prompt, sampler.clone(), Extra::default())?;
         let mut state = self.state.borrow_mut();
-        state.settings = sampler.clone();
-        state.history = history;
+        state.chooser = chooser;
         state.last = None;
         state.tickets.clear();
         Ok(())

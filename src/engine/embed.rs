@@ -125,7 +125,18 @@ impl Embeddings {
 }
 
 /// The ids of a text as the model is to see it.
-pub(super) fn encode(loaded: &Loaded, text: &str, truncate: bool, place: impl Fn() -> String) -> Result<Text> {
+pub(super) fn encode(
+    loaded: &Loaded,
+    text: &str,
+    settings: Settings,
+    truncate: bool,
+    place: impl Fn() -> String,
+) -> Result<Text> {
+    let wanted = match settings.pooling {
+        Pooling::Mean => Wanted::All,
+        Pooling::Cls => Wanted::First,
+        Pooling::Last => Wanted::Last,
+    };
     let tokenizer = &loaded.tokenizer;
     let mut body = tokenizer.encode(text, false, false)?;
     let mut end = None;
@@ -150,7 +161,7 @@ pub(super) fn encode(loaded: &Loaded, text: &str, truncate: bool, place: impl Fn
     if ids.is_empty() {
         return Err(invalid("the text is empty").at(place()));
     }
-    Ok(Text { ids, segments: Vec::new() })
+    Ok(Text { ids, wanted, ..Text::default() })
 }
 
 /// Runs the texts and pools what comes of them.
@@ -162,11 +173,6 @@ pub(super) async fn run(
     adapter: Option<AdapterUse>,
     aborted: &dyn Fn() -> bool,
 ) -> Result<Embeddings> {
-    let wanted = match settings.pooling {
-        Pooling::Mean => Wanted::All,
-        Pooling::Cls => Wanted::First,
-        Pooling::Last => Wanted::Last,
-    };
     let dimensions = settings.dimensions;
     // Sums in double precision, so that the length of a text costs no digits.
     let mut sums = vec![0f64; texts.len().saturating_mul(dimensions)];
@@ -174,10 +180,10 @@ pub(super) async fn run(
         let sum = sums.iter_mut().skip(text.saturating_mul(dimensions)).take(dimensions);
         sum.zip(row).for_each(|(sum, element)| *sum += f64::from(*element));
     };
-    let work = Work { read: Read::Hidden, wanted, adapter, aborted };
+    let work = Work { read: Read::Hidden, most_outputs: usize::MAX, adapter, aborted };
     pack::run(loaded, session, texts, work, &mut take).await?;
     for (sum, text) in sums.chunks_exact_mut(dimensions.max(1)).zip(texts) {
-        let count = if wanted == Wanted::All { text.ids.len().max(1) as f64 } else { 1.0 };
+        let count = if settings.pooling == Pooling::Mean { text.ids.len().max(1) as f64 } else { 1.0 };
         let length = sum.iter().map(|element| element * element).sum::<f64>().sqrt() / count;
         // A vector of zeros has no direction and stays what it is.
         let divisor = if settings.normalize && length > 0.0 { count * length } else { count };

@@ -1,6 +1,6 @@
 //! Whether a model fits a device, in figures, before a weight byte is read.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::open::pages;
 use super::options::{BackendChoice, LoadOptions};
@@ -12,8 +12,8 @@ use crate::graph::{Footprint, PAGE_TOKENS};
 use crate::model::{self, Plan, PlanOptions};
 
 /// What is known of the device that a model is to fit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DeviceLimits {
     /// Largest buffer that a kernel can bind; unknown where absent, and of no matter to the CPU.
     pub binding_bytes: Option<u64>,

@@ -10,11 +10,11 @@ use super::request::Prompt;
 use super::session::Session;
 use super::stats::{Stats, Totals, Traffic};
 use super::turn::Turns;
-use crate::chat::{RenderOptions, Template};
+use crate::chat::{Message, RenderOptions, Template, arguments_as_objects, arguments_as_text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Backend;
 use crate::model::Embedding;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{MarkedText, Tokenizer};
 
 /// Submits that are under way at once where the backend works beside us; more would only be dropped at the end.
 const SUBMITS_AHEAD: usize = 2;
@@ -52,8 +52,8 @@ pub(super) struct Loaded {
 
 /// What a template is told beside the messages.
 #[derive(Default)]
-pub(super) struct TemplateInput<'a> {
-    pub(super) tools: Option<&'a serde_json::Value>,
+pub(super) struct TemplateInput {
+    pub(super) tools: Option<serde_json::Value>,
     pub(super) variables: serde_json::Map<String, serde_json::Value>,
     pub(super) parse_special: bool,
 }
@@ -75,7 +75,7 @@ impl Loaded {
     }
 
     /// The ids of a prompt.
-    pub(super) fn encode(&self, prompt: &Prompt, input: TemplateInput<'_>) -> Result<Vec<u32>> {
+    pub(super) fn encode(&self, prompt: &Prompt, input: TemplateInput) -> Result<Vec<u32>> {
         let ids = match prompt {
             Prompt::Text(text) if text.is_empty() => return Err(empty("the text")),
             Prompt::Text(text) => self.tokenizer.encode(text, true, input.parse_special)?,
@@ -89,12 +89,12 @@ impl Loaded {
                 };
                 let options = RenderOptions {
                     add_generation_prompt: true,
-                    tools: input.tools.cloned(),
+                    tools: input.tools,
                     variables: input.variables,
                     now_secs: (self.environment.now_secs)(),
                 };
                 // Templates write the special tokens themselves.
-                self.tokenizer.encode_marked(&template.render(messages, &options)?, false)?
+                self.tokenizer.encode_marked(&render(template, messages, &options)?, false)?
             }
             Prompt::Ids(ids) => ids.clone(),
         };
@@ -133,6 +133,21 @@ impl Loaded {
             counters: self.backend.counters().into(),
             ..self.totals.stats()
         }
+    }
+}
+
+/// Renders a conversation, earlier calls of tools in whichever form the template wants.
+fn render(template: &Template, messages: &[Message], options: &RenderOptions) -> Result<MarkedText> {
+    let has_calls = messages.iter().any(|message| message.extra.contains_key("tool_calls"));
+    if !has_calls {
+        return template.render(messages, options);
+    }
+    let objects = arguments_as_objects(messages)?;
+    match template.render(&objects, options) {
+        Err(error) if error.kind() == ErrorKind::TemplateError => {
+            template.render(&arguments_as_text(&objects)?, options).map_err(|_| error)
+        }
+        rendered => rendered,
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod adapters;
 mod bench;
+mod chosen;
 mod defaults;
 mod embed;
 #[cfg(test)]
@@ -18,10 +19,13 @@ mod json;
 mod loaded;
 mod open;
 mod options;
+mod output;
 mod pack;
 mod reply;
 mod request;
 mod rerank;
+mod result;
+mod score;
 mod session;
 mod stats;
 mod stop;
@@ -30,13 +34,16 @@ mod turn;
 pub use crate::model::DEFAULT_CONTEXT;
 pub use adapters::{AdapterChoice, AdapterInfo, ScaledAdapter};
 pub use bench::{BenchReport, BenchRequest, CountersPerToken, Rate};
+pub use chosen::{MAX_TOP_LOGPROBS, TokenLogprob};
 pub use embed::{EmbedRequest, Embeddings, MAX_TEXTS, Texts};
 pub use fit::{DeviceLimits, FitReport, Verdict, fit};
 pub use info::{FileInfo, Info, Kind, Runtime, TemplateInfo, inspect};
 pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
-pub use reply::{FinishReason, GenerationResult, Piece, Timings, Usage};
+pub use output::{ReasoningOptions, ToolCall};
 pub use request::{GenerateRequest, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};
 pub use rerank::{Ranked, Ranking, RerankRequest};
+pub use result::{FinishReason, GenerationResult, Piece, Timings, Usage};
+pub use score::{MAX_ITEMS, Score, ScoreItem, ScoreRequest, TextOrIds};
 pub use stats::{CounterStats, Stats};
 
 use std::cell::RefCell;
@@ -45,7 +52,9 @@ use std::rc::Rc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::graph::AdapterUse;
+use chosen::Chosen;
 use loaded::{Loaded, TemplateInput, disposed};
+use output::Plan;
 use reply::Job;
 
 /// Bytes of logits that one call gives back, at most; they pass through the memory of a 32-bit program.
@@ -122,15 +131,13 @@ impl Engine {
         let loaded = self.loaded()?;
         loaded.needs(Kind::Generator)?;
         let settings = request.settings(&loaded.info.sampling, &loaded.environment.seed)?;
-        let input = TemplateInput {
-            tools: request.tools.as_ref(),
-            variables: request.template_variables.clone(),
-            parse_special: request.parse_special,
-        };
+        let Plan { tools, variables, reading } = Plan::new(request, &loaded)?;
+        let input = TemplateInput { tools, variables, parse_special: request.parse_special };
         let prompt = loaded.encode(&request.prompt, input)?;
         loaded.check_room(prompt.len(), 1)?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
-        let job = Job { prompt, settings, adapter, asked_secs: (loaded.environment.now_secs)() };
+        let chosen = Chosen::of(request, &settings, &loaded, &prompt)?;
+        let job = Job { prompt, settings, adapter, reading, chosen, asked_secs: (loaded.environment.now_secs)() };
         loaded.turns.take(async |session| job.run(&loaded, session, aborted, sink).await).await
     }
 
@@ -157,7 +164,7 @@ impl Engine {
             );
             return Err(Error::new(ErrorKind::LimitExceeded, message));
         }
-        loaded.turns.take(async |session| score(&loaded, session, ids, adapter).await).await
+        loaded.turns.take(async |session| all_logits(&loaded, session, ids, adapter).await).await
     }
 
     /// Loads an adapter ([`Checkpoint::open_adapter`]) beside the model, under `name` or one of its own. The model's
@@ -196,7 +203,7 @@ impl Engine {
         loaded.needs(Kind::Embedder)?;
         let settings = request.settings(&loaded.embedding, loaded.hidden_width)?;
         let encode = |(index, text): (usize, &String)| {
-            embed::encode(&loaded, text, request.truncate, || format!("texts: item {index}"))
+            embed::encode(&loaded, text, settings, request.truncate, || format!("texts: item {index}"))
         };
         let texts = request.texts.list().iter().enumerate().map(encode).collect::<Result<Vec<_>>>()?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
@@ -211,6 +218,19 @@ impl Engine {
         let texts = rerank::encode(&loaded, request)?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
         loaded.turns.take(async |session| rerank::run(&loaded, session, &texts, count, adapter, aborted).await).await
+    }
+
+    /// Tells how likely the model finds continuations, in the order of the items. `aborted` is asked between the steps.
+    ///
+    /// Everything about the request is checked before any work: `InvalidArgument` (naming item, option and range),
+    /// `ContextFull` (naming the item) unless the request has a stride. Then as [`Engine::embed`].
+    pub async fn score(&self, request: &ScoreRequest, aborted: &dyn Fn() -> bool) -> Result<Vec<Score>> {
+        let loaded = self.loaded()?;
+        loaded.needs(Kind::Generator)?;
+        let windows = score::windows(&loaded, request)?;
+        let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
+        let asked = (windows.as_slice(), request.items.len());
+        loaded.turns.take(async |session| score::run(&loaded, session, asked, adapter, aborted).await).await
     }
 
     /// Measures prefill and decode, with the counts of the device.
@@ -229,7 +249,7 @@ impl Engine {
 }
 
 /// The logits of all ids, chunk by chunk.
-async fn score(
+async fn all_logits(
     loaded: &Loaded,
     session: &mut session::Session,
     ids: &[u32],

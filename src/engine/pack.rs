@@ -16,14 +16,33 @@ pub(super) struct Text {
     pub(super) ids: Vec<u32>,
     /// For each id its segment; empty where all are of segment 0.
     pub(super) segments: Vec<u32>,
+    /// Full pages of the session's sequence that hold the keys and values of the first ids already; they are only read.
+    pub(super) shared: Vec<u32>,
+    /// Which of its rows are read back.
+    pub(super) wanted: Wanted,
+}
+
+impl Text {
+    /// Rows that need no work.
+    fn ahead(&self) -> usize {
+        self.shared.len().saturating_mul(PAGE_TOKENS)
+    }
+
+    /// Pages of its own.
+    fn pages(&self) -> usize {
+        self.ids.len().saturating_sub(self.ahead()).div_ceil(PAGE_TOKENS)
+    }
 }
 
 /// Which rows of a text are read back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Wanted {
+    #[default]
     All,
     First,
     Last,
+    /// From that position on.
+    From(usize),
 }
 
 impl Wanted {
@@ -32,6 +51,7 @@ impl Wanted {
             Wanted::All => true,
             Wanted::First => position == 0,
             Wanted::Last => position.saturating_add(1) == len,
+            Wanted::From(first) => position >= first,
         }
     }
 }
@@ -59,7 +79,8 @@ impl Read {
 #[derive(Clone, Copy)]
 pub(super) struct Work<'a> {
     pub(super) read: Read,
-    pub(super) wanted: Wanted,
+    /// Rows that one step reads back, at most: what is read is in memory whole.
+    pub(super) most_outputs: usize,
     pub(super) adapter: Option<AdapterUse>,
     pub(super) aborted: &'a dyn Fn() -> bool,
 }
@@ -68,6 +89,7 @@ pub(super) struct Work<'a> {
 struct Active {
     /// Its index.
     text: usize,
+    /// The shared ones first.
     pages: Vec<u32>,
     /// Rows that were computed.
     done: usize,
@@ -91,8 +113,9 @@ pub(super) async fn run(
         }
         return ran;
     }
-    let longest = texts.iter().map(|text| text.ids.len()).max().unwrap_or(0);
-    session.lend(loaded.backend.as_ref(), longest.div_ceil(PAGE_TOKENS), work.adapter).await?;
+    let (longest, shared) =
+        texts.iter().fold((0, 0), |(longest, shared), text| (text.pages().max(longest), text.shared.len().max(shared)));
+    session.lend(loaded.backend.as_ref(), longest, shared, work.adapter).await?;
     let mut packing = Packing { loaded, texts, next: 0, active: Vec::new() };
     while packing.fill(session)? {
         check(loaded, work)?;
@@ -123,9 +146,9 @@ async fn one_by_one(
     for (index, text) in texts.iter().enumerate() {
         session.begin(backend, &text.ids, false, work.adapter).await?;
         let mut first = 0_usize;
-        for chunk in text.ids.chunks(backend.max_rows().max(1)) {
+        for chunk in text.ids.chunks(backend.max_rows().min(work.most_outputs).max(1)) {
             check(loaded, work)?;
-            let inside = |row: &u32| work.wanted.includes(first.saturating_add(*row as usize), text.ids.len());
+            let inside = |row: &u32| text.wanted.includes(first.saturating_add(*row as usize), text.ids.len());
             let outputs: Vec<u32> = (0..u32::try_from(chunk.len()).unwrap_or(u32::MAX)).filter(inside).collect();
             let numbers = session.read(backend, chunk, &outputs, work.read).await?;
             let width = numbers.len().checked_div(outputs.len()).unwrap_or(0);
@@ -159,17 +182,19 @@ impl Packing<'_> {
     /// Takes texts in until a step is full or nothing more has room. Gives whether anything is left to do.
     fn fill(&mut self, session: &mut Session) -> Result<bool> {
         let rows = |active: &Active, len: usize| len.saturating_sub(active.done);
+        let none = Text::default();
         let mut filled: usize = self.active.iter().map(|active| rows(active, self.len(active.text))).sum();
         while self.next < self.texts.len() {
-            let len = self.len(self.next);
+            let text = self.texts.get(self.next).unwrap_or(&none);
+            let len = text.ids.len().saturating_sub(text.ahead());
             // A text that must be in one step may be longer than a step should be; then it is alone.
             let fits = filled == 0
                 || if self.loaded.at_once { filled.saturating_add(len) <= self.most() } else { filled < self.most() };
-            let pages = len.div_ceil(PAGE_TOKENS);
-            if !fits || (filled > 0 && pages > session.free_pages()) {
+            if !fits || (filled > 0 && text.pages() > session.free_pages()) {
                 break;
             }
-            self.active.push(Active { text: self.next, pages: session.take_pages(pages)?, done: 0 });
+            let pages = [text.shared.clone(), session.take_pages(text.pages())?].concat();
+            self.active.push(Active { text: self.next, pages, done: text.ahead() });
             filled = filled.saturating_add(len);
             self.next += 1;
         }
@@ -187,7 +212,10 @@ impl Packing<'_> {
             let end = text.ids.len().min(active.done.saturating_add(most.saturating_sub(rows.len())));
             let new = text.ids.get(active.done..end).unwrap_or_default();
             for (position, token) in (active.done..end).zip(new) {
-                if work.wanted.includes(position, text.ids.len()) {
+                if text.wanted.includes(position, text.ids.len()) {
+                    if outputs.len() >= work.most_outputs.max(1) {
+                        break;
+                    }
                     outputs.push(u32::try_from(rows.len()).map_err(too_many)?);
                     owners.push(active.text);
                 }
@@ -197,8 +225,8 @@ impl Packing<'_> {
                     sequence: u32::try_from(sequence).map_err(too_many)?,
                     segment: text.segments.get(position).copied().unwrap_or(0),
                 });
+                active.done = position.saturating_add(1);
             }
-            active.done = end;
         }
         let pages: Vec<Vec<u32>> = self.active.iter().map(|active| active.pages.clone()).collect();
         let step = Step { rows: &rows, pages: &pages, states: &[], outputs: &outputs };
@@ -213,6 +241,9 @@ impl Packing<'_> {
             .partition(|active| texts.get(active.text).is_none_or(|text| active.done >= text.ids.len()));
         self.active = rest;
         let done: Vec<Active> = done;
-        session.return_pages(done.into_iter().flat_map(|active| active.pages))
+        session.return_pages(done.into_iter().flat_map(|active| {
+            let shared = texts.get(active.text).map_or(0, |text| text.shared.len());
+            active.pages.into_iter().skip(shared)
+        }))
     }
 }

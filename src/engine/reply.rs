@@ -3,98 +3,21 @@
 //! The next chain is submitted before the ids of the last one are read, going on from an id that only the backend
 //! knows; so the device never waits for the reader. What was computed past the end of the reply is dropped.
 
-use serde::Serialize;
-
+use super::chosen::{Chosen, TokenLogprob};
 use super::loaded::Loaded;
+use super::output::{Output, Reading};
 use super::request::Settings;
+use super::result::{FinishReason, GenerationResult, Piece, Timings, Usage};
 use super::session::Session;
 use super::stop::StopText;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::AdapterUse;
+use crate::graph::{AdapterUse, SamplerSettings};
 use crate::tokenizer::StreamDecoder;
-
-/// A part of a reply, as it comes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Piece {
-    /// Text that was not shown before; empty while it may still become a stop string or is half a character.
-    pub text: String,
-    /// Ids that were not told before.
-    pub tokens: Vec<u32>,
-}
-
-/// Why a reply ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum FinishReason {
-    /// The model ended it, or a stop string came.
-    Stop,
-    /// `maxTokens` or the context ended it.
-    Length,
-}
-
-/// What a reply used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Usage {
-    /// Ids of the prompt.
-    pub prompt_tokens: usize,
-    /// How many of them were in the cache already.
-    pub cached_tokens: usize,
-    /// Ids of the reply, the one that ended it included.
-    pub completion_tokens: usize,
-}
-
-/// How long a reply took.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Timings {
-    /// From the call to the start of the work, while other replies had their turn.
-    pub queued_secs: f64,
-    /// From the call to the first id.
-    pub first_token_secs: f64,
-    /// From the start of the work to the first id.
-    pub prefill_secs: f64,
-    /// From the first id to the last.
-    pub decode_secs: f64,
-    /// Ids a second after the first one; 0 where there is none.
-    pub tokens_per_second: f64,
-}
-
-impl Timings {
-    fn new(asked: f64, started: f64, first: f64, ended: f64, tokens: usize) -> Self {
-        let decode_secs = (ended - first).max(0.0);
-        let after_first = tokens.saturating_sub(1) as f64;
-        Self {
-            queued_secs: (started - asked).max(0.0),
-            first_token_secs: (first - asked).max(0.0),
-            prefill_secs: (first - started).max(0.0),
-            decode_secs,
-            tokens_per_second: if decode_secs > 0.0 { after_first / decode_secs } else { 0.0 },
-        }
-    }
-}
-
-/// A whole reply.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GenerationResult {
-    /// The text, without stop strings and without special tokens.
-    pub text: String,
-    /// All ids, the one that ended the reply included.
-    pub tokens: Vec<u32>,
-    /// Why it ended.
-    pub finish_reason: FinishReason,
-    /// What it used.
-    pub usage: Usage,
-    /// How long it took.
-    pub timings: Timings,
-    /// Where the randomness started.
-    pub seed: u32,
-}
 
 /// The ids of a reply turned into text, up to its end.
 struct Transcript<'a> {
     decoder: StreamDecoder,
+    output: Output,
     stop_text: StopText,
     stop_ids: &'a [u32],
     limit: usize,
@@ -112,7 +35,8 @@ impl Transcript<'_> {
             if self.stop_ids.contains(id) {
                 end = Some(FinishReason::Stop);
             } else {
-                piece.text.push_str(&self.stop_text.push(&self.decoder.push(*id)?));
+                let text = self.stop_text.push(&self.decoder.push(*id)?);
+                self.output.push(&text, &mut piece);
                 if self.stop_text.found() {
                     end = Some(FinishReason::Stop);
                 } else if self.tokens.len().saturating_add(piece.tokens.len()) >= self.limit {
@@ -124,11 +48,16 @@ impl Transcript<'_> {
             }
         }
         if end.is_some() {
-            piece.text.push_str(&self.stop_text.push(&self.decoder.finish()?));
+            let mut rest = self.stop_text.push(&self.decoder.finish()?);
             if self.stop_text.found() {
                 end = Some(FinishReason::Stop);
             } else {
-                piece.text.push_str(&self.stop_text.finish());
+                rest.push_str(&self.stop_text.finish());
+            }
+            self.output.push(&rest, &mut piece);
+            self.output.finish(&mut piece);
+            if end == Some(FinishReason::Stop) && !self.output.calls.is_empty() {
+                end = Some(FinishReason::ToolCalls);
             }
         }
         self.text.push_str(&piece.text);
@@ -142,12 +71,125 @@ pub(super) struct Job {
     pub(super) prompt: Vec<u32>,
     pub(super) settings: Settings,
     pub(super) adapter: Option<AdapterUse>,
+    /// How the reply is read; all of it is text without.
+    pub(super) reading: Option<Reading>,
+    /// Where the backend cannot choose the ids.
+    pub(super) chosen: Option<Chosen>,
     /// When the caller asked.
     pub(super) asked_secs: f64,
 }
 
+/// A reply under way.
+struct Telling<'a> {
+    transcript: Transcript<'a>,
+    sink: &'a mut dyn FnMut(&Piece),
+    choice: u32,
+    logprobs: Vec<TokenLogprob>,
+    now: &'a dyn Fn() -> f64,
+    first_secs: Option<f64>,
+}
+
+impl Telling<'_> {
+    /// Tells what came. Gives the reason if the reply has ended.
+    fn tell(&mut self, ids: &[u32], logprob: Option<TokenLogprob>) -> Result<Option<FinishReason>> {
+        let (mut piece, end) = self.transcript.take(ids)?;
+        piece.choice = self.choice;
+        self.logprobs.extend(logprob.clone());
+        piece.logprobs = logprob.into_iter().collect();
+        (self.sink)(&piece);
+        for call in self.transcript.output.tell_calls() {
+            (self.sink)(&Piece { choice: self.choice, ..call });
+        }
+        Ok(end)
+    }
+
+    /// Notes that an id is there.
+    fn came(&mut self) {
+        self.first_secs.get_or_insert_with(self.now);
+    }
+}
+
+/// What a reply runs on.
+struct Course<'a> {
+    loaded: &'a Loaded,
+    session: &'a mut Session,
+    aborted: &'a dyn Fn() -> bool,
+    /// Ids of the reply, at most.
+    limit: u32,
+}
+
+impl Course<'_> {
+    fn may_go_on(&self) -> Result<()> {
+        self.loaded.alive()?;
+        if (self.aborted)() { Err(Error::new(ErrorKind::Aborted, "the caller ended the reply")) } else { Ok(()) }
+    }
+
+    async fn pause(&self) -> Result<()> {
+        (self.loaded.environment.yield_now)().await;
+        self.may_go_on()
+    }
+
+    /// Submits a prompt in chunks; with `choose` the backend chooses the id after it.
+    async fn prefill(&mut self, prompt: &[u32], choose: bool) -> Result<()> {
+        let backend = self.loaded.backend.as_ref();
+        let mut rest = prompt.chunks(backend.max_rows().max(1)).peekable();
+        while let Some(chunk) = rest.next() {
+            self.session.prefill(backend, chunk, choose && rest.peek().is_none())?;
+            self.pause().await?;
+        }
+        Ok(())
+    }
+
+    /// The backend chooses, several ids to a submit.
+    async fn chained(&mut self, prompt: &[u32], telling: &mut Telling<'_>) -> Result<FinishReason> {
+        self.prefill(prompt, true).await?;
+        let backend = self.loaded.backend.as_ref();
+        let ahead = self.loaded.submits_ahead();
+        let mut submitted = 1_u32;
+        loop {
+            if self.session.open() < ahead && submitted < self.limit {
+                let count = backend.decode_chain().max(1).min(self.limit - submitted);
+                self.session.decode(backend, count, submitted)?;
+                submitted += count;
+                continue;
+            }
+            let ids = self.session.collect(backend).await?;
+            telling.came();
+            if self.loaded.inline {
+                (self.loaded.environment.yield_now)().await;
+            }
+            self.may_go_on()?;
+            if let Some(reason) = telling.tell(&ids, None)? {
+                return Ok(reason);
+            }
+        }
+    }
+
+    /// Logits come back and one id after another is chosen here.
+    async fn chosen(&mut self, prompt: &[u32], mut chosen: Chosen, telling: &mut Telling<'_>) -> Result<FinishReason> {
+        let Some((last, before)) = prompt.split_last() else {
+            return Err(Error::new(ErrorKind::Internal, "a reply to nothing"));
+        };
+        self.prefill(before, false).await?;
+        self.session.mark();
+        let (mut token, mut index) = (*last, 0);
+        loop {
+            let logits = self.session.next(self.loaded.backend.as_ref(), token).await?;
+            self.pause().await?;
+            token = chosen.chooser.choose(&logits, index)?;
+            telling.came();
+            let logprob = chosen.logprobs(&self.loaded.tokenizer, &logits, token)?;
+            if let Some(reason) = telling.tell(&[token], logprob)? {
+                return Ok(reason);
+            }
+            index += 1;
+        }
+    }
+}
+
 impl Job {
-    /// Runs the reply on the session. Whatever comes of it, the session can be used again.
+    /// Makes all replies on the session, one after another: what they share of their ids is computed once. Whatever comes
+    /// of it, the session can be used again.
     pub(super) async fn run(
         &self,
         loaded: &Loaded,
@@ -155,8 +197,23 @@ impl Job {
         aborted: &dyn Fn() -> bool,
         sink: &mut dyn FnMut(&Piece),
     ) -> Result<GenerationResult> {
+        let mut first = self.reply(loaded, session, aborted, sink, 0).await?;
+        for choice in 1..self.settings.n {
+            first.others.push(self.reply(loaded, session, aborted, sink, choice).await?);
+        }
+        Ok(first)
+    }
+
+    async fn reply(
+        &self,
+        loaded: &Loaded,
+        session: &mut Session,
+        aborted: &dyn Fn() -> bool,
+        sink: &mut dyn FnMut(&Piece),
+        choice: u32,
+    ) -> Result<GenerationResult> {
         let backend = loaded.backend.as_ref();
-        let result = self.stream(loaded, session, aborted, sink).await;
+        let result = self.stream(loaded, session, aborted, sink, choice).await;
         match &result {
             Ok(done) => session.finish(backend, self.prompt.len().saturating_add(done.tokens.len())).await?,
             Err(error) if error.kind() == ErrorKind::Aborted => session.finish(backend, usize::MAX).await?,
@@ -165,64 +222,47 @@ impl Job {
         result
     }
 
+    /// The seed of one of several replies: the request's own for the first, others as far from it as can be.
+    fn seed(&self, choice: u32) -> u32 {
+        self.settings.sampler.seed.wrapping_add(choice.wrapping_mul(0x85EB_CA6B))
+    }
+
     async fn stream(
         &self,
         loaded: &Loaded,
         session: &mut Session,
         aborted: &dyn Fn() -> bool,
         sink: &mut dyn FnMut(&Piece),
+        choice: u32,
     ) -> Result<GenerationResult> {
         let (backend, now) = (loaded.backend.as_ref(), &loaded.environment.now_secs);
-        let may_go_on = || {
-            loaded.alive()?;
-            if aborted() { Err(Error::new(ErrorKind::Aborted, "the caller ended the reply")) } else { Ok(()) }
-        };
-        may_go_on()?;
-        let started_secs = now();
         let limit = self.settings.max_tokens.min(loaded.context.saturating_sub(self.prompt.len()));
-        let stop_ids = if self.settings.ignore_eos { &[] } else { loaded.tokenizer.stop_ids() };
-        let mut transcript = Transcript {
-            decoder: loaded.tokenizer.stream(true),
+        let sampler = SamplerSettings { seed: self.seed(choice), ..self.settings.sampler.clone() };
+        let mut course = Course { loaded, session, aborted, limit: u32::try_from(limit).unwrap_or(u32::MAX) };
+        course.may_go_on()?;
+        let started_secs = now();
+        let transcript = Transcript {
+            decoder: Reading::decoder(self.reading.as_ref(), &loaded.tokenizer),
+            output: Output::new(self.reading.as_ref(), &loaded.tokenizer, &self.prompt, sampler.seed),
             stop_text: StopText::new(self.settings.stops.clone()),
-            stop_ids,
+            stop_ids: if self.settings.ignore_eos { &[] } else { loaded.tokenizer.stop_ids() },
             limit,
             text: String::new(),
             tokens: Vec::new(),
         };
+        let mut telling = Telling { transcript, sink, choice, logprobs: Vec::new(), now, first_secs: None };
 
-        let cached = session.begin(backend, &self.prompt, true, self.adapter).await?;
-        backend.start_reply(&self.settings.sampler, &self.prompt)?;
-        let mut rest = self.prompt.get(cached..).unwrap_or_default().chunks(backend.max_rows().max(1)).peekable();
-        while let Some(chunk) = rest.next() {
-            session.prefill(backend, chunk, rest.peek().is_none())?;
-            (loaded.environment.yield_now)().await;
-            may_go_on()?;
-        }
-
-        let ahead = loaded.submits_ahead();
-        let mut submitted = 1_u32;
-        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        let mut first_secs = None;
-        let finish_reason = loop {
-            if session.open() < ahead && submitted < limit {
-                let count = backend.decode_chain().max(1).min(limit - submitted);
-                session.decode(backend, count, submitted)?;
-                submitted += count;
-                continue;
+        let cached = course.session.begin(backend, &self.prompt, true, self.adapter).await?;
+        let rest = self.prompt.get(cached..).unwrap_or_default();
+        let finish_reason = match &self.chosen {
+            None => {
+                backend.start_reply(&sampler, &self.prompt)?;
+                course.chained(rest, &mut telling).await?
             }
-            let ids = session.collect(backend).await?;
-            first_secs.get_or_insert_with(now);
-            if loaded.inline {
-                (loaded.environment.yield_now)().await;
-            }
-            may_go_on()?;
-            let (piece, end) = transcript.take(&ids)?;
-            sink(&piece);
-            if let Some(reason) = end {
-                break reason;
-            }
+            Some(chosen) => course.chosen(rest, chosen.clone().with_seed(sampler.seed), &mut telling).await?,
         };
 
+        let Telling { transcript, logprobs, first_secs, .. } = telling;
         let first_secs = first_secs.unwrap_or(started_secs);
         let timings = Timings::new(self.asked_secs, started_secs, first_secs, now(), transcript.tokens.len());
         let usage = Usage {
@@ -233,11 +273,15 @@ impl Job {
         loaded.totals.add(&usage);
         Ok(GenerationResult {
             text: transcript.text,
+            reasoning: transcript.output.reasoning,
+            tool_calls: transcript.output.calls,
             tokens: transcript.tokens,
             finish_reason,
             usage,
             timings,
-            seed: self.settings.sampler.seed,
+            seed: sampler.seed,
+            logprobs,
+            others: Vec::new(),
         })
     }
 }
@@ -264,7 +308,7 @@ mod tests {
     fn job(prompt: &[u32], max_tokens: f64) -> Job {
         let request = GenerateRequest { max_tokens: Some(max_tokens), ..GenerateRequest::new(Prompt::Ids(vec![])) };
         let settings = request.settings(&SampleOptions::default(), || 0).expect("valid");
-        Job { prompt: prompt.to_vec(), settings, adapter: None, asked_secs: 0.0 }
+        Job { prompt: prompt.to_vec(), settings, adapter: None, reading: None, chosen: None, asked_secs: 0.0 }
     }
 
     fn run(loaded: &Loaded, job: &Job, aborted: &dyn Fn() -> bool) -> Result<GenerationResult> {

@@ -1,20 +1,25 @@
 //! What a caller asks of a reply: the prompt and the options, as JSON writes them, and the checks that turn them into
 //! settings nobody has to check again.
 
+use std::collections::BTreeMap;
+
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _};
 use serde_json::{Map, Value};
 
 use super::adapters::AdapterChoice;
 use super::json::{self, invalid, not_yet};
+use super::output::ReasoningOptions;
 use crate::chat::Message;
 use crate::error::Result;
 use crate::graph::SamplerSettings;
-use crate::sample::SampleOptions;
+use crate::sample::{DryOptions, MirostatOptions, SampleOptions, XtcOptions};
 
 /// Stop strings of one request, at most.
 pub const MAX_STOPS: usize = 64;
 /// Largest `maxTokens`.
 const MAX_TOKENS: f64 = u32::MAX as f64;
+/// Largest `n`.
+const MAX_N: f64 = 128.0;
 /// Bytes of one stop string, at most.
 pub const MAX_STOP_BYTES: usize = 1024;
 
@@ -95,6 +100,27 @@ pub struct GenerateRequest {
     pub frequency_penalty: Option<f64>,
     /// Subtracted from a logit once if its id is in the reply; 0 = off.
     pub presence_penalty: Option<f64>,
+    /// See [`Extra::typical_p`](crate::sample::Extra::typical_p).
+    pub typical_p: Option<f64>,
+    /// See [`Extra::top_n_sigma`](crate::sample::Extra::top_n_sigma).
+    pub top_n_sigma: Option<f64>,
+    /// See [`Xtc`](crate::sample::Xtc).
+    pub xtc: Option<XtcOptions>,
+    /// See [`Dry`](crate::sample::Dry).
+    pub dry: Option<DryOptions>,
+    /// See [`Mirostat`](crate::sample::Mirostat).
+    pub mirostat: Option<MirostatOptions>,
+    /// See [`Extra::penalty_window`](crate::sample::Extra::penalty_window).
+    pub penalty_window: Option<f64>,
+    /// Added to the logits of these ids, -100 to 100.
+    pub logit_bias: Option<BTreeMap<String, f64>>,
+    /// Tells how likely the model found each id.
+    #[serde(default)]
+    pub logprobs: bool,
+    /// With `logprobs`: so many of the likeliest ids at each place too.
+    pub top_logprobs: Option<f64>,
+    /// How many replies to make; 1 when absent. They share the prompt, and each has a seed of its own.
+    pub n: Option<f64>,
     /// Where the randomness starts; drawn and reported when absent.
     pub seed: Option<f64>,
     /// Texts that end the reply; they are not part of it.
@@ -105,8 +131,14 @@ pub struct GenerateRequest {
     /// With messages: variables of the template, such as `enable_thinking`.
     #[serde(default)]
     pub template_variables: Map<String, Value>,
-    /// With messages: descriptions of tools, for the template.
+    /// With messages: definitions of tools, for the template ([`ToolDefinitions`](crate::chat::ToolDefinitions)).
     pub tools: Option<Value>,
+    /// Whether tools are used: `"auto"`, also when absent, or `"none"`.
+    pub tool_choice: Option<Value>,
+    /// How the model writes calls, where its template does not tell or tells it wrong.
+    pub tool_format: Option<String>,
+    /// With messages: whether the model shall think before it answers.
+    pub reasoning: Option<ReasoningOptions>,
     /// The adapter that the reply is made with; the model alone when absent.
     pub adapter: Option<AdapterChoice>,
     /// What happens to a prompt that the context cannot hold: `"error"`, also when absent.
@@ -114,24 +146,7 @@ pub struct GenerateRequest {
 }
 
 /// Options that the package's interface names and that come with later issues.
-const PLANNED: &[&str] = &[
-    "typicalP",
-    "topNSigma",
-    "xtc",
-    "dry",
-    "mirostat",
-    "penaltyWindow",
-    "logitBias",
-    "n",
-    "logprobs",
-    "topLogprobs",
-    "json",
-    "regex",
-    "grammar",
-    "toolChoice",
-    "reasoning",
-    "prefill",
-];
+const PLANNED: &[&str] = &["json", "regex", "grammar", "prefill"];
 
 impl GenerateRequest {
     /// A request with every option absent.
@@ -147,11 +162,24 @@ impl GenerateRequest {
             repetition_penalty: None,
             frequency_penalty: None,
             presence_penalty: None,
+            typical_p: None,
+            top_n_sigma: None,
+            xtc: None,
+            dry: None,
+            mirostat: None,
+            penalty_window: None,
+            logit_bias: None,
+            logprobs: false,
+            top_logprobs: None,
+            n: None,
             seed: None,
             stop: None,
             ignore_eos: false,
             template_variables: Map::new(),
             tools: None,
+            tool_choice: None,
+            tool_format: None,
+            reasoning: None,
             adapter: None,
             on_overflow: None,
         }
@@ -172,8 +200,12 @@ impl GenerateRequest {
             }
         }
         if !matches!(self.prompt, Prompt::Messages(_)) {
-            let misplaced =
-                [("tools", self.tools.is_some()), ("templateVariables", !self.template_variables.is_empty())];
+            let misplaced = [
+                ("tools", self.tools.is_some()),
+                ("toolChoice", self.tool_choice.is_some()),
+                ("reasoning", self.reasoning.is_some()),
+                ("templateVariables", !self.template_variables.is_empty()),
+            ];
             if let Some((name, _)) = misplaced.iter().find(|(_, given)| *given) {
                 return Err(invalid("this option needs a prompt of messages").at(*name));
             }
@@ -194,9 +226,18 @@ impl GenerateRequest {
         Ok(Settings {
             sampler: sampling.or(defaults).settings(if self.seed.is_some() { 0 } else { seed() })?,
             max_tokens: self.max_tokens()?,
+            n: self.n()?,
             stops: self.stops()?,
             ignore_eos: self.ignore_eos,
         })
+    }
+
+    fn n(&self) -> Result<u32> {
+        match self.n {
+            None => Ok(1),
+            Some(count) if (1.0..=MAX_N).contains(&count) && count.fract() == 0.0 => Ok(count as u32),
+            Some(count) => Err(invalid(format!("{count} is not a whole number from 1 to {MAX_N}")).at("n")),
+        }
     }
 
     fn max_tokens(&self) -> Result<usize> {
@@ -233,6 +274,8 @@ impl GenerateRequest {
 pub(super) struct Settings {
     pub(super) sampler: SamplerSettings,
     pub(super) max_tokens: usize,
+    /// Replies to make.
+    pub(super) n: u32,
     pub(super) stops: Vec<String>,
     pub(super) ignore_eos: bool,
 }
@@ -290,6 +333,7 @@ mod tests {
             ("maxTokens", "1.5", "1.5 is not a whole number"),
             ("temperature", "-1", "-1 is not 0 or a number from 0.000001 to 100"),
             ("topP", "1.5", "1.5 is not a number from 0 to 1"),
+            ("n", "0", "0 is not a whole number from 1"),
             ("seed", "-1", "-1 is not a whole number from 0"),
             ("stop", r#""""#, "0 bytes is outside 1 ..="),
             ("stop", &format!("[{long:?}]"), "2000 bytes is outside 1 ..="),
@@ -297,6 +341,8 @@ mod tests {
             ("onOverflow", r#""sliding""#, "not supported yet"),
             ("onOverflow", r#""explode""#, "explode"),
             ("tools", "[]", "needs a prompt of messages"),
+            ("toolChoice", r#""none""#, "needs a prompt of messages"),
+            ("reasoning", "{}", "needs a prompt of messages"),
             ("templateVariables", r#"{"a": 1}"#, "needs a prompt of messages"),
         ] {
             let request = GenerateRequest::from_json(&format!(r#"{{"prompt": "x", "{option}": {value}}}"#));

@@ -90,7 +90,7 @@ pub(super) fn encode(loaded: &Loaded, request: &RerankRequest) -> Result<Vec<Tex
         }
         (first, second) = longest_first(first, second, room);
         let pair = tokenizer.around_pair(first, second)?;
-        Ok(Text { ids: pair.ids, segments: pair.segments })
+        Ok(Text { ids: pair.ids, segments: pair.segments, wanted: Wanted::First, ..Text::default() })
     };
     request.documents.iter().enumerate().map(pair).collect()
 }
@@ -126,7 +126,7 @@ pub(super) async fn run(
             *logit = *first;
         }
     };
-    let work = Work { read: Read::End, wanted: Wanted::First, adapter, aborted };
+    let work = Work { read: Read::End, most_outputs: usize::MAX, adapter, aborted };
     pack::run(loaded, session, texts, work, &mut take).await?;
     let score = |logit: f32| if loaded.raw_scores { logit } else { 1.0 / (1.0 + (-logit).exp()) };
     let ranked = |(index, logit): (usize, &f32)| Ranked { index, score: score(*logit), logit: *logit };

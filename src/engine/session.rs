@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use super::pack::Read;
 use crate::cache::{Pool, Sequence, States};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{AdapterUse, Backend, Decode, Row, StateSlots, Step, Ticket};
+use crate::graph::{AdapterUse, Backend, Decode, PAGE_TOKENS, Row, StateSlots, Step, Ticket};
 
 /// One sequence with its pages and its open tickets.
 pub(super) struct Session {
@@ -116,6 +116,17 @@ impl Session {
         Ok(())
     }
 
+    /// Marks the state before the last token of a prompt, whose logits are needed whenever the prompt comes again.
+    pub(super) fn mark(&mut self) {
+        self.states.mark();
+    }
+
+    /// Runs the next token and gives its logits, `(vocab)`.
+    pub(super) async fn next(&mut self, backend: &dyn Backend, token: u32) -> Result<Vec<f32>> {
+        self.sequence.reserve(&mut self.pool, self.position.saturating_add(1))?;
+        self.read(backend, &[token], &[0], Read::End).await
+    }
+
     /// Runs the next tokens and gives the logits of all of them, `(tokens, vocab)`.
     pub(super) async fn forward(&mut self, backend: &dyn Backend, tokens: &[u32]) -> Result<Vec<f32>> {
         let outputs: Vec<u32> = (0..u32::try_from(tokens.len()).map_err(|_| too_long())?).collect();
@@ -197,12 +208,13 @@ impl Session {
         self.sequence.truncate(&mut self.pool, 0)
     }
 
-    /// Makes ready for texts beside the sequence, `pages` of them at least: the sequence stays if there is room for both, and
-    /// if it was computed with the same adapter.
+    /// Makes ready for texts beside the sequence, of which one has `pages` pages at most: the sequence stays if there is
+    /// room for both, and if it was computed with the same adapter. Where texts read `shared` pages of it, it must.
     pub(super) async fn lend(
         &mut self,
         backend: &dyn Backend,
         pages: usize,
+        shared: usize,
         adapter: Option<AdapterUse>,
     ) -> Result<()> {
         self.settle(backend).await?;
@@ -210,7 +222,32 @@ impl Session {
         if !same || self.pool.free_pages() < pages {
             self.sequence.truncate(&mut self.pool, 0)?;
         }
-        Ok(())
+        match self.sequence.pages().len() < shared {
+            true => Err(Error::new(ErrorKind::Internal, "texts share pages that are gone")),
+            false => Ok(()),
+        }
+    }
+
+    /// Fills `pages` full pages with the keys and values of the first of `ids`, those apart that the sequence holds
+    /// already, and gives them. They hold until the next prompt.
+    pub(super) async fn share(
+        &mut self,
+        backend: &dyn Backend,
+        ids: &[u32],
+        pages: usize,
+        adapter: Option<AdapterUse>,
+        mut pause: impl AsyncFnMut() -> Result<()>,
+    ) -> Result<Vec<u32>> {
+        let ids = ids.get(..pages.saturating_mul(PAGE_TOKENS)).unwrap_or(ids);
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let held = self.begin(backend, ids, true, adapter).await?;
+        for chunk in ids.get(held..).unwrap_or_default().chunks(backend.max_rows().max(1)) {
+            self.prefill(backend, chunk, false)?;
+            pause().await?;
+        }
+        Ok(self.sequence.pages().iter().take(pages).copied().collect())
     }
 
     /// All steps from now on use `adapter`. Gives whether they did already.

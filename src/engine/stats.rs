@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use serde::Serialize;
 
-use super::reply::Usage;
+use super::result::Usage;
 use crate::graph::{Counters, KvFormat, Op, PAGE_TOKENS, WeightId};
 use crate::model::Plan;
 

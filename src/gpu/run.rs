@@ -19,7 +19,7 @@ use super::state::{Layout, Words};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
     AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, Graph, KvFormat, PAGE_TOKENS,
-    SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId,
+    Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId,
 };
 use crate::kernel::{BAD_LOGITS, reply_words, word};
 use crate::model::{Plan, WeightSink};
@@ -169,12 +169,16 @@ impl Gpu {
         Ok(Adapter::new(layout, matrices, with_gains, vectors, programs))
     }
 
+    /// The program of a class, of the adapter in use if there is one.
+    fn program<'a>(&'a self, class: Class, adapter: Option<&'a Adapter>) -> Result<&'a Program> {
+        let own = if class == Class::Prefill { Some(&self.prefill) } else { self.decode.as_ref() };
+        adapter.map_or(own, |adapter| adapter.program(class)).ok_or_else(no_decoding)
+    }
+
     /// Encodes a run of the program of a class, with the adapter in use.
     fn encode(&self, class: Class, encoder: &mut wgpu::CommandEncoder, size: Size, sample: bool) -> Result<()> {
         let adapter = self.adapter.borrow();
-        let own = if class == Class::Prefill { Some(&self.prefill) } else { self.decode.as_ref() };
-        let program = adapter.as_ref().map_or(own, |adapter| adapter.program(class)).ok_or_else(no_decoding)?;
-        program.encode(&self.device, encoder, size, sample);
+        self.program(class, adapter.as_deref())?.encode(&self.device, encoder, size, sample);
         Ok(())
     }
 
@@ -244,12 +248,21 @@ impl Gpu {
 
     /// Runs a step whose outputs have room and reads what is wanted of them back, `(outputs, width)`.
     async fn forward_chunk(&self, wanted: Wanted, step: &Step<'_>) -> Result<Vec<f32>> {
-        let (size, outputs) = (self.write_step(step)?, step.outputs);
+        let outputs = step.outputs;
+        // One row of one sequence is what the decode program is made for.
+        let (class, size) = match (step.rows, step.pages, self.decode.is_some()) {
+            ([row], [pages], true) if outputs == [0] => {
+                let states = step.states.first().copied().unwrap_or_default();
+                let Row { token, position, .. } = *row;
+                let chain = Decode { token: Some(token), position, count: 1, pages, states, index: 0 };
+                (Class::Decode, self.write_chain(&chain))
+            }
+            _ => (Class::Prefill, self.write_step(step)?),
+        };
         let mut encoder = self.device.encoder();
         let made = {
             let adapter = self.adapter.borrow();
-            let adapted = adapter.as_ref().and_then(|adapter| adapter.program(Class::Prefill));
-            adapted.unwrap_or(&self.prefill).encode_to(&self.device, &mut encoder, size, wanted)?
+            self.program(class, adapter.as_deref())?.encode_to(&self.device, &mut encoder, size, wanted)?
         };
         if outputs.is_empty() {
             self.device.submit(encoder);

@@ -65,6 +65,9 @@ pub fn kernel_source(kernel: &Kernel, format: Option<FormatId>, kv: KvFormat, di
     if kernel.recurrent {
         pieces.push(piece!("state/slots.wgsl"));
     }
+    if kernel.tiles {
+        pieces.push(piece!("tiles.wgsl"));
+    }
     if kernel.glu {
         pieces.push(piece!("glu.wgsl"));
     }

@@ -8,22 +8,18 @@ pub(super) const ROPE_STORE: Kernel = Kernel {
     name: "rope_store",
     source: include_str!("../../shaders/rope_store.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
-    weights: false,
     reduces: true,
     kv: true,
-    recurrent: false,
-    glu: false,
+    ..Kernel::PLAIN
 };
 
 pub(super) const ATTENTION: Kernel = Kernel {
     name: "attention",
     source: include_str!("../../shaders/attention.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
-    weights: false,
     reduces: true,
     kv: true,
-    recurrent: false,
-    glu: false,
+    ..Kernel::PLAIN
 };
 
 /// Largest head that the kernels stage in workgroup memory, in elements.

@@ -7,11 +7,7 @@ pub(super) const CONCAT: Kernel = Kernel {
     name: "concat",
     source: include_str!("../../shaders/concat.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write],
-    weights: false,
-    reduces: false,
-    kv: false,
-    recurrent: false,
-    glu: false,
+    ..Kernel::PLAIN
 };
 
 /// `parts` with their columns in a group.

@@ -8,22 +8,15 @@ pub(super) const ELEMENTWISE: Kernel = Kernel {
     name: "elementwise",
     source: include_str!("../../shaders/elementwise.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Read, Use::Write],
-    weights: false,
-    reduces: false,
-    kv: false,
-    recurrent: false,
     glu: true,
+    ..Kernel::PLAIN
 };
 
 pub(super) const OUTPUT_ROWS: Kernel = Kernel {
     name: "output_rows",
     source: include_str!("../../shaders/output_rows.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write],
-    weights: false,
-    reduces: false,
-    kv: false,
-    recurrent: false,
-    glu: false,
+    ..Kernel::PLAIN
 };
 
 /// `y = op(a, b)`.

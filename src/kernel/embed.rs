@@ -9,10 +9,7 @@ pub(super) const EMBED: Kernel = Kernel {
     source: include_str!("../../shaders/embed.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Write],
     weights: true,
-    reduces: false,
-    kv: false,
-    recurrent: false,
-    glu: false,
+    ..Kernel::PLAIN
 };
 
 /// `y[t] = table[by(t)]`; each shard of the table serves the rows it has.

@@ -9,11 +9,8 @@ pub(super) const ROUTE: Kernel = Kernel {
     name: "route",
     source: include_str!("../../shaders/route.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
-    weights: false,
     reduces: true,
-    kv: false,
-    recurrent: false,
-    glu: false,
+    ..Kernel::PLAIN
 };
 
 pub(super) const EXPERT_MATVEC: Kernel = Kernel {
@@ -22,15 +19,15 @@ pub(super) const EXPERT_MATVEC: Kernel = Kernel {
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Read, Use::Write],
     weights: true,
     reduces: true,
-    kv: false,
-    recurrent: false,
     glu: true,
+    ..Kernel::PLAIN
 };
 
 pub(super) const EXPERT_MATMUL: Kernel = Kernel {
     name: "expert_matmul",
     source: include_str!("../../shaders/expert_matmul.wgsl"),
     reduces: false,
+    tiles: true,
     ..EXPERT_MATVEC
 };
 

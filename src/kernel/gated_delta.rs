@@ -8,11 +8,9 @@ pub(super) const GATED_DELTA: Kernel = Kernel {
     name: "gated_delta",
     source: include_str!("../../shaders/gated_delta.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
-    weights: false,
     reduces: true,
-    kv: false,
     recurrent: true,
-    glu: false,
+    ..Kernel::PLAIN
 };
 
 /// Widest keys that the kernel stages in workgroup memory, in elements.

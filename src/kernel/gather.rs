@@ -7,11 +7,7 @@ pub(super) const GATHER: Kernel = Kernel {
     name: "gather",
     source: include_str!("../../shaders/gather.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Read, Use::Write],
-    weights: false,
-    reduces: false,
-    kv: false,
-    recurrent: false,
-    glu: false,
+    ..Kernel::PLAIN
 };
 
 /// `y[t, s, c] = x[t, s, order[e, c]]`.

@@ -10,9 +10,8 @@ pub(super) const MATVEC: Kernel = Kernel {
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write],
     weights: true,
     reduces: true,
-    kv: false,
-    recurrent: false,
     glu: true,
+    ..Kernel::PLAIN
 };
 
 pub(super) const MATMUL: Kernel = Kernel {
@@ -20,10 +19,9 @@ pub(super) const MATMUL: Kernel = Kernel {
     source: include_str!("../../shaders/matmul.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
     weights: true,
-    reduces: false,
-    kv: false,
-    recurrent: false,
     glu: true,
+    tiles: true,
+    ..Kernel::PLAIN
 };
 
 /// Rows that one workgroup of `matvec` makes.

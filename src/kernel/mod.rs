@@ -52,6 +52,23 @@ pub struct Kernel {
     pub recurrent: bool,
     /// Whether it makes gated units or activations.
     pub glu: bool,
+    /// Whether it multiplies in tiles.
+    pub tiles: bool,
+}
+
+impl Kernel {
+    /// One that needs nothing.
+    const PLAIN: Kernel = Kernel {
+        name: "",
+        source: "",
+        bindings: &[],
+        weights: false,
+        reduces: false,
+        kv: false,
+        recurrent: false,
+        glu: false,
+        tiles: false,
+    };
 }
 
 /// Every kernel of a step.

@@ -8,11 +8,8 @@ pub(super) const RMS_NORM: Kernel = Kernel {
     name: "rms_norm",
     source: include_str!("../../shaders/rms_norm.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
-    weights: false,
     reduces: true,
-    kv: false,
-    recurrent: false,
-    glu: false,
+    ..Kernel::PLAIN
 };
 
 /// Each row of `width` in `groups` parts, each normalised on its own.
@@ -44,11 +41,8 @@ pub(super) const LAYER_NORM: Kernel = Kernel {
     name: "layer_norm",
     source: include_str!("../../shaders/layer_norm.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
-    weights: false,
     reduces: true,
-    kv: false,
-    recurrent: false,
-    glu: false,
+    ..Kernel::PLAIN
 };
 
 /// Each row of x, into y: by weight, bias and epsilon.

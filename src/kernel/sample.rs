@@ -8,11 +8,7 @@ pub(super) const SAMPLE: Kernel = Kernel {
     name: "sample",
     source: include_str!("../../shaders/sample.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write, Use::Write, Use::Write],
-    weights: false,
-    reduces: false,
-    kv: false,
-    recurrent: false,
-    glu: false,
+    ..Kernel::PLAIN
 };
 
 /// The id that stands for logits which are not numbers.

@@ -8,11 +8,8 @@ pub(super) const SHORT_CONV: Kernel = Kernel {
     name: "short_conv",
     source: include_str!("../../shaders/short_conv.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
-    weights: false,
-    reduces: false,
-    kv: false,
     recurrent: true,
-    glu: false,
+    ..Kernel::PLAIN
 };
 
 /// See [`ShortConv`]; the gates before and after lie in the buffer of x.

@@ -1,10 +1,22 @@
-//! How the next id is chosen, as callers say it: optional settings, checked by name and range, become
-//! [`SamplerSettings`]. The choosing itself is done by the backends, beside the logits.
+//! How the next id is chosen: optional settings, checked by name and range, become [`SamplerSettings`], by which backends
+//! choose beside the logits, and [`Extra`], for which a [`Chooser`] does on this side.
+
+mod choose;
+mod dry;
+mod extra;
+mod history;
+mod range;
+
+pub use choose::{Chooser, Count, uniform};
+pub use dry::Dry;
+pub use extra::{DryOptions, Extra, ExtraOptions, Mirostat, MirostatOptions, Xtc, XtcOptions};
+pub use history::History;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::graph::SamplerSettings;
+use range::{Range, number, whole};
 
 /// Sampling options as they come from callers and from `generation_config.json`; what is absent has no effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,24 +40,6 @@ pub struct SampleOptions {
     pub seed: Option<f64>,
 }
 
-/// Accepted values of one option.
-struct Range {
-    option: &'static str,
-    min: f64,
-    max: f64,
-    whole: bool,
-    /// Whether 0, which switches the option off, is accepted below `min` too.
-    zero: bool,
-}
-
-const fn number(option: &'static str, min: f64, max: f64) -> Range {
-    Range { option, min, max, whole: false, zero: false }
-}
-
-const fn whole(option: &'static str, min: f64, max: f64) -> Range {
-    Range { option, min, max, whole: true, zero: false }
-}
-
 const REPETITION_PENALTY: Range = number("repetitionPenalty", 0.01, 100.0);
 const FREQUENCY_PENALTY: Range = number("frequencyPenalty", -100.0, 100.0);
 const PRESENCE_PENALTY: Range = number("presencePenalty", -100.0, 100.0);
@@ -55,30 +49,6 @@ const TOP_K: Range = whole("topK", 0.0, u32::MAX as f64);
 const TOP_P: Range = number("topP", 0.0, 1.0);
 const MIN_P: Range = number("minP", 0.0, 1.0);
 const SEED: Range = whole("seed", 0.0, u32::MAX as f64);
-
-impl Range {
-    fn check(&self, value: f64) -> Result<f64> {
-        let inside = (self.min..=self.max).contains(&value) || (self.zero && value == 0.0);
-        if inside && (!self.whole || value.fract() == 0.0) {
-            return Ok(value);
-        }
-        let kind = match (self.whole, self.zero) {
-            (true, _) => "a whole number",
-            (false, true) => "0 or a number",
-            (false, false) => "a number",
-        };
-        let problem = format!("{value} is not {kind} from {} to {}", self.min, self.max);
-        Err(Error::new(ErrorKind::InvalidArgument, problem).at(self.option))
-    }
-
-    fn real(&self, value: Option<f64>, otherwise: f32) -> Result<f32> {
-        value.map_or(Ok(otherwise), |value| Ok(self.check(value)? as f32))
-    }
-
-    fn count(&self, value: Option<f64>, otherwise: u32) -> Result<u32> {
-        value.map_or(Ok(otherwise), |value| Ok(self.check(value)? as u32))
-    }
-}
 
 impl SampleOptions {
     /// These options, with `defaults` where they say nothing.
@@ -117,6 +87,7 @@ impl SampleOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn parse(json: &str) -> Result<SamplerSettings> {
         let options: SampleOptions = serde_json::from_str(json).unwrap();

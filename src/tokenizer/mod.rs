@@ -94,6 +94,11 @@ impl Tokenizer {
         self.inner.pipeline.encode(text, add_special, &trust)
     }
 
+    /// What the model wants before a text.
+    pub fn prefix(&self) -> &[u32] {
+        &self.inner.pipeline.prefix
+    }
+
     /// What the model wants around a text, put around its ids.
     pub fn around(&self, ids: &[u32]) -> Vec<u32> {
         let Pipeline { prefix, suffix, .. } = &self.inner.pipeline;
@@ -150,7 +155,12 @@ impl Tokenizer {
 
     /// A decoder for ids that arrive one by one; see [`StreamDecoder`].
     pub fn stream(&self, skip_special: bool) -> StreamDecoder {
-        StreamDecoder::new(self.clone(), skip_special)
+        StreamDecoder::new(self.clone(), skip_special, Vec::new())
+    }
+
+    /// The same without special tokens, but those of `kept`.
+    pub fn stream_keeping(&self, kept: Vec<u32>) -> StreamDecoder {
+        StreamDecoder::new(self.clone(), true, kept)
     }
 
     /// The ids after which a reply is over, ascending.

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 pub struct StreamDecoder {
     tokenizer: Tokenizer,
     skip_special: bool,
+    /// Special tokens that are not left out.
+    kept: Vec<u32>,
     stages: Vec<Stage>,
     /// Without a decoder, tokens are joined by spaces.
     separator: &'static str,
@@ -20,11 +22,11 @@ pub struct StreamDecoder {
 }
 
 impl StreamDecoder {
-    pub(super) fn new(tokenizer: Tokenizer, skip_special: bool) -> StreamDecoder {
+    pub(super) fn new(tokenizer: Tokenizer, skip_special: bool, kept: Vec<u32>) -> StreamDecoder {
         let decoder = tokenizer.inner.pipeline.decoder.as_ref();
         let separator = if decoder.is_none() { " " } else { "" };
         let stages = decoder.map_or_else(Vec::new, stages);
-        StreamDecoder { tokenizer, skip_special, stages, separator, started: false }
+        StreamDecoder { tokenizer, skip_special, kept, stages, separator, started: false }
     }
 
     /// The text that is certain with one more id; often empty, because a character may span ids.
@@ -33,7 +35,9 @@ impl StreamDecoder {
     pub fn push(&mut self, id: u32) -> Result<String> {
         let pipeline = &self.tokenizer.inner.pipeline;
         match pipeline.token(id) {
-            Some(token) if !(self.skip_special && pipeline.is_special(id)) => self.run(vec![token], false),
+            Some(token) if !(self.skip_special && pipeline.is_special(id) && !self.kept.contains(&id)) => {
+                self.run(vec![token], false)
+            }
             _ => Ok(String::new()),
         }
     }
@@ -41,7 +45,7 @@ impl StreamDecoder {
     /// What was held back. The decoder is as new afterwards.
     pub fn finish(&mut self) -> Result<String> {
         let rest = self.run(Vec::new(), true);
-        *self = StreamDecoder::new(self.tokenizer.clone(), self.skip_special);
+        *self = StreamDecoder::new(self.tokenizer.clone(), self.skip_special, std::mem::take(&mut self.kept));
         rest
     }
 

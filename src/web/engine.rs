@@ -8,6 +8,7 @@ use std::rc::Rc;
 use js_sys::{Float32Array, Function};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 use web_sys::AbortSignal;
@@ -15,8 +16,8 @@ use web_sys::AbortSignal;
 use super::source::{JsFile, JsSource, check_aborted, is_aborted};
 use super::{environment, fault};
 use crate::engine::{
-    self, AdapterChoice, BenchRequest, EmbedRequest, Engine, GenerateRequest, LoadOptions, Piece, Progress, Prompt,
-    RerankRequest,
+    self, AdapterChoice, BenchRequest, DeviceLimits, EmbedRequest, Engine, GenerateRequest, LoadOptions, Piece,
+    Progress, Prompt, RerankRequest, ScoreRequest,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
@@ -63,13 +64,18 @@ impl WebEngine {
         loaded.map(|engine| WebEngine(engine, None)).map_err(|error| fault::to_js(&error))
     }
 
-    /// What the files of a model say that it is; nothing is loaded. `options` as for `load`.
+    /// What the files of a model say that it is, and with `limits` (the JSON of [`DeviceLimits`]) whether it fits; nothing
+    /// is loaded. `options` as for `load`.
     #[wasm_bindgen(js_name = inspectFiles)]
-    pub async fn inspect_files(files: Vec<JsFile>, options: String, signal: Option<AbortSignal>) -> JsResult<String> {
+    pub async fn inspect_files(
+        files: Vec<JsFile>,
+        options: String,
+        limits: Option<String>,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<String> {
         let inspected = async {
-            let options = LoadOptions::from_json(&options)?;
             let checkpoint = Checkpoint::open(sources(files, &signal)?).await?;
-            to_json(&engine::inspect(&checkpoint, &options)?)
+            to_json(&inspect(&checkpoint, &options, limits.as_deref())?)
         };
         inspected.await.map_err(|error| fault::to_js(&error))
     }
@@ -118,6 +124,13 @@ impl WebEngine {
         let request = RerankRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
         let ranking = self.0.rerank(&request, &|| is_aborted(signal.as_ref())).await;
         give(&ranking.map_err(|error| fault::to_js(&error))?.results)
+    }
+
+    /// How likely the model finds continuations. `request` is the JSON of [`ScoreRequest`].
+    pub async fn score(&self, request: String, signal: Option<AbortSignal>) -> JsResult<String> {
+        let request = ScoreRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
+        let scores = self.0.score(&request, &|| is_aborted(signal.as_ref())).await;
+        give(&scores.map_err(|error| fault::to_js(&error))?)
     }
 
     /// Token ids of a text, as a JSON list.
@@ -223,6 +236,19 @@ pub(super) async fn load_sources(
 /// Files of JavaScript as sources.
 pub(super) fn sources(files: Vec<JsFile>, signal: &Option<AbortSignal>) -> Result<Vec<Rc<dyn Source>>> {
     files.into_iter().map(|file| Ok(Rc::new(JsSource::new(file, signal.clone())?) as Rc<dyn Source>)).collect()
+}
+
+/// What a model is, with `fit` beside it where limits are given.
+pub(super) fn inspect(checkpoint: &Checkpoint, options: &str, limits: Option<&str>) -> Result<Value> {
+    let options = LoadOptions::from_json(options)?;
+    let internal = |error: serde_json::Error| Error::new(ErrorKind::Internal, error.to_string());
+    let mut told = serde_json::to_value(engine::inspect(checkpoint, &options)?).map_err(internal)?;
+    if let Some(limits) = limits {
+        let limits: DeviceLimits = serde_json::from_str(limits)
+            .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()).at("limits"))?;
+        told["fit"] = serde_json::to_value(engine::fit(checkpoint, &options, limits)?).map_err(internal)?;
+    }
+    Ok(told)
 }
 
 /// Calls a listener with the JSON of a value.

@@ -10,11 +10,10 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::AbortSignal;
 
-use super::engine::{WebEngine, give, load_sources, sources, tell, to_json};
+use super::engine::{self, WebEngine, give, load_sources, sources, tell, to_json};
 use super::fault;
 use super::hub_edge::{JsStore, JsTransport, WebEdge, WebStore, WebTransport};
 use super::source::{JsFile, is_aborted};
-use crate::engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::hub::{Call, Consent, Hub, License, Lock, Policy, Pulled, Reference, Token};
@@ -78,9 +77,24 @@ impl WebHub {
         pulled.await.map_err(|error| fault::to_js(&error))
     }
 
-    /// Tells what a model is from its headers, and keeps nothing.
-    pub async fn inspect(&self, reference: String, options: String, signal: Option<AbortSignal>) -> JsResult<String> {
-        inspect(&self.0, &reference, &options, signal).await.map_err(|error| fault::to_js(&error))
+    /// Tells what a model is from its headers, with `limits` whether it fits, and keeps nothing. See
+    /// [`WebEngine::inspect_files`].
+    pub async fn inspect(
+        &self,
+        reference: String,
+        options: String,
+        engine_options: String,
+        limits: Option<String>,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<String> {
+        let inspected = async {
+            let (reference, call) = call(&reference, &options, None, None, signal)?;
+            let (checkpoint, origin) = open(&self.0, &reference, &call).await?;
+            let mut told = engine::inspect(&checkpoint, &engine_options, limits.as_deref())?;
+            told["origin"] = origin;
+            to_json(&told)
+        };
+        inspected.await.map_err(|error| fault::to_js(&error))
     }
 
     /// Takes a model's files from those given, verified.
@@ -236,12 +250,16 @@ async fn load(
     Ok(WebEngine::with_origin(loaded, to_json(&origin(&pulled))?))
 }
 
-async fn inspect(hub: &Hub, reference: &str, options: &str, signal: Option<AbortSignal>) -> Result<String> {
-    let (reference, call) = call(reference, options, None, None, signal)?;
-    let (checkpoint, origin) = match hub.pull(&reference, &Call { offline: true, ..call.clone() }).await {
-        Ok(pulled) => (Checkpoint::open(pulled.sources.clone()).await?, origin(&pulled)),
+/// The headers of a model and where it is: of what is kept, else of what the hub has. `kept` says which.
+async fn open(hub: &Hub, reference: &str, call: &Call) -> Result<(Checkpoint, Value)> {
+    match hub.pull(reference, &Call { offline: true, ..call.clone() }).await {
+        Ok(pulled) => {
+            let mut origin = origin(&pulled);
+            origin["kept"] = json!(true);
+            Ok((Checkpoint::open(pulled.sources.clone()).await?, origin))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound && !call.offline => {
-            let found = hub.find(&reference, &call).await?;
+            let found = hub.find(reference, call).await?;
             let checkpoint = Checkpoint::open(found.sources.clone()).await?;
             let files = found.files.iter().map(
                 |file| json!({ "path": file.path, "sizeBytes": file.size_bytes, "expected": file.expected.to_text() }),
@@ -249,15 +267,10 @@ async fn inspect(hub: &Hub, reference: &str, options: &str, signal: Option<Abort
             let origin = json!({
                 "hub": found.manifest.hub, "repo": found.manifest.repo, "revision": found.manifest.revision,
                 "commit": found.manifest.commit, "files": files.collect::<Vec<_>>(), "license": found.license,
-                "hosts": found.hosts(),
+                "hosts": found.hosts(), "kept": false,
             });
-            (checkpoint, origin)
+            Ok((checkpoint, origin))
         }
-        Err(error) => return Err(error),
-    };
-    let info = engine::inspect(&checkpoint, &engine::LoadOptions::default())?;
-    let internal = |error: serde_json::Error| Error::new(ErrorKind::Internal, error.to_string());
-    let mut told = serde_json::to_value(&info).map_err(internal)?;
-    told["origin"] = origin;
-    to_json(&told)
+        Err(error) => Err(error),
+    }
 }

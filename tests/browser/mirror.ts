@@ -1,7 +1,6 @@
 /**
  * A mirror of the hub at the page's own origin, played by the browser's driver: the API and the files of one repository,
- * counted, and bent where a test asks for it. That a token stays with the hub, redirects and broken sockets are tested
- * natively (`tests/pull`), where there are real ports.
+ * counted, and bent where a test asks for it. Hubs of other origins, with real sockets, are in `origins.ts`.
  */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -11,7 +10,10 @@ import { inTree } from "./golden.js";
 /** The model that the mirror has, as the page names it. */
 export const REFERENCE = "tiny/assistant:Q8_0";
 
-const CARD = Buffer.from("---\nlicense: llama3.2\n---\n# Tiny\n");
+/** A model card that tells a licence. */
+export function card(license: string): Buffer {
+  return Buffer.from(`---\nlicense: ${license}\n---\n# Tiny\n`);
+}
 
 /** What is sent in place of the right answer; nothing where it is right. */
 export type Bend = (path: string, range: readonly [number, number] | undefined, count: number) => { status?: number; body?: Buffer } | undefined;
@@ -19,13 +21,20 @@ export type Bend = (path: string, range: readonly [number, number] | undefined, 
 /** A mirror, once `serve` put it into a context. */
 export class Mirror {
   readonly weights = readFileSync(inTree("www/models/tiny-assistant/tiny-assistant-q8_0.gguf"));
-  readonly #files = new Map([["README.md", CARD], ["tiny-Q8_0.gguf", this.weights]]);
+  readonly files = new Map([["README.md", card("llama3.2")], ["tiny-Q8_0.gguf", this.weights]]);
   readonly commit = sha256(this.weights).slice(0, 40);
   /** Requests of every kind. */
   requests = 0;
   /** Bytes of weights that were sent. */
   weightBytes = 0;
   bend: Bend = () => undefined;
+  /** Awaited before an answer is sent. */
+  pause: (path: string, range: readonly [number, number] | undefined) => Promise<void> = () => Promise.resolve();
+  readonly #repo: string;
+
+  constructor(repo = "tiny/assistant") {
+    this.#repo = repo;
+  }
 
   /** Answers for `/mirror/` in every page and worker of a context. */
   async serve(context: BrowserContext): Promise<void> {
@@ -37,6 +46,7 @@ export class Mirror {
     const path = new URL(route.request().url()).pathname.replace(/^.*\/mirror/, "");
     const header = route.request().headers()["range"];
     const range = header === undefined ? undefined : header.replace("bytes=", "").split("-").map(Number) as [number, number];
+    await this.pause(path, range);
     const bent = this.bend(path, range, this.requests);
     if (bent?.status !== undefined) return route.fulfill({ status: bent.status, body: bent.body ?? "" });
     const body = bent?.body ?? this.#body(path);
@@ -51,10 +61,10 @@ export class Mirror {
 
   #body(path: string): Buffer | undefined {
     const json = (value: unknown): Buffer => Buffer.from(JSON.stringify(value));
-    const api = "/api/models/tiny/assistant";
+    const api = `/api/models/${this.#repo}`;
     if (path === `${api}/revision/main` || path === `${api}/revision/${this.commit}`) return json({ sha: this.commit, gated: false });
     if (path === `${api}/tree/${this.commit}`) {
-      return json([...this.#files].map(([name, bytes]) => ({
+      return json([...this.files].map(([name, bytes]) => ({
         type: "file",
         path: name,
         size: bytes.length,
@@ -62,8 +72,8 @@ export class Mirror {
         ...(name.endsWith(".gguf") ? { lfs: { oid: sha256(bytes), size: bytes.length } } : {}),
       })));
     }
-    const prefix = `/tiny/assistant/resolve/${this.commit}/`;
-    return path.startsWith(prefix) ? this.#files.get(path.slice(prefix.length)) : undefined;
+    const prefix = `/${this.#repo}/resolve/${this.commit}/`;
+    return path.startsWith(prefix) ? this.files.get(path.slice(prefix.length)) : undefined;
   }
 }
 

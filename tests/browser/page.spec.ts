@@ -43,6 +43,17 @@ for (const { where, query, count } of [
   });
 }
 
+test("what a model thinks is folded above its words", async ({ page }) => {
+  await page.goto("./?model=/tests/data/scripted/");
+  await expect(page.getByLabel("Your message")).toBeFocused();
+  await ask(page, "Please think.");
+  await finished(page);
+  await expect(page.locator(".assistant .words")).toHaveText("Hi!");
+  await expect(page.locator(".thought p")).toBeHidden();
+  await page.getByText("Thought", { exact: true }).click();
+  await expect(page.locator(".thought p")).toHaveText("Easy.");
+});
+
 test("a turn sees the turns before it; regenerating gives the same likeliest answer", async ({ page }) => {
   await open(page);
   await ask(page, "My name is Zelda.");

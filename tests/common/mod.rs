@@ -9,6 +9,7 @@ pub mod encoders;
 mod figures;
 mod goldens;
 pub mod orders;
+pub mod parity;
 
 pub use check::{Report, Sequence, check_chunks, check_greedy, check_logits, check_replies, check_states, pages_for};
 pub use figures::Figures;

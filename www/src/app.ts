@@ -1,13 +1,17 @@
 /**
  * The demo page: choose a model, load it, chat with it. It uses the package as any page would.
  *
- * The address may say `?backend=webgpu|cpu`, `?worker=0` (the engine on the page's own thread) and `?model=<url>`.
+ * The address may say `?backend=webgpu|cpu`, `?worker=0` (the engine on the page's own thread), `?model=<url>` and
+ * `?hub=<mirror>`, a mirror of the hub; one of another origin also has to be in the content security policy (`connect-src`).
  */
-import { HeadwaterError, load, support, type Chat, type Generation, type Model, type ModelReference, type Progress, type Support } from "../pkg/dist/index.js";
-import { announce, elements, make } from "./elements.js";
+import { HeadwaterError, load, support, type Chat, type Generation, type LoadOptions, type Model, type ModelReference, type Progress, type Support } from "../pkg/dist/index.js";
+import { announce, elements, make, showError } from "./elements.js";
+import { hubOptions, loadOptions, noteUnfinished, unfinished, type Accepted } from "./hub.js";
+import { startKept } from "./kept.js";
+import { startPicker } from "./picker.js";
 import { PRESETS, STYLES, type Style } from "./presets.js";
 import { beginReply, clear, removeLastReply, showQuestion } from "./transcript.js";
-import { deviceNotice, deviceWords, explain, megabytes } from "./words.js";
+import { bytes, deviceNotice, deviceWords, left } from "./words.js";
 
 const EMBEDDED = "embedded:tiny-assistant";
 
@@ -31,7 +35,7 @@ let replying: AbortController | undefined;
 
 // Loading
 
-async function open(reference: ModelReference, name: string): Promise<void> {
+async function open(reference: ModelReference, name: string, options: LoadOptions = {}): Promise<boolean> {
   loading?.abort();
   const mine = new AbortController();
   loading = mine;
@@ -39,6 +43,7 @@ async function open(reference: ModelReference, name: string): Promise<void> {
   showLoading(name);
   try {
     const loaded = await load(reference, {
+      ...options,
       backend: (address.get("backend") ?? "auto") as "auto",
       worker: address.get("worker") !== "0",
       onProgress: (progress) => {
@@ -46,14 +51,32 @@ async function open(reference: ModelReference, name: string): Promise<void> {
       },
       signal: mine.signal,
     });
-    if (loading !== mine) return await loaded.dispose();
+    if (loading !== mine) {
+      await loaded.dispose();
+      return false;
+    }
     model = loaded;
     await showChat(loaded);
+    return true;
   } catch (error) {
     if (loading === mine) showStart(error instanceof HeadwaterError && error.kind === "Aborted" ? undefined : error);
+    return false;
   } finally {
     if (loading === mine) loading = undefined;
   }
+}
+
+/** Fetches and opens a model of the hub. What has come of it stays when this ends too early, and is offered again. */
+async function openAccepted(accepted: Accepted): Promise<void> {
+  noteUnfinished(accepted);
+  if (await open(accepted.reference, accepted.name, loadOptions(accepted))) noteUnfinished(undefined);
+  showUnfinished();
+}
+
+function showUnfinished(): void {
+  const begun = unfinished();
+  elements.unfinished.hidden = begun === undefined;
+  elements.unfinishedName.textContent = begun?.name ?? "";
 }
 
 /** Lets the loaded model go. */
@@ -73,9 +96,9 @@ function openFiles(files: readonly File[]): void {
 function showLoading(name: string): void {
   showStart();
   elements.loadError.hidden = true;
+  elements.unfinished.hidden = true;
   elements.loading.hidden = false;
-  elements.loadEmbedded.disabled = true;
-  elements.file.disabled = true;
+  setChoosing(false);
   elements.progress.removeAttribute("value");
   elements.loadingLabel.textContent = `Loading ${name}`;
   elements.loadingNote.textContent = "";
@@ -83,12 +106,19 @@ function showLoading(name: string): void {
   announce(`Loading ${name}`);
 }
 
-function showProgress({ phase, loadedBytes, totalBytes, bytesPerSecond }: Progress, name: string): void {
-  elements.loadingLabel.textContent = `${PHASES[phase]} ${phase === "weights" ? name : ""}`;
-  if (phase !== "weights" || totalBytes === 0) return;
+function showProgress({ phase, loadedBytes, totalBytes, bytesPerSecond, etaSecs }: Progress, name: string): void {
+  const label = phase === "weights" || phase === "download" ? `${PHASES[phase]} ${name}` : PHASES[phase];
+  if (elements.loadingLabel.textContent !== label) {
+    elements.loadingLabel.textContent = label;
+    announce(label);
+  }
+  const counts = (phase === "weights" || phase === "download" || phase === "verify") && totalBytes > 0;
+  if (!counts) return elements.progress.removeAttribute("value");
   elements.progress.value = loadedBytes / totalBytes;
-  const rate = bytesPerSecond > 0 ? ` · ${megabytes(bytesPerSecond)}/s` : "";
-  elements.loadingNote.textContent = `${megabytes(loadedBytes)} of ${megabytes(totalBytes)}${rate}`;
+  const parts = [`${bytes(loadedBytes)} of ${bytes(totalBytes)}`];
+  if (bytesPerSecond > 0) parts.push(`${bytes(bytesPerSecond)}/s`);
+  if (phase === "download" && etaSecs !== null) parts.push(left(etaSecs));
+  elements.loadingNote.textContent = parts.join(" · ");
 }
 
 /** Back to the choice of a model, with what went wrong. */
@@ -98,25 +128,24 @@ function showStart(error?: unknown): void {
   elements.change.hidden = true;
   elements.device.hidden = true;
   elements.loading.hidden = true;
-  elements.loadEmbedded.disabled = false;
-  elements.file.disabled = false;
+  setChoosing(true);
   showError(elements.loadError, error);
+  showUnfinished();
   elements.loadEmbedded.focus();
 }
 
-function showError(place: HTMLElement, error: unknown): void {
-  place.hidden = error === undefined;
-  if (error === undefined) return place.replaceChildren();
-  const { kind, words, advice } = explain(error);
-  place.dataset["kind"] = kind;
-  place.replaceChildren(make("strong", "", kind), make("p", "", words));
-  if (advice !== "") place.append(make("p", "advice", advice));
+/** Whether a model can be chosen: not while one is being loaded. */
+function setChoosing(able: boolean): void {
+  elements.loadEmbedded.disabled = !able;
+  elements.file.disabled = !able;
+  elements.others.inert = !able;
 }
 
 // Chatting
 
 async function showChat(loaded: Model): Promise<void> {
-  elements.device.textContent = `${loaded.info.name} · ${deviceWords(loaded.info, await device)}`;
+  const shown = loaded.info.origin?.license.attribution;
+  elements.device.textContent = [loaded.info.name, ...(shown == null ? [] : [shown]), deviceWords(loaded.info, await device)].join(" · ");
   elements.device.hidden = false;
   elements.device.dataset["backend"] = loaded.info.backend.name;
   elements.change.hidden = false;
@@ -174,7 +203,7 @@ async function reply(mine: Chat, begin: (options: object) => Generation, undo: (
     const generation = begin({ ...STYLES[elements.style.value as Style], signal: abort.signal });
     for await (const piece of generation) {
       text += piece.text;
-      shown.write(piece.text, piece.tokens.length);
+      shown.write(piece);
     }
     shown.finish(await generation.result());
     announce(text);
@@ -218,6 +247,14 @@ function grow(): void {
 // Wiring
 
 elements.loadEmbedded.addEventListener("click", () => void open(EMBEDDED, "Tiny Assistant"));
+elements.resume.addEventListener("click", () => {
+  const begun = unfinished();
+  if (begun !== undefined) void openAccepted(begun);
+});
+elements.forget.addEventListener("click", () => {
+  noteUnfinished(undefined);
+  showUnfinished();
+});
 elements.file.addEventListener("change", () => {
   openFiles([...(elements.file.files ?? [])]);
   elements.file.value = "";
@@ -266,6 +303,9 @@ document.addEventListener("drop", (event) => {
 const notice = deviceNotice(await device, address.get("backend"));
 elements.gpuNotice.textContent = notice;
 elements.gpuNotice.hidden = notice === "";
+startPicker((accepted) => void openAccepted(accepted));
+startKept(({ reference, hub }) => void open(reference, reference, { ...hubOptions(), endpoint: hub, offline: true }), (await device).storage?.usedBytes ?? 0);
+showUnfinished();
 const wanted = address.get("model");
 if (wanted !== null) void open(wanted === "embedded" ? EMBEDDED : wanted, wanted);
 document.documentElement.dataset["ready"] = "true";

@@ -1,4 +1,5 @@
 /** The page's elements, by their ids in `index.html`, each of the type that the code counts on. */
+import { explain } from "./words.js";
 
 function find<T extends HTMLElement>(id: string, type: new () => T): T {
   const element = document.getElementById(id);
@@ -20,6 +21,22 @@ export const elements = {
   progress: find("progress", HTMLProgressElement),
   cancel: find("cancel", HTMLButtonElement),
   loadError: find("load-error", HTMLDivElement),
+  others: find("others", HTMLDivElement),
+  unfinished: find("unfinished", HTMLDivElement),
+  unfinishedName: find("unfinished-name", HTMLElement),
+  resume: find("resume", HTMLButtonElement),
+  forget: find("forget", HTMLButtonElement),
+  hubName: find("hub-name", HTMLElement),
+  finder: find("finder", HTMLFormElement),
+  search: find("search", HTMLInputElement),
+  models: find("models", HTMLUListElement),
+  noModels: find("no-models", HTMLParagraphElement),
+  token: find("token", HTMLInputElement),
+  kept: find("kept", HTMLDetailsElement),
+  keptSum: find("kept-sum", HTMLParagraphElement),
+  keptModels: find("kept-models", HTMLUListElement),
+  keptError: find("kept-error", HTMLDivElement),
+  clear: find("clear", HTMLButtonElement),
   chat: find("chat", HTMLElement),
   messages: find("messages", HTMLOListElement),
   chatError: find("chat-error", HTMLDivElement),
@@ -40,6 +57,16 @@ export function make<K extends keyof HTMLElementTagNameMap>(tag: K, className: s
   element.className = className;
   element.append(text);
   return element;
+}
+
+/** Shows what went wrong and what to do about it; nothing where nothing did. */
+export function showError(place: HTMLElement, error: unknown): void {
+  place.hidden = error === undefined;
+  if (error === undefined) return place.replaceChildren();
+  const { kind, words, advice } = explain(error);
+  place.dataset["kind"] = kind;
+  place.replaceChildren(make("strong", "", kind), make("p", "", words));
+  if (advice !== "") place.append(make("p", "advice", advice));
 }
 
 /** Says something to a screen reader without moving the focus. */

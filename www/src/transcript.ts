@@ -1,5 +1,5 @@
 /** The conversation as it is shown: messages, the reply that is being written, its figures. */
-import type { GenerationResult } from "../pkg/dist/index.js";
+import type { GenerationResult, Piece } from "../pkg/dist/index.js";
 import { elements, make } from "./elements.js";
 import { duration, tokens } from "./words.js";
 
@@ -8,8 +8,8 @@ const FOLLOW_WITHIN = 120;
 
 /** A reply on the page. */
 export interface Reply {
-  /** Adds text. */
-  write(text: string, newTokens: number): void;
+  /** Adds text, and what the model thinks. */
+  write(piece: Piece): void;
   /** Ends it with its figures and offers another one. */
   finish(result: GenerationResult): void;
   /** Ends it before its time. */
@@ -38,6 +38,7 @@ export function beginReply(again: () => void): Reply {
   elements.messages.append(item);
   follow(true);
 
+  let thought: HTMLElement | undefined;
   let firstMs = 0;
   let count = 0;
   const end = (line: string): void => {
@@ -55,11 +56,17 @@ export function beginReply(again: () => void): Reply {
     return count > 1 && secs > 0 ? ` · ${((count - 1) / secs).toFixed(1)} tokens/s` : "";
   };
   return {
-    write(text, newTokens) {
+    write({ text, reasoning, tokens: { length } }) {
       if (count === 0) firstMs = performance.now();
-      count += newTokens;
-      words.classList.remove("waiting");
-      words.append(text);
+      count += length;
+      if (reasoning !== "") {
+        thought ??= beginThought(words);
+        thought.append(reasoning);
+      }
+      if (text !== "") {
+        words.classList.remove("waiting");
+        words.append(text);
+      }
       figures.textContent = `${tokens(count)}${speed()}`;
       follow(false);
     },
@@ -79,6 +86,15 @@ export function beginReply(again: () => void): Reply {
       item.remove();
     },
   };
+}
+
+/** A fold for what the model thinks, above its words. */
+function beginThought(words: HTMLElement): HTMLElement {
+  const fold = make("details", "thought");
+  const text = make("p", "");
+  fold.append(make("summary", "", "Thought"), text);
+  words.before(fold);
+  return text;
 }
 
 /** Takes the last reply off the page. */

@@ -18,6 +18,18 @@ const ADVICE: Partial<Record<ErrorKind, string>> = {
   WorkerGone: "The engine's worker was ended. Load the model again.",
   CspBlocked: "The server of this page must allow 'wasm-unsafe-eval' in its content security policy.",
   Network: "The file could not be fetched. Check the connection and try again.",
+  HttpStatus: "The server is busy or in trouble. Try again in a while; what has come is kept.",
+  Stalled: "Nothing came for a long time. Try again; what has come is kept.",
+  CorsBlocked: "That server does not let pages of other sites read its files. Another mirror may.",
+  AuthRequired: "Check the spelling. If the model is private or gated, give an access token below the list.",
+  Gated: "Accept the model's terms on the hub's own page, then give an access token below the list.",
+  PolicyRefused: "Nothing was fetched. Check the model again to see its present terms.",
+  NotFound: "Check the spelling, and that the repository has a file of that kind.",
+  IntegrityMismatch: "The bytes are not those that the hub promises, so they were not used. Try again later.",
+  QuotaExceeded: "The browser's storage is full. Remove a kept model, or take a smaller one.",
+  StorageLost: "The browser let go of what was kept. Fetch the model again.",
+  StorageBusy: "Another tab is at work with the same files. Close it or wait.",
+  StorageUnavailable: "This browser lets the page keep nothing (a private window, perhaps).",
 };
 
 /** The error's own words, its kind, and the advice that goes with it. */
@@ -45,9 +57,22 @@ export function deviceWords(info: ModelInfo, { webgpu }: Support): string {
   return device === undefined ? "WebGPU" : `WebGPU on ${device}`;
 }
 
-/** `5.7 MB` */
-export function megabytes(bytes: number): string {
-  return `${(bytes / 1e6).toFixed(1)} MB`;
+/** `850 kB`, `5.7 MB`, `1.83 GB` */
+export function bytes(count: number): string {
+  if (count >= 1e9) return `${(count / 1e9).toFixed(2)} GB`;
+  if (count >= 1e6) return `${(count / 1e6).toFixed(count >= 1e8 ? 0 : 1)} MB`;
+  return `${Math.round(count / 1e3)} kB`;
+}
+
+/** `40 s left`, `6 min left`, `1.5 h left` */
+export function left(secs: number): string {
+  if (secs < 90) return `${Math.max(1, Math.round(secs))} s left`;
+  return secs < 5400 ? `${Math.round(secs / 60)} min left` : `${(secs / 3600).toFixed(1)} h left`;
+}
+
+/** The day of a moment (seconds since 1970), as the reader's language writes it. */
+export function day(secs: number): string {
+  return new Date(secs * 1000).toLocaleDateString(undefined, { day: "numeric", month: "short", year: "numeric" });
 }
 
 /** `85 ms`, `1.2 s` */

@@ -13,8 +13,9 @@ use anyhow::{Context, Result};
 
 use crate::paths;
 
-/// All that a page of ours may do. No inline script, no `eval`, no other origin.
-const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; \
+/// All that a page of ours may do. No inline script, no `eval`, no other origin but the hub's and those where it keeps files.
+const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; \
+                      connect-src 'self' https://huggingface.co https://*.huggingface.co https://*.hf.co; \
                       style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Types by file extension; a module or a wasm file of the wrong type does not load.
 const TYPES: &[(&str, &str)] = &[

@@ -28,6 +28,12 @@ pub(crate) enum Command {
     /// Best first, a line {"index", "score", "logit"} each; the index counts the documents from 0. With --json all of them
     /// are one object: {"results": [...], "prompt_tokens"}.
     Rerank(RerankArgs),
+    /// Tells how likely the model finds continuations, lines {"context", "continuation"} from standard input
+    ///
+    /// A line {"logprob", "is_greedy", "perplexity", "tokens", "token_logprobs"} each, in their order: what the requests
+    /// loglikelihood and loglikelihood_rolling of lm-evaluation-harness ask for. Context and continuation are texts or arrays
+    /// of ids.
+    Score(ScoreArgs),
     /// Turns lines {"text": ...} from standard input into lines {"ids": ..., "text": ...}
     Tokenize(TokenizeArgs),
     /// Tells what a model is, reading no weight
@@ -50,6 +56,7 @@ impl Command {
             Command::Logits(args) => args.common.json,
             Command::Embed(args) => args.common.json,
             Command::Rerank(args) => args.common.json,
+            Command::Score(args) => args.common.json,
             Command::Tokenize(args) => args.common.json,
             Command::Inspect(args) => args.common.json,
             Command::Fit(args) => args.common.json,
@@ -288,6 +295,21 @@ pub(crate) struct RerankArgs {
     /// Take the beginnings of a query and a document that are too long together, which is an error otherwise
     #[arg(long)]
     pub(crate) truncate: bool,
+    #[command(flatten)]
+    pub(crate) adapter: AdapterArgs,
+}
+
+/// Flags of `score`.
+#[derive(Args)]
+pub(crate) struct ScoreArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Leave out what the tokenizer puts before a text
+    #[arg(long)]
+    pub(crate) no_special: bool,
+    /// Score what is longer than the context in windows, each with so many ids more than the one before
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) stride: Option<f64>,
     #[command(flatten)]
     pub(crate) adapter: AdapterArgs,
 }

@@ -28,6 +28,8 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
     let (mut printed, gone) = (Ok(()), Cell::new(false));
     let mut sink = |piece: &Piece| {
         if streams && !gone.get() {
+            // What it thinks is shown, but is no part of the answer that standard output carries.
+            eprint!("{}", piece.reasoning);
             printed = print(&piece.text);
             gone.set(printed.is_err());
         }
@@ -40,11 +42,14 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
     }
     print_json(&json!({
         "text": result.text,
+        "reasoning": result.reasoning,
+        "tool_calls": result.tool_calls,
         "tokens": result.tokens,
         "prompt_tokens": result.usage.prompt_tokens,
         "finish_reason": match result.finish_reason {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
+            FinishReason::ToolCalls => "tool_calls",
         },
         "seed": result.seed,
         "timings": {

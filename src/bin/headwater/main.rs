@@ -15,6 +15,7 @@ mod model;
 mod output;
 mod pull;
 mod rerank;
+mod score;
 mod source;
 mod store;
 mod tokenize;
@@ -49,6 +50,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Logits(args) => logits::run(args).await,
         Command::Embed(args) => embed::run(args).await,
         Command::Rerank(args) => rerank::run(args).await,
+        Command::Score(args) => score::run(args).await,
         Command::Tokenize(args) => tokenize::run(args).await,
         Command::Inspect(args) => inspect::run(args).await,
         Command::Fit(args) => fit::run(args).await,

@@ -1,0 +1,154 @@
+//! The table of the signs that families of models write calls and reasoning with.
+//!
+//! Each row follows what the family's authors published: its chat template, or their guide to calling functions.
+
+use super::read::{self, Read};
+
+/// Signs around what a model thinks; only at a reply's beginning.
+#[derive(Debug)]
+pub(super) struct Reasoning {
+    pub(super) open: &'static str,
+    pub(super) close: &'static str,
+}
+
+/// The first whose end occurs in a template or a vocabulary counts.
+pub(super) const REASONING: &[Reasoning] = &[
+    // Qwen 3, DeepSeek R1, SmolLM 3, GLM, and most others.
+    Reasoning { open: "<think>", close: "</think>" },
+    // Magistral.
+    Reasoning { open: "[THINK]", close: "[/THINK]" },
+    // Command A.
+    Reasoning { open: "<|START_THINKING|>", close: "<|END_THINKING|>" },
+    // Seed OSS.
+    Reasoning { open: "<seed:think>", close: "</seed:think>" },
+];
+
+/// One way of writing calls.
+#[derive(Debug)]
+pub(super) struct ToolFormat {
+    pub(super) name: &'static str,
+    /// Any of these in a template tells the format.
+    told_by: &'static [&'static str],
+    pub(super) sections: &'static [Section],
+    /// What a reply that is nothing but calls begins with.
+    pub(super) bare: Option<&'static Section>,
+    /// Signs that end what was read already, and mean nothing of their own.
+    pub(super) silent: &'static [&'static str],
+}
+
+/// Calls between two signs.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// How it begins.
+    pub(super) open: &'static str,
+    /// How many bytes of `open` are no part of the calls.
+    pub(super) skip: usize,
+    /// Where the calls end and where the section does, if it does.
+    pub(super) end: fn(&str) -> Option<(usize, usize)>,
+    pub(super) read: Read,
+    /// Whether only tools that the model was told about count: where the signs are such that an answer may have them.
+    pub(super) known_only: bool,
+}
+
+impl ToolFormat {
+    /// All its signs.
+    pub(super) fn signs(&self) -> impl Iterator<Item = &'static str> + Clone {
+        self.sections.iter().map(|section| section.open).chain(self.silent.iter().copied())
+    }
+}
+
+/// The format that a template tells; the first row that fits.
+pub(super) fn tools_of(template: &str) -> &'static ToolFormat {
+    let told = |format: &&ToolFormat| format.told_by.iter().any(|sign| template.contains(sign));
+    TOOLS.iter().find(told).unwrap_or(&ANY)
+}
+
+const fn section(open: &'static str, end: fn(&str) -> Option<(usize, usize)>, read: Read) -> Section {
+    Section { open, skip: open.len(), end, read, known_only: false }
+}
+
+const fn bare(open: &'static str, read: Read) -> Section {
+    Section { open, skip: 0, end: read::value_end, read, known_only: true }
+}
+
+const HERMES: Section = section("<tool_call>", |body| read::until(body, "</tool_call>"), read::json);
+const BARE_JSON: Section = bare("{", read::json);
+
+/// Every format; the last is for templates that tell none.
+pub(super) const TOOLS: &[ToolFormat] = &[
+    ToolFormat {
+        name: "deepseek",
+        told_by: &["<｜tool▁calls▁begin｜>"],
+        sections: &[section(
+            "<｜tool▁calls▁begin｜>",
+            |body| read::until(body, "<｜tool▁calls▁end｜>"),
+            read::deepseek,
+        )],
+        bare: None,
+        silent: &[],
+    },
+    ToolFormat {
+        name: "mistral",
+        told_by: &["[TOOL_CALLS]"],
+        sections: &[section("[TOOL_CALLS]", read::mistral_end, read::mistral)],
+        bare: None,
+        silent: &[],
+    },
+    ToolFormat {
+        name: "lfm2",
+        told_by: &["<|tool_call_start|>", "<|tool_list_start|>"],
+        sections: &[section("<|tool_call_start|>", |body| read::until(body, "<|tool_call_end|>"), read::either)],
+        bare: None,
+        silent: &[],
+    },
+    // Phi 4 mini; Granite 3 writes the same without the sign at the end.
+    ToolFormat {
+        name: "phi",
+        told_by: &["<|tool_call|>", "functools["],
+        sections: &[
+            section("<|tool_call|>", read::value_end, read::json),
+            Section { skip: "functools".len(), ..section("functools[", read::value_end, read::json) },
+        ],
+        bare: None,
+        silent: &["<|/tool_call|>"],
+    },
+    // Hermes 2 Pro, Qwen 2.5 and 3, SmolLM 3.
+    ToolFormat { name: "hermes", told_by: &["<tool_call>"], sections: &[HERMES], bare: None, silent: &[] },
+    // Llama 4, and Llama 3.2 where it is told so.
+    ToolFormat {
+        name: "pythonic",
+        told_by: &["func_name1("],
+        sections: &[section("<|python_start|>", |body| read::until(body, "<|python_end|>"), read::either)],
+        bare: Some(&bare("[", read::either)),
+        silent: &[],
+    },
+    // Llama 3.1 to 3.3.
+    ToolFormat {
+        name: "llama3",
+        told_by: &["<|python_tag|>", "Environment: ipython"],
+        sections: &[section("<|python_tag|>", read::value_end, read::either)],
+        bare: Some(&BARE_JSON),
+        silent: &[],
+    },
+    // Gemma 3, whose template says nothing of tools.
+    ToolFormat {
+        name: "gemma",
+        told_by: &["```tool_code"],
+        sections: &[section("```tool_code", |body| read::until(body, "```"), read::either)],
+        bare: Some(&BARE_JSON),
+        silent: &[],
+    },
+    ToolFormat { name: "json", told_by: &[], sections: &[], bare: Some(&BARE_JSON), silent: &[] },
+    ANY,
+];
+
+const ANY: ToolFormat = ToolFormat {
+    name: "any",
+    told_by: &[],
+    sections: &[
+        Section { known_only: true, ..HERMES },
+        Section { known_only: true, ..section("```tool_code", |body| read::until(body, "```"), read::either) },
+    ],
+    bare: Some(&BARE_JSON),
+    silent: &[],
+};

@@ -1,0 +1,130 @@
+//! Replies whose ids are chosen on this side of the device: what is asked for needs the logits themselves.
+
+use serde::Serialize;
+
+use super::json::invalid;
+use super::loaded::Loaded;
+use super::request::{GenerateRequest, Settings};
+use super::score::logprob;
+use crate::error::Result;
+use crate::sample::{Chooser, ExtraOptions};
+use crate::tokenizer::Tokenizer;
+
+/// Alternatives that are told for each id, at most.
+pub const MAX_TOP_LOGPROBS: usize = 20;
+
+/// An id and how likely the model found it, by its logits as they are: before bias, penalties, temperature and filters.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenLogprob {
+    /// The id.
+    pub id: u32,
+    /// Its text; what is half a character shows as the replacement character.
+    pub text: String,
+    /// Natural logarithm of its probability.
+    pub logprob: f64,
+    /// The likeliest ids at its place, the likeliest first, as many as were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub top: Vec<TokenLogprob>,
+}
+
+/// What a reply that is chosen here needs.
+#[derive(Clone)]
+pub(super) struct Chosen {
+    pub(super) chooser: Chooser,
+    /// Alternatives to tell for each id, if anything is told.
+    logprobs: Option<usize>,
+}
+
+impl Chosen {
+    /// What `request` asks for; nothing where the backend can choose. Fails with `InvalidArgument` naming the option.
+    pub(super) fn of(
+        request: &GenerateRequest,
+        settings: &Settings,
+        loaded: &Loaded,
+        prompt: &[u32],
+    ) -> Result<Option<Self>> {
+        let options = ExtraOptions {
+            logit_bias: request.logit_bias.clone().filter(|bias| !bias.is_empty()),
+            penalty_window: request.penalty_window,
+            dry: request.dry.clone(),
+            top_n_sigma: request.top_n_sigma,
+            typical_p: request.typical_p,
+            xtc: request.xtc,
+            mirostat: request.mirostat,
+        };
+        let logprobs = logprobs(request)?;
+        if logprobs.is_none() && options == ExtraOptions::default() {
+            return Ok(None);
+        }
+        let mut sampler = settings.sampler.clone();
+        if options.mirostat.is_some() {
+            let filters = [
+                ("topK", request.top_k.is_some()),
+                ("topP", request.top_p.is_some()),
+                ("minP", request.min_p.is_some()),
+                ("typicalP", request.typical_p.is_some()),
+                ("topNSigma", request.top_n_sigma.is_some()),
+                ("xtc", request.xtc.is_some()),
+            ];
+            if let Some((name, _)) = filters.iter().find(|(_, given)| *given) {
+                return Err(invalid(format!("mirostat takes the place of {name}")).at("mirostat"));
+            }
+            // The model's own defaults of these are not meant either.
+            (sampler.top_k, sampler.top_p, sampler.min_p) = (0, 1.0, 0.0);
+        }
+        let extra = options.settings(|texts| containing(&loaded.tokenizer, texts))?;
+        let chooser = Chooser::new(loaded.info.vocab_size, prompt, sampler, extra)?;
+        Ok(Some(Self { chooser, logprobs }))
+    }
+
+    /// The same for another of several replies.
+    pub(super) fn with_seed(mut self, seed: u32) -> Self {
+        self.chooser.set_seed(seed);
+        self
+    }
+
+    /// How likely an id was, and what else was likely.
+    pub(super) fn logprobs(&self, tokenizer: &Tokenizer, logits: &[f32], id: u32) -> Result<Option<TokenLogprob>> {
+        let Some(count) = self.logprobs else { return Ok(None) };
+        let told = |id: u32, top: Vec<TokenLogprob>| {
+            let text = tokenizer.decode(&[id], false)?;
+            Ok(TokenLogprob { id, text, logprob: logprob(logits, id), top })
+        };
+        let mut order: Vec<u32> = (0..u32::try_from(logits.len()).unwrap_or(u32::MAX)).collect();
+        let logit = |id: &u32| logits.get(*id as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        let likelier = |a: &u32, b: &u32| logit(b).total_cmp(&logit(a)).then(a.cmp(b));
+        if count > 0 && count < order.len() {
+            order.select_nth_unstable_by(count, likelier);
+        }
+        order.truncate(count);
+        order.sort_unstable_by(likelier);
+        let top = order.into_iter().map(|id| told(id, Vec::new())).collect::<Result<_>>()?;
+        told(id, top).map(Some)
+    }
+}
+
+fn logprobs(request: &GenerateRequest) -> Result<Option<usize>> {
+    match request.top_logprobs {
+        None => Ok(request.logprobs.then_some(0)),
+        Some(_) if !request.logprobs => Err(invalid("this option needs `logprobs`").at("topLogprobs")),
+        Some(count) if (0.0..=MAX_TOP_LOGPROBS as f64).contains(&count) && count.fract() == 0.0 => {
+            Ok(Some(count as usize))
+        }
+        Some(count) => {
+            Err(invalid(format!("{count} is not a whole number from 0 to {MAX_TOP_LOGPROBS}")).at("topLogprobs"))
+        }
+    }
+}
+
+/// The ids whose text has one of these in it.
+fn containing(tokenizer: &Tokenizer, texts: &[String]) -> Result<std::collections::BTreeSet<u32>> {
+    let mut found = std::collections::BTreeSet::new();
+    for id in 0..u32::try_from(tokenizer.vocab_size()).unwrap_or(u32::MAX) {
+        let text = tokenizer.decode(&[id], false)?;
+        if texts.iter().any(|breaker| text.contains(breaker.as_str())) {
+            found.insert(id);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,108 @@
+//! What comes of a reply: pieces as it is made, then the whole.
+
+use serde::Serialize;
+
+use super::chosen::TokenLogprob;
+use super::output::ToolCall;
+
+/// A part of a reply, as it comes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Piece {
+    /// Text that was not shown before; empty while it may still become a stop string or is half a character.
+    pub text: String,
+    /// What the model thought, in the same way.
+    pub reasoning: String,
+    /// A call, whole; each comes in a piece of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call: Option<ToolCall>,
+    /// Ids that were not told before.
+    pub tokens: Vec<u32>,
+    /// How likely each of them was, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<TokenLogprob>,
+    /// Which of several replies it is a part of.
+    pub choice: u32,
+}
+
+/// Why a reply ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FinishReason {
+    /// The model ended it, or a stop string came.
+    Stop,
+    /// `maxTokens` or the context ended it.
+    Length,
+    /// The model ended it and waits for the results of its calls.
+    ToolCalls,
+}
+
+/// What a reply used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Ids of the prompt.
+    pub prompt_tokens: usize,
+    /// How many of them were in the cache already.
+    pub cached_tokens: usize,
+    /// Ids of the reply, the one that ended it included.
+    pub completion_tokens: usize,
+}
+
+/// How long a reply took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timings {
+    /// From the call to the start of the work, while other replies had their turn.
+    pub queued_secs: f64,
+    /// From the call to the first id.
+    pub first_token_secs: f64,
+    /// From the start of the work to the first id.
+    pub prefill_secs: f64,
+    /// From the first id to the last.
+    pub decode_secs: f64,
+    /// Ids a second after the first one; 0 where there is none.
+    pub tokens_per_second: f64,
+}
+
+impl Timings {
+    pub(super) fn new(asked: f64, started: f64, first: f64, ended: f64, tokens: usize) -> Self {
+        let decode_secs = (ended - first).max(0.0);
+        let after_first = tokens.saturating_sub(1) as f64;
+        Self {
+            queued_secs: (started - asked).max(0.0),
+            first_token_secs: (first - asked).max(0.0),
+            prefill_secs: (first - started).max(0.0),
+            decode_secs,
+            tokens_per_second: if decode_secs > 0.0 { after_first / decode_secs } else { 0.0 },
+        }
+    }
+}
+
+/// A whole reply.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GenerationResult {
+    /// The text, without stop strings and without special tokens.
+    pub text: String,
+    /// What the model thought before.
+    pub reasoning: String,
+    /// The calls that it wrote, in their order.
+    pub tool_calls: Vec<ToolCall>,
+    /// All ids, the one that ended the reply included.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// What it used.
+    pub usage: Usage,
+    /// How long it took.
+    pub timings: Timings,
+    /// Where the randomness started.
+    pub seed: u32,
+    /// How likely each id was, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<TokenLogprob>,
+    /// The second reply and those after it, where several were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<GenerationResult>,
+}

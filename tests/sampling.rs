@@ -1,0 +1,192 @@
+//! Options of sampling through the engine: replies chosen on this side of the device are those that the device would have
+//! chosen, probabilities are those of the logits, several replies share one prompt, seeds repeat, and what is refused.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod common;
+
+use common::open;
+use headwater::engine::{
+    BackendChoice, Engine, Environment, GenerateRequest, GenerationResult, LoadOptions, Piece, ScoreItem, ScoreRequest,
+    TextOrIds,
+};
+use headwater::error::{Error, ErrorKind};
+use pollster::block_on;
+use serde_json::{Value, json};
+
+const ASSISTANT: &[&str] = &["www/models/tiny-assistant/tiny-assistant-q8_0.gguf"];
+const BACKENDS: [BackendChoice; 2] = [BackendChoice::Cpu, BackendChoice::Gpu];
+
+fn load(files: &[&str], backend: BackendChoice) -> Engine {
+    let environment =
+        Environment { now_secs: Box::new(|| 0.0), seed: Box::new(|| 77), yield_now: Box::new(|| Box::pin(async {})) };
+    let options = LoadOptions { backend, exact: true, context: Some(256), ..LoadOptions::default() };
+    block_on(Engine::load(open(files), &options, environment, &mut |_| Ok(()))).unwrap()
+}
+
+fn request(options: Value) -> GenerateRequest {
+    let mut all = json!({ "prompt": "Make a list of bread, olives and green tea.", "maxTokens": 12 });
+    all.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+    GenerateRequest::from_json(&all.to_string()).unwrap()
+}
+
+fn try_reply(engine: &Engine, options: Value) -> Result<(GenerationResult, Vec<Piece>), Error> {
+    let mut pieces = vec![];
+    let result = block_on(engine.generate(&request(options), &|| false, &mut |piece| pieces.push(piece.clone())));
+    result.map(|result| (result, pieces))
+}
+
+fn reply(engine: &Engine, options: Value) -> GenerationResult {
+    try_reply(engine, options).unwrap().0
+}
+
+fn with(options: &Value, more: &Value) -> Value {
+    let mut all = options.clone();
+    all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    all
+}
+
+/// Everything that the device's kernel can do, done on this side: the ids are the same.
+#[test]
+fn the_same_ids_are_chosen_on_both_sides_of_the_device() {
+    for backend in BACKENDS {
+        let engine = load(ASSISTANT, backend);
+        for options in [
+            json!({}),
+            json!({ "temperature": 0.9, "seed": 5 }),
+            json!({ "temperature": 1.5, "topK": 20, "topP": 0.9, "minP": 0.02, "seed": 6 }),
+            json!({ "temperature": 0.7, "repetitionPenalty": 1.3, "frequencyPenalty": 0.2, "presencePenalty": 0.1, "seed": 7 }),
+        ] {
+            let there = reply(&engine, options.clone());
+            let here = reply(&engine, with(&options, &json!({ "logprobs": true })));
+            assert_eq!((&here.tokens, &here.text), (&there.tokens, &there.text), "{backend:?} {options}");
+            assert_eq!(here.finish_reason, there.finish_reason);
+        }
+    }
+}
+
+/// Models that keep a state go on from it in single steps too.
+#[test]
+fn models_with_state_are_chosen_here_as_well() {
+    for name in ["lfm2", "qwen3-next"] {
+        let model = format!("tests/data/models/{name}");
+        let files = ["model.safetensors", "config.json"].map(|file| format!("{model}/{file}"));
+        let mut files: Vec<&str> = files.iter().map(String::as_str).collect();
+        files.push("tests/data/models/llama3/tokenizer.json");
+        for backend in BACKENDS {
+            let engine = load(&files, backend);
+            let prompt = json!({ "prompt": [5, 9, 2, 7, 11, 3], "ignoreEos": true });
+            let there = reply(&engine, prompt.clone());
+            let here = reply(&engine, with(&prompt, &json!({ "logprobs": true })));
+            let again = reply(&engine, with(&prompt, &json!({ "logprobs": true })));
+            assert_eq!(here.tokens, there.tokens, "{name} {backend:?}");
+            assert_eq!((again.tokens, again.usage.cached_tokens), (here.tokens, 5), "{name} {backend:?}");
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_are_those_of_the_logits() {
+    for backend in BACKENDS {
+        let engine = load(ASSISTANT, backend);
+        // Neither bias nor temperature has a part in them.
+        let options =
+            json!({ "logprobs": true, "topLogprobs": 5, "temperature": 1.2, "seed": 3, "logitBias": { "9": 2 } });
+        let (result, pieces) = try_reply(&engine, options).unwrap();
+        assert_eq!(result.logprobs.len(), result.tokens.len());
+        let told: Vec<_> = pieces.iter().flat_map(|piece| piece.logprobs.clone()).collect();
+        assert_eq!(told, result.logprobs, "pieces tell the same");
+        let ids = engine.tokenize("Make a list of bread, olives and green tea.", true, false).unwrap();
+        let item = ScoreItem { context: TextOrIds::Ids(ids), continuation: TextOrIds::Ids(result.tokens.clone()) };
+        let score = &block_on(engine.score(&ScoreRequest::new(vec![item]), &|| false)).unwrap()[0];
+        for (told, scored) in result.logprobs.iter().zip(&score.token_logprobs) {
+            assert!((told.logprob - scored).abs() < 1e-4, "{backend:?}: {told:?} {scored}");
+            assert_eq!(told.top.len(), 5);
+            assert!(told.top.is_sorted_by(|a, b| a.logprob >= b.logprob));
+            assert!(told.top[0].logprob >= told.logprob && told.top.iter().all(|top| top.top.is_empty()));
+            assert!(told.top.iter().map(|top| top.logprob.exp()).sum::<f64>() <= 1.0 + 1e-9);
+        }
+        let plain = reply(&engine, json!({ "logprobs": true }));
+        assert!(plain.logprobs.iter().all(|told| told.top.is_empty() && !told.text.is_empty()));
+    }
+}
+
+#[test]
+fn a_bias_forces_and_forbids() {
+    let engine = load(ASSISTANT, BackendChoice::Cpu);
+    let free = reply(&engine, json!({}));
+    let first = free.tokens[0];
+    let forbidden = reply(&engine, json!({ "logitBias": { first.to_string(): -100 } }));
+    assert!(!forbidden.tokens.contains(&first));
+    let forced = reply(&engine, json!({ "logitBias": { "300": 100 }, "maxTokens": 3 }));
+    assert_eq!(forced.tokens, [300, 300, 300]);
+}
+
+/// Every filter that only this side knows changes what a hot reply becomes, and repeats with its seed.
+#[test]
+fn further_filters_are_applied_and_repeat() {
+    let engine = load(ASSISTANT, BackendChoice::Cpu);
+    let hot = json!({ "temperature": 3, "seed": 11, "maxTokens": 24, "ignoreEos": true });
+    let free = reply(&engine, hot.clone());
+    for filter in [
+        json!({ "typicalP": 0.2 }),
+        json!({ "topNSigma": 0.5 }),
+        json!({ "xtc": { "probability": 1, "threshold": 0.001 } }),
+        json!({ "mirostat": { "tau": 2, "eta": 0.2 } }),
+        json!({ "dry": { "multiplier": 50, "allowedLength": 1, "sequenceBreakers": [] } }),
+        json!({ "repetitionPenalty": 4, "penaltyWindow": 8 }),
+    ] {
+        let options = with(&hot, &filter);
+        let (one, two) = (reply(&engine, options.clone()), reply(&engine, options));
+        assert_eq!(one.tokens, two.tokens, "{filter}");
+        assert_ne!(one.tokens, free.tokens, "{filter}");
+    }
+    // With a filter that leaves one id the hottest reply is the greedy one.
+    let greedy = reply(&engine, json!({ "maxTokens": 24, "ignoreEos": true }));
+    assert_eq!(reply(&engine, with(&hot, &json!({ "topNSigma": 0.000_001 }))).tokens, greedy.tokens);
+}
+
+#[test]
+fn several_replies_share_one_prompt_and_each_has_its_seed() {
+    for backend in BACKENDS {
+        let engine = load(ASSISTANT, backend);
+        let hot = json!({ "temperature": 1.4, "seed": 21, "ignoreEos": true });
+        let (result, pieces) = try_reply(&engine, with(&hot, &json!({ "n": 4 }))).unwrap();
+        assert_eq!(result.others.len(), 3);
+        let all: Vec<&GenerationResult> = std::iter::once(&result).chain(&result.others).collect();
+        for (choice, one) in (0..).zip(&all) {
+            let told: String = pieces.iter().filter(|piece| piece.choice == choice).map(|piece| &*piece.text).collect();
+            assert_eq!(told, one.text, "choice {choice}");
+            if choice > 0 {
+                assert_eq!(one.usage.cached_tokens, one.usage.prompt_tokens - 1, "the prompt is computed once");
+            }
+            let alone = reply(&engine, with(&hot, &json!({ "seed": one.seed })));
+            assert_eq!(alone.tokens, one.tokens, "{backend:?}: the seed of choice {choice}");
+        }
+        assert!(all.iter().skip(1).any(|one| one.tokens != all[0].tokens), "they differ");
+    }
+}
+
+#[test]
+fn what_cannot_be_honoured_is_named() {
+    let engine = load(ASSISTANT, BackendChoice::Cpu);
+    for (options, place, words) in [
+        (json!({ "typicalP": 2 }), "typicalP", "from 0 to 1"),
+        (json!({ "topNSigma": -1 }), "topNSigma", "from 0 to 100"),
+        (json!({ "xtc": { "probability": 2 } }), "xtc: probability", "from 0 to 1"),
+        (json!({ "mirostat": { "eta": 7 } }), "mirostat: eta", "from 0 to 1"),
+        (json!({ "mirostat": {}, "topP": 0.5 }), "mirostat", "takes the place of topP"),
+        (json!({ "dry": { "multiplier": 1, "base": 0.5 } }), "dry: base", "from 1 to 10"),
+        (json!({ "penaltyWindow": 1.5 }), "penaltyWindow", "a whole number"),
+        (json!({ "logitBias": { "x": 1 } }), "logitBias", "is not a token id"),
+        (json!({ "logitBias": { "5": 101 } }), "logitBias", "from -100 to 100"),
+        (json!({ "logitBias": { "5000000": 1 } }), "logitBias", "is not below"),
+        (json!({ "topLogprobs": 3 }), "topLogprobs", "needs `logprobs`"),
+        (json!({ "logprobs": true, "topLogprobs": 21 }), "topLogprobs", "from 0 to 20"),
+        (json!({ "n": 1000 }), "n", "from 1 to 128"),
+    ] {
+        let error = try_reply(&engine, options.clone()).unwrap_err();
+        assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, place), "{options}: {error}");
+        assert!(error.message().contains(words), "{options}: {error}");
+    }
+    assert!(!reply(&engine, json!({})).tokens.is_empty(), "and the next call works");
+}
