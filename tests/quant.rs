@@ -144,7 +144,7 @@ fn columns(format: FormatId) -> usize {
 
 /// What a norm over columns that are no power of four rounds.
 fn rounding(cols: usize) -> f32 {
-    if cols.ilog2() % 2 == 0 { 0.0 } else { 3e-7 }
+    if cols.ilog2().is_multiple_of(2) { 0.0 } else { 3e-7 }
 }
 
 /// A model whose logits are the weights: token `c` is the unit vector `c`, the layer adds zeros, the norm keeps a unit
