@@ -45,12 +45,14 @@ test("openai: chats, texts and models, whole and streamed", async ({ lab }) => {
 });
 
 test("openai: several choices, how likely their tokens were, and a bias", async ({ lab }) => {
-  const seen = (await run(lab, "openai.choices")) as { whole: unknown[]; text: { offsets: number[] } };
+  const seen = (await run(lab, "openai.choices")) as { whole: unknown[]; text: { words: string; tokens: string; offsets: number[] } };
   expect(seen).toMatchObject({
     whole: [[0, expect.any(String)], [1, expect.any(String)]],
     same: true, counts: [4, 4], completionTokens: [8, 8], top: [2, 2, 2, 2, 2, 2, 2, 2], sorted: true, bytes: true,
-    text: { tokens: true, likeliest: true }, bias: null, forced: 1,
+    text: { likeliest: true }, forced: 1,
+    ended: { text: "", logprobs: null, finish_reason: "stop" },
   });
+  expect(seen.text.tokens).toBe(seen.text.words);
   expect(seen.text.offsets[0]).toBe(0);
   expect(seen.text.offsets[1]).toBeGreaterThan(0);
 });
