@@ -44,13 +44,52 @@ test("openai: chats, texts and models, whole and streamed", async ({ lab }) => {
   });
 });
 
+test("without a client: the same as functions, and a fetch over one model by its own name", async ({ lab }) => {
+  const seen = await lab.evaluate(async () => {
+    const url = "/pkg/dist/openai/index.js";
+    const { createFetch, openai } = (await import(url)) as typeof import("headwater/openai");
+    const model = await headwater.load("/tests/data/scripted/");
+    const client = openai({ known: model });
+    const request = { model: "known", messages: [{ role: "user", content: "Please think." }] } as const;
+    const whole = await client.chat.completions.create(request);
+    let streamed = "";
+    for await (const chunk of await client.chat.completions.create({ ...request, stream: true })) streamed += chunk.choices[0]?.delta.content ?? "";
+    const own = createFetch(model);
+    const list = (await (await own("/v1/models")).json()) as { data: { id: string }[] };
+    const failed = (work: Promise<unknown>): Promise<unknown> =>
+      work.then(() => "fulfilled", (error: { name: string; kind: string; details: object }) => [error.name, error.kind, error.details]);
+    return {
+      message: whole.choices[0]?.message,
+      streamed,
+      models: (await client.models.list()).data.map(({ id }) => id),
+      own: list.data.map(({ id }) => id).join() === model.info.name,
+      unknown: await failed(client.chat.completions.create({ ...request, model: "other" })),
+      image: await failed(client.chat.completions.create({ ...request, echo: true } as never)),
+      aborted: await failed(client.chat.completions.create(request, { signal: AbortSignal.abort() })),
+      disposed: await model.dispose().then(async () => (await own("/v1/completions", { method: "POST", body: JSON.stringify({ model: model.info.name, prompt: "x" }) })).status),
+    };
+  });
+  expect(seen).toEqual({
+    message: { role: "assistant", content: "Hi!", refusal: null, reasoning_content: "Easy." },
+    streamed: "Hi!",
+    models: ["known"],
+    own: true,
+    unknown: ["HeadwaterError", "NotFound", { at: "model" }],
+    image: ["HeadwaterError", "InvalidArgument", { at: "echo" }],
+    aborted: ["HeadwaterError", "Aborted", {}],
+    disposed: 503,
+  });
+});
+
 test("openai: several choices, how likely their tokens were, and a bias", async ({ lab }) => {
-  const seen = (await run(lab, "openai.choices")) as { whole: unknown[]; text: { offsets: number[] } };
+  const seen = (await run(lab, "openai.choices")) as { whole: unknown[]; text: { words: string; tokens: string; offsets: number[] } };
   expect(seen).toMatchObject({
     whole: [[0, expect.any(String)], [1, expect.any(String)]],
     same: true, counts: [4, 4], completionTokens: [8, 8], top: [2, 2, 2, 2, 2, 2, 2, 2], sorted: true, bytes: true,
-    text: { tokens: true, likeliest: true }, bias: null, forced: 1,
+    text: { likeliest: true }, forced: 1,
+    ended: { text: "", logprobs: null, finish_reason: "stop" },
   });
+  expect(seen.text.tokens).toBe(seen.text.words);
   expect(seen.text.offsets[0]).toBe(0);
   expect(seen.text.offsets[1]).toBeGreaterThan(0);
 });

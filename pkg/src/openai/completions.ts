@@ -2,7 +2,7 @@
 import { HeadwaterError } from "../errors.js";
 import type { Generation } from "../generation.js";
 import type { EmbedOptions, GenerateOptions } from "../options.js";
-import type { FinishReason, GenerationResult, Prompt, ToolCall, Usage } from "../types.js";
+import type { FinishReason, GenerationResult, Prompt, TokenLogprob, ToolCall, Usage } from "../types.js";
 import { RequestError } from "./errors.js";
 import { chatLogprobs, textLogprobs } from "./logprobs.js";
 import { chatOptions, checkParameters, messages, streaming, textOptions, type Body } from "./request.js";
@@ -31,7 +31,7 @@ export async function chat(served: Served, body: Body, call: CallOptions): Promi
   const { stream, includeUsage } = streaming(body);
   const generation = begin(served, messages(body), chatOptions(body), call);
   const head = { id: `chatcmpl-${randomName()}`, created: now(), model: served.name };
-  if (stream) return chatChunks(generation, { ...head, object: "chat.completion.chunk" }, includeUsage);
+  if (stream) return chatChunks(served, generation, { ...head, object: "chat.completion.chunk" }, includeUsage);
   const results = all(await generation.result());
   const choices = results.map(({ text, reasoning, toolCalls, finishReason, logprobs }, index) => {
     const message = {
@@ -41,7 +41,7 @@ export async function chat(served: Served, body: Body, call: CallOptions): Promi
       ...(reasoning === "" ? {} : { reasoning_content: reasoning }),
       ...(toolCalls.length === 0 ? {} : { tool_calls: toolCalls.map(toolCall) }),
     };
-    return { index, message, logprobs: chatLogprobs(logprobs), finish_reason: CHAT_REASONS[finishReason] };
+    return { index, message, logprobs: chatLogprobs(shown(served, logprobs)), finish_reason: CHAT_REASONS[finishReason] };
   });
   return { ...head, object: "chat.completion", choices, usage: usageOf([results]) };
 }
@@ -50,7 +50,7 @@ type ChunkHead = Pick<ChatCompletionChunk, "id" | "object" | "created" | "model"
 type Part = ChatCompletionChunk["choices"][number];
 type Delta = Part["delta"];
 
-async function* chatChunks(generation: Generation, head: ChunkHead, includeUsage: boolean): AsyncGenerator<ChatCompletionChunk> {
+async function* chatChunks(served: Served, generation: Generation, head: ChunkHead, includeUsage: boolean): AsyncGenerator<ChatCompletionChunk> {
   const chunk = (index: number, delta: Delta, more: Pick<Part, "logprobs" | "finish_reason"> = { logprobs: null, finish_reason: null }): ChatCompletionChunk => ({
     ...head,
     choices: [{ index, delta, ...more }],
@@ -62,7 +62,7 @@ async function* chatChunks(generation: Generation, head: ChunkHead, includeUsage
     if (calls[choice] === undefined) yield chunk(choice, { role: "assistant", content: "" });
     const number = (calls[choice] ??= 0);
     const delta = { ...(reasoning === "" ? {} : { reasoning_content: reasoning }), ...(text === "" ? {} : { content: text }) };
-    const told = chatLogprobs(logprobs);
+    const told = chatLogprobs(shown(served, logprobs));
     if (reasoning !== "" || text !== "" || told !== null) yield chunk(choice, delta, { logprobs: told, finish_reason: null });
     if (call !== undefined) {
       yield chunk(choice, { tool_calls: [{ index: number, ...toolCall(call) }] });
@@ -88,7 +88,7 @@ export async function text(served: Served, body: Body, call: CallOptions): Promi
   const results: GenerationResult[][] = [];
   for (const prompt of prompts) results.push(all(await begin(served, prompt, options, call).result()));
   const choices = results.flat().map(({ text: whole, logprobs, finishReason }, index) => (
-    { index, text: whole, logprobs: textLogprobs(logprobs, 0), finish_reason: textReason(finishReason) }
+    { index, text: whole, logprobs: textLogprobs(shown(served, logprobs), 0), finish_reason: textReason(finishReason) }
   ));
   return { ...head, choices, usage: usageOf(results) };
 }
@@ -110,7 +110,7 @@ async function* textChunks(
     const generation = begin(served, prompt, options, call);
     const lengths: number[] = [];
     for await (const { choice, text: piece, logprobs } of generation) {
-      const told = textLogprobs(logprobs, lengths[choice] ?? 0);
+      const told = textLogprobs(shown(served, logprobs), lengths[choice] ?? 0);
       lengths[choice] = (lengths[choice] ?? 0) + (told?.tokens.join("").length ?? 0);
       if (piece !== "" || told !== null) yield chunk({ index: first + choice, text: piece, logprobs: told, finish_reason: null });
     }
@@ -125,6 +125,11 @@ async function* textChunks(
 
 function textReason(reason: FinishReason): "stop" | "length" {
   return reason === "length" ? "length" : "stop";
+}
+
+/** The tokens that are told: without the one that ends a reply, which is no part of its text. */
+function shown({ model }: Served, tokens: readonly TokenLogprob[] | undefined): readonly TokenLogprob[] | undefined {
+  return tokens?.filter(({ id }) => !model.info.stopIds.includes(id));
 }
 
 /** All replies to one prompt. */

@@ -49,7 +49,7 @@ export async function choices() {
       streamed[index] = [text + (delta.content ?? ""), count + (logprobs?.content?.length ?? 0)];
     }
   }
-  const greedy = { model: "tiny", prompt: "Once upon a", temperature: 0, max_tokens: 2 } as const;
+  const greedy = { model: "tiny", prompt: "Once upon a time there", temperature: 0, max_tokens: 2 } as const;
   const text = (await openai.completions.create({ ...greedy, logprobs: 3 })).choices[0];
   const [id] = Object.keys(text?.logprobs?.top_logprobs?.[0] ?? {});
   return {
@@ -60,8 +60,9 @@ export async function choices() {
     top: whole.choices.flatMap(({ logprobs }) => logprobs?.content?.map(({ top_logprobs }) => top_logprobs.length) ?? []),
     sorted: whole.choices.every(({ logprobs }) => logprobs?.content?.every(({ logprob, top_logprobs: [first, second] }) => logprob <= first!.logprob && second!.logprob <= first!.logprob && first!.logprob <= 0)),
     bytes: whole.choices[0]?.logprobs?.content?.every(({ token, bytes }) => token === new TextDecoder().decode(Uint8Array.from(bytes ?? []))),
-    text: { tokens: text?.logprobs?.tokens?.join("") === text?.text, offsets: text?.logprobs?.text_offset, likeliest: id === text?.logprobs?.tokens?.[0] },
-    bias: (await openai.completions.create({ ...greedy, max_tokens: 3, logit_bias: { 300: 100 } })).choices[0]?.logprobs,
+    text: { words: text?.text, tokens: text?.logprobs?.tokens?.join(""), offsets: text?.logprobs?.text_offset, likeliest: id === text?.logprobs?.tokens?.[0] },
+    // A reply that ends at once: the token that ends it is not told.
+    ended: (await openai.completions.create({ ...greedy, prompt: "Once upon a", logprobs: 0 })).choices[0],
     forced: await (async () => {
       const one = await openai.completions.create({ ...greedy, max_tokens: 3, logit_bias: { 300: 100 }, logprobs: 0 });
       return new Set(one.choices[0]?.logprobs?.tokens).size;
