@@ -4,7 +4,6 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use common::{Tensor, nmse, open_folder, root};
 use headwater::cpu::Cpu;
@@ -13,7 +12,6 @@ use headwater::format::Checkpoint;
 use headwater::gpu::{Device, Gpu};
 use headwater::graph::{Backend, KvFormat, Row, Step};
 use headwater::model::{Plan, WeightSink, plan, read_weights};
-use headwater::source::{MemorySource, Source};
 use pollster::block_on;
 use safetensors::SafeTensors;
 use serde_json::{Value as Json, json};
