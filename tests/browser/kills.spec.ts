@@ -2,11 +2,11 @@
  * Downloads that are killed: pages closed, reloaded and crashed, browsers ended, at points that chance chooses; tabs that
  * want the same model; storage that vanishes. What is kept in the end is right, and little was fetched twice.
  *
- * `HEADWATER_KILLS=20 npx playwright test kills.spec.ts --config tests/browser --project webgpu` sweeps; `HEADWATER_SEED`
- * begins elsewhere.
+ * `cargo xtask test --sweep` kills twenty times; `HEADWATER_SEED` begins elsewhere.
  */
 import { chromium, expect, test, type BrowserContext, type Page } from "@playwright/test";
 import { executablePath, webgpuArgs } from "./chromium.mjs";
+import { SWEEP } from "./sweep.js";
 import { sha256 } from "./mirror.js";
 import { openSite, Origins, REFERENCE } from "./origins.js";
 
@@ -20,7 +20,7 @@ const UNREAD_BYTES = 4 * 64 * 1024;
 /** Bytes a second of each connection while kills are about. */
 const RATE = 4 * MIB;
 
-const KILLS = Number(process.env["HEADWATER_KILLS"] ?? 4);
+const KILLS = SWEEP ? 20 : 4;
 const SEED = Number(process.env["HEADWATER_SEED"] ?? 1);
 
 const origins = new Origins(SIZE_BYTES);

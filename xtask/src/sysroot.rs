@@ -57,8 +57,11 @@ pub(crate) fn build(packaged_bin: &Path, sysroot: &Path) -> Result<()> {
     write_programs(packaged_bin, &fresh.join("bin"))?;
     stamp(packaged_bin).write(&fresh.join("stamp"))?;
 
-    if sysroot.exists() {
-        fs::remove_dir_all(sysroot)?;
+    // What was compiled against an older library cannot be linked to this one, and cargo does not notice.
+    for stale in [sysroot.to_owned(), paths::at("target/wasm"), paths::at("target/wasm-quick")] {
+        if stale.exists() {
+            fs::remove_dir_all(&stale)?;
+        }
     }
     fs::rename(&fresh, sysroot)?;
     fs::remove_dir_all(seed)?;

@@ -18,6 +18,9 @@ pub(crate) struct Options {
     /// Name the steps and end
     #[arg(long)]
     list: bool,
+    /// Leave nothing out: in the browser every model, every shader and twenty kills of a download, not a choice of them
+    #[arg(long)]
+    sweep: bool,
     /// With --only models: write the table of docs/models.md from the figures of the last run
     #[arg(long)]
     update: bool,
@@ -28,21 +31,21 @@ struct Step {
     name: &'static str,
     /// What it shows, in a few words.
     shows: &'static str,
-    run: fn() -> Result<()>,
+    run: fn(&Options) -> Result<()>,
 }
 
 /// What is checked, quick steps first.
 const STEPS: &[Step] = &[
-    Step { name: "format", shows: "rustfmt has nothing to change", run: format },
-    Step { name: "clippy", shows: "no lint on the native side, tests and tools included", run: clippy },
-    Step { name: "rust", shows: "all Rust tests, on the CPU and on a native GPU", run: rust },
-    Step { name: "docs", shows: "the documentation builds without a warning", run: docs },
-    Step { name: "clippy-wasm", shows: "no lint on the library as the web gets it", run: wasm::clippy },
-    Step { name: "wasm", shows: "the library builds for the web", run: || wasm::build(Effort::Full) },
-    Step { name: "types", shows: "strict TypeScript: package, page, browser tests", run: npm::build },
-    Step { name: "package", shows: "the npm package holds what it should, within its size budget", run: package },
+    Step { name: "format", shows: "rustfmt has nothing to change", run: |_| format() },
+    Step { name: "clippy", shows: "no lint on the native side, tests and tools included", run: |_| clippy() },
+    Step { name: "rust", shows: "all Rust tests, on the CPU and on a native GPU", run: |_| rust() },
+    Step { name: "docs", shows: "the documentation builds without a warning", run: |_| docs() },
+    Step { name: "clippy-wasm", shows: "no lint on the library as the web gets it", run: |_| wasm::clippy() },
+    Step { name: "wasm", shows: "the library builds for the web", run: |_| wasm::build(Effort::Full) },
+    Step { name: "types", shows: "strict TypeScript: package, page, browser tests", run: |_| npm::build() },
+    Step { name: "package", shows: "the npm package holds what it should, within its size budget", run: |_| package() },
     Step { name: "browser", shows: "package and page in a real headless browser, on WebGPU", run: in_browser },
-    Step { name: "models", shows: "docs/models.md says what was measured", run: || models::run(false) },
+    Step { name: "models", shows: "docs/models.md says what was measured", run: |options| models::run(options.sweep) },
 ];
 
 pub(crate) fn main(options: &Options) -> Result<()> {
@@ -53,14 +56,14 @@ pub(crate) fn main(options: &Options) -> Result<()> {
         return Ok(());
     }
     if options.update {
-        return models::run(true);
+        return models::update();
     }
     let steps = choose(&options.only)?;
     let mut done: Vec<(&str, Duration, Option<anyhow::Error>)> = Vec::new();
     for (i, step) in steps.iter().enumerate() {
         println!("==> [{}/{}] {}: {}", i + 1, steps.len(), step.name, step.shows);
         let start = Instant::now();
-        let error = (step.run)().err();
+        let error = (step.run)(options).err();
         let failed = error.is_some();
         done.push((step.name, start.elapsed(), error));
         if failed {
@@ -142,12 +145,15 @@ fn package() -> Result<()> {
     pkg::check_budget(pkg::report_size()?)
 }
 
-fn in_browser() -> Result<()> {
+fn in_browser(options: &Options) -> Result<()> {
     pkg::build(Effort::Full)?;
     let chromium = browser::ensure()?;
     let address = serve::start(0, serve::test_mounts())?;
     let mut playwright = npm::script("test:browser");
     playwright.env("HEADWATER_CHROMIUM", chromium).env("HEADWATER_URL", format!("http://{address}/"));
+    if options.sweep {
+        playwright.env("HEADWATER_SWEEP", "1");
+    }
     process::run(&mut playwright)
 }
 
