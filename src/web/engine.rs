@@ -16,8 +16,8 @@ use web_sys::AbortSignal;
 use super::source::{JsFile, JsSource, check_aborted, is_aborted};
 use super::{environment, fault};
 use crate::engine::{
-    self, AdapterChoice, BenchRequest, DeviceLimits, EmbedRequest, Engine, GenerateRequest, LoadOptions, Piece, Progress, Prompt,
-    RerankRequest,
+    self, AdapterChoice, BenchRequest, DeviceLimits, EmbedRequest, Engine, GenerateRequest, LoadOptions, Piece,
+    Progress, Prompt, RerankRequest,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
