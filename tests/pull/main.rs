@@ -275,6 +275,18 @@ fn a_policy_is_judged_before_the_weights() {
 }
 
 #[test]
+fn what_the_disk_has_no_room_for_is_refused_in_figures_before_the_weights() {
+    let lab = Lab::new("room");
+    // A pebibyte more than there is: no disk of a test has it.
+    lab.servers.exaggerate(1 << 50);
+    let wanted = (1_u64 << 50) + read(MODEL).len() as u64;
+    lab.fails(&["pull", REFERENCE], "QuotaExceeded", &format!("{wanted} bytes have to be kept, and there are "));
+    assert_eq!(lab.servers.sent(), 0);
+    lab.servers.exaggerate(0);
+    lab.pulls(&[]);
+}
+
+#[test]
 fn folders_with_safetensors_come_whole() {
     let lab = Lab::new("folder");
     for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {

@@ -43,6 +43,8 @@ type Rule = Box<dyn Fn(&Seen, usize) -> Option<Fault> + Send>;
 struct State {
     repos: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     token: Option<String>,
+    /// What large files are said to have more than they do.
+    exaggeration: u64,
     signature: u64,
     seen: Vec<Seen>,
     /// Bytes of bodies that the CDN sent.
@@ -100,6 +102,11 @@ impl Servers {
 
     pub(crate) fn want_token(&self, token: &str) {
         self.with(|state| state.token = Some(token.to_owned()));
+    }
+
+    /// Large files are said to have so many bytes more.
+    pub(crate) fn exaggerate(&self, bytes: u64) {
+        self.with(|state| state.exaggeration = bytes);
     }
 
     pub(crate) fn rule(&self, rule: impl Fn(&Seen, usize) -> Option<Fault> + Send + 'static) {
@@ -288,8 +295,11 @@ fn from_hub(state: &State, target: &str, token: Option<&str>, cdn: &str) -> Answ
         let entries: Vec<Value> = files
             .iter()
             .map(|(path, bytes)| match is_large(path) {
-                true => json!({"type": "file", "path": path, "size": bytes.len(), "oid": "0".repeat(40),
-                               "lfs": {"oid": sha256(bytes), "size": bytes.len()}}),
+                true => {
+                    let size = bytes.len() as u64 + state.exaggeration;
+                    json!({"type": "file", "path": path, "size": size, "oid": "0".repeat(40),
+                           "lfs": {"oid": sha256(bytes), "size": size}})
+                }
                 false => {
                     let blob = [format!("blob {}\0", bytes.len()).as_bytes(), bytes.as_slice()].concat();
                     json!({"type": "file", "path": path, "size": bytes.len(), "oid": hex(&Sha1::digest(blob))})

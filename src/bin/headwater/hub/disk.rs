@@ -194,9 +194,19 @@ impl Store for Disk {
         })
     }
 
-    /// Nothing here tells the room of a file system; a full one is told when it is met, and what came stays.
-    fn check_room(&self, _bytes: u64) -> LocalFuture<'_, Result<()>> {
-        Box::pin(async { Ok(()) })
+    /// Fails with `QuotaExceeded`, in figures, where the file system has less room; where it does not tell, a full one is
+    /// told when it is met, and what came stays.
+    fn check_room(&self, bytes: u64) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let there = self.0.ancestors().find(|folder| folder.exists());
+            match there.map(fs4::available_space) {
+                Some(Ok(free_bytes)) if free_bytes < bytes => {
+                    let words = format!("{bytes} bytes have to be kept, and there are {free_bytes} free");
+                    Err(Error::new(ErrorKind::QuotaExceeded, words).at(self.0.display().to_string()))
+                }
+                _ => Ok(()),
+            }
+        })
     }
 
     fn try_lock<'a>(&'a self, name: &'a str) -> LocalFuture<'a, Result<Option<Box<dyn Guard>>>> {
