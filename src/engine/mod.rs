@@ -29,6 +29,7 @@ mod score;
 mod session;
 mod stats;
 mod stop;
+mod transcript;
 mod turn;
 
 pub use crate::model::DEFAULT_CONTEXT;

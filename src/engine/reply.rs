@@ -3,68 +3,16 @@
 //! The next chain is submitted before the ids of the last one are read, going on from an id that only the backend
 //! knows; so the device never waits for the reader. What was computed past the end of the reply is dropped.
 
-use super::chosen::{Chosen, TokenLogprob};
+use super::chosen::Chosen;
 use super::loaded::Loaded;
 use super::output::{Output, Reading};
 use super::request::Settings;
 use super::result::{FinishReason, GenerationResult, Piece, Timings, Usage};
 use super::session::Session;
 use super::stop::StopText;
+use super::transcript::{Telling, Transcript};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{AdapterUse, SamplerSettings};
-use crate::tokenizer::StreamDecoder;
-
-/// The ids of a reply turned into text, up to its end.
-struct Transcript<'a> {
-    decoder: StreamDecoder,
-    output: Output,
-    stop_text: StopText,
-    stop_ids: &'a [u32],
-    limit: usize,
-    text: String,
-    tokens: Vec<u32>,
-}
-
-impl Transcript<'_> {
-    /// Takes ids until the reply ends; those that follow are not part of it.
-    fn take(&mut self, ids: &[u32]) -> Result<(Piece, Option<FinishReason>)> {
-        let mut piece = Piece::default();
-        let mut end = None;
-        for id in ids {
-            piece.tokens.push(*id);
-            if self.stop_ids.contains(id) {
-                end = Some(FinishReason::Stop);
-            } else {
-                let text = self.stop_text.push(&self.decoder.push(*id)?);
-                self.output.push(&text, &mut piece);
-                if self.stop_text.found() {
-                    end = Some(FinishReason::Stop);
-                } else if self.tokens.len().saturating_add(piece.tokens.len()) >= self.limit {
-                    end = Some(FinishReason::Length);
-                }
-            }
-            if end.is_some() {
-                break;
-            }
-        }
-        if end.is_some() {
-            let mut rest = self.stop_text.push(&self.decoder.finish()?);
-            if self.stop_text.found() {
-                end = Some(FinishReason::Stop);
-            } else {
-                rest.push_str(&self.stop_text.finish());
-            }
-            self.output.push(&rest, &mut piece);
-            self.output.finish(&mut piece);
-            if end == Some(FinishReason::Stop) && !self.output.calls.is_empty() {
-                end = Some(FinishReason::ToolCalls);
-            }
-        }
-        self.text.push_str(&piece.text);
-        self.tokens.extend_from_slice(&piece.tokens);
-        Ok((piece, end))
-    }
-}
 
 /// What is to be done, all checked.
 pub(super) struct Job {
@@ -77,36 +25,6 @@ pub(super) struct Job {
     pub(super) chosen: Option<Chosen>,
     /// When the caller asked.
     pub(super) asked_secs: f64,
-}
-
-/// A reply under way.
-struct Telling<'a> {
-    transcript: Transcript<'a>,
-    sink: &'a mut dyn FnMut(&Piece),
-    choice: u32,
-    logprobs: Vec<TokenLogprob>,
-    now: &'a dyn Fn() -> f64,
-    first_secs: Option<f64>,
-}
-
-impl Telling<'_> {
-    /// Tells what came. Gives the reason if the reply has ended.
-    fn tell(&mut self, ids: &[u32], logprob: Option<TokenLogprob>) -> Result<Option<FinishReason>> {
-        let (mut piece, end) = self.transcript.take(ids)?;
-        piece.choice = self.choice;
-        self.logprobs.extend(logprob.clone());
-        piece.logprobs = logprob.into_iter().collect();
-        (self.sink)(&piece);
-        for call in self.transcript.output.tell_calls() {
-            (self.sink)(&Piece { choice: self.choice, ..call });
-        }
-        Ok(end)
-    }
-
-    /// Notes that an id is there.
-    fn came(&mut self) {
-        self.first_secs.get_or_insert_with(self.now);
-    }
 }
 
 /// What a reply runs on.

@@ -4,14 +4,16 @@ use std::rc::Rc;
 
 use super::address::Address;
 use super::blob::kept;
-use super::client::{Client, Token};
+use super::call::{Call, Found, Pulled};
+use super::client::Client;
 use super::edge::{Edge, Guard, Store, Transport};
+use super::keep::{repo_files, unvouched};
 use super::license::License;
 use super::lock::{Lock, LockedFile, LockedModel, key};
 use super::manifest::{Expected, Manifest, RepoFile, hub_of, resolve};
-use super::meter::{Listener, Meter, Phase};
+use super::meter::{Meter, Phase};
 use super::pick::choose;
-use super::policy::{Policy, Verdict};
+use super::policy::Verdict;
 use super::reference::{Pick, Reference};
 use super::shelf::{KeptModel, Record, Shelf, blob_name, folder, pick_text};
 use super::source::RemoteSource;
@@ -19,7 +21,7 @@ use super::transfer::{Job, Transfer};
 use super::wait::Patience;
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::Checkpoint;
-use crate::source::{LocalFuture, Source};
+use crate::source::Source;
 
 /// Silence after which a connection is given up.
 pub const STALL_SECS: f64 = 30.0;
@@ -27,91 +29,6 @@ pub const STALL_SECS: f64 = 30.0;
 const LOOK_SECS: f64 = 0.25;
 /// How long another tab or process may hold a model without getting any further.
 const BUSY_SECS: f64 = 30.0;
-
-/// Asks the user: the licence, and why it is asked. `true` lets the download begin.
-pub type Consent = Rc<dyn Fn(License, String) -> LocalFuture<'static, Result<bool>>>;
-
-/// What a caller asks for beside a reference.
-#[derive(Clone)]
-pub struct Call {
-    /// A mirror with the hub's layout, in place of the default hub.
-    pub endpoint: Option<String>,
-    /// For the hub's own origin.
-    pub token: Option<Token>,
-    /// What is allowed.
-    pub policy: Policy,
-    /// Only these bytes.
-    pub lock: Option<Lock>,
-    /// No request at all.
-    pub offline: bool,
-    /// Ask the hub even where the model is kept, for a newer commit.
-    pub refresh: bool,
-    /// Asked before the first byte of weights; also decides what the policy leaves open.
-    pub consent: Option<Consent>,
-    /// Told how far it is.
-    pub on_progress: Listener,
-    /// Whether the caller gave up.
-    pub aborted: Rc<dyn Fn() -> bool>,
-}
-
-impl Default for Call {
-    fn default() -> Self {
-        Self {
-            endpoint: None,
-            token: None,
-            policy: Policy::default(),
-            lock: None,
-            offline: false,
-            refresh: false,
-            consent: None,
-            on_progress: Rc::new(|_| {}),
-            aborted: Rc::new(|| false),
-        }
-    }
-}
-
-/// A model whose files are kept and verified.
-pub struct Pulled {
-    /// What it is.
-    pub model: KeptModel,
-    /// Its licence.
-    pub license: License,
-    /// Its files.
-    pub sources: Vec<Rc<dyn Source>>,
-    /// Hosts that were asked just now; none where it was kept already.
-    pub hosts: Vec<String>,
-    /// Bytes that came from the network just now.
-    pub fetched_bytes: u64,
-    record: Record,
-}
-
-impl Pulled {
-    /// The names of its files' contents in the store, in the order of its files.
-    pub fn stored_names(&self) -> &[String] {
-        &self.record.blobs
-    }
-}
-
-/// A model that was looked at and not fetched.
-pub struct Found {
-    /// The repository at its commit.
-    pub manifest: Manifest,
-    /// Its licence.
-    pub license: License,
-    /// The files that the reference means.
-    pub files: Vec<RepoFile>,
-    /// The same, read over the network as they are asked for.
-    pub sources: Vec<Rc<dyn Source>>,
-    /// Every request goes through it.
-    client: Rc<Client>,
-}
-
-impl Found {
-    /// Hosts that were asked so far.
-    pub fn hosts(&self) -> Vec<String> {
-        self.client.hosts()
-    }
-}
 
 /// The hub, between the traits of an edge.
 #[derive(Clone)]
@@ -442,54 +359,8 @@ fn pick_of(reference: &Reference) -> &Pick {
     }
 }
 
-/// The files of a kept or locked model, by the hashes that it has.
-fn repo_files(model: &KeptModel, hub: &Address) -> Vec<RepoFile> {
-    let file = |file: &LockedFile| RepoFile {
-        path: file.path.clone(),
-        size_bytes: file.size_bytes,
-        expected: Expected::Sha256(file.sha256.to_ascii_lowercase()),
-        address: hub.clone(),
-    };
-    model.files.iter().map(file).collect()
-}
-
-/// The same, but what nobody vouched for when it came has no hash that a policy could ask for.
-fn unvouched(model: &KeptModel, mut files: Vec<RepoFile>) -> Vec<RepoFile> {
-    for file in files.iter_mut().filter(|file| model.unverified.contains(&file.path)) {
-        file.expected = Expected::Unknown(None);
-    }
-    files
-}
-
 /// Whether a given file is meant by a path: the whole of it, or its last part.
 fn same_name(name: &str, path: &str) -> bool {
     let base = |path: &str| path.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
     name == path || base(name) == base(path)
-}
-
-impl From<&LockedModel> for KeptModel {
-    fn from(locked: &LockedModel) -> Self {
-        let LockedModel { reference, hub, repo, commit, files, license, template_hash } = locked.clone();
-        let (revision, unverified, hosts) = (None, Vec::new(), Vec::new());
-        Self {
-            reference,
-            hub,
-            repo,
-            revision,
-            commit,
-            files,
-            unverified,
-            license,
-            template_hash,
-            hosts,
-            stored_at: 0.0,
-        }
-    }
-}
-
-impl From<&KeptModel> for LockedModel {
-    fn from(kept: &KeptModel) -> Self {
-        let KeptModel { reference, hub, repo, commit, files, license, template_hash, .. } = kept.clone();
-        Self { reference, hub, repo, commit, files, license, template_hash }
-    }
 }
