@@ -333,6 +333,22 @@ fn matrices_larger_than_a_binding_are_split() {
     }
 }
 
+/// The smallest binding that WebGPU promises, and an embedding table that is larger and has an odd number of rows.
+#[test]
+fn a_tensor_larger_than_a_binding_is_split() {
+    const BINDING_BYTES: u64 = 128 << 20;
+    let shape = Shape { format: FormatId::F16, dim: 512, vocab: 135_001, n_layers: 1, tied: true, ..Shape::default() };
+    assert!((shape.dim * shape.vocab * 2) as u64 > BINDING_BYTES);
+    let ids = tokens(3, shape.vocab);
+    let expected = logits(&*cpu(&shape), &ids, 3);
+    let options = DeviceOptions { max_binding_bytes: Some(BINDING_BYTES), ..DeviceOptions::default() };
+    let gpu = gpu(&shape, options, KvFormat::F32, &[]);
+    for chunk in [3, 1] {
+        let found = nmse(&logits(&*gpu, &ids, chunk), &expected);
+        assert!(found <= NMSE, "chunks of {chunk}: {found:.1e}");
+    }
+}
+
 #[test]
 fn experts_may_lie_in_several_shards() {
     // 272 rows a shard: experts of 80 rows lie across two.

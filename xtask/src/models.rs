@@ -30,6 +30,7 @@ const ENCODERS: Table = Table {
         ("encoders-gpu", "GPU"),
         ("embeddings-cpu", "embeddings, CPU"),
         ("embeddings-gpu", "embeddings, GPU"),
+        ("embeddings-chromium", "embeddings, Chromium"),
     ],
 };
 
