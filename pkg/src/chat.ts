@@ -29,7 +29,16 @@ interface Speaker {
   generate(prompt: Prompt, options: GenerateOptions): Generation;
 }
 
+/** What `Chat.save` writes. */
+interface Saved {
+  readonly format: typeof FORMAT;
+  readonly version: typeof VERSION;
+  readonly messages: Message[];
+}
+
 const OPTIONS = ["system", "messages", "defaults"];
+const FORMAT = "headwater-chat";
+const VERSION = 1;
 
 /** Made by `Model.chat`. */
 export class Chat {
@@ -88,14 +97,20 @@ export class Chat {
     return new Chat(this.#model, { messages: this.#messages, defaults: this.#defaults });
   }
 
-  /** Not in this version. */
-  save(): Promise<Blob> {
-    return Promise.reject(refuse("chat.save is not supported yet; keep chat.messages instead"));
+  /** The conversation as it stands, for `restore` in a chat of this model or of another. */
+  async save(): Promise<Blob> {
+    this.#checkIdle();
+    const saved: Saved = { format: FORMAT, version: VERSION, messages: this.#messages };
+    return new Blob([JSON.stringify(saved)], { type: "application/json" });
   }
 
-  /** Not in this version. */
-  restore(_saved: Blob): Promise<void> {
-    return Promise.reject(refuse("chat.restore is not supported yet; begin a chat from messages instead"));
+  /** Goes on from a saved conversation in place of this one. Keys and values are computed anew with the next reply. */
+  async restore(saved: Blob): Promise<void> {
+    this.#checkIdle();
+    const messages = read(await saved.text());
+    this.#checkIdle();
+    this.#messages = messages;
+    this.#usedTokens = 0;
   }
 
   #reply(messages: Message[], options: GenerateOptions): Generation {
@@ -138,6 +153,25 @@ export function replied({ text, toolCalls }: GenerationResult): Message {
   if (toolCalls.length === 0) return { role: "assistant", content: text };
   const calls = toolCalls.map(({ id, ...call }) => ({ id, type: "function" as const, function: call }));
   return { role: "assistant", content: text === "" ? null : text, tool_calls: calls };
+}
+
+/** The messages of a saved conversation. */
+function read(text: string): Message[] {
+  let saved: Partial<Saved> | null;
+  try {
+    saved = JSON.parse(text) as Partial<Saved> | null;
+  } catch {
+    throw refuse("this is no saved chat: it is not JSON");
+  }
+  if (saved?.format !== FORMAT) throw refuse("this is no saved chat");
+  if (saved.version !== VERSION) throw refuse(`this chat was saved in version ${String(saved.version)} of the format; this is ${VERSION}`);
+  if (!Array.isArray(saved.messages)) throw refuse("the saved chat has no messages");
+  const wrong = saved.messages.findIndex((message: Partial<Message> | null) => {
+    const content = message?.content;
+    return typeof message?.role !== "string" || (typeof content !== "string" && content !== null);
+  });
+  if (wrong >= 0) throw refuse(`message ${wrong} of the saved chat has no role or no content`);
+  return saved.messages;
 }
 
 function refuse(words: string): HeadwaterError {

@@ -106,15 +106,23 @@ for (const worker of [true, false]) {
         const afterStop = chat.messages.at(-1)?.role;
         const before = chat.messages.length;
         const full = await chat.send("word ".repeat(600)).result().catch((error: { kind: string }) => error.kind);
-        const save = await chat.save().catch((error: { kind: string }) => error.kind);
+        const saved = await fork.save();
+        const restored = model.chat();
+        await restored.restore(saved);
+        const goesOn = (await restored.retry({ temperature: 0 }).result()).text;
+        const damaged: unknown[] = [];
+        for (const content of ["{", "null", '{"format": "headwater-chat", "version": 2}', (await saved.text()).replace('"role"', '"rule"')]) {
+          damaged.push(await restored.restore(new Blob([content])).catch((error: { kind: string }) => error.kind));
+        }
         return {
-          text, cached: usage.cachedTokens, again: again.text, room, edited, stopped, afterStop, full, save,
+          text, cached: usage.cachedTokens, again: again.text, room, edited, stopped, afterStop, full, goesOn, damaged,
           kept: chat.messages.length === before, forked: fork.messages.length,
         };
       }, { worker });
       expect(seen).toMatchObject({
         text: "Your name is Zelda.", again: "Your name is Zelda.", edited: 2, stopped: "Aborted", afterStop: "assistant",
-        full: "ContextFull", save: "InvalidArgument", kept: true, forked: 5,
+        full: "ContextFull", goesOn: "Your name is Zelda.", kept: true, forked: 5,
+        damaged: ["InvalidArgument", "InvalidArgument", "InvalidArgument", "InvalidArgument"],
       });
       expect(seen.cached, "tokens of the earlier turn that are not computed again").toBeGreaterThan(20);
       expect(seen.room.totalTokens).toBe(512);
