@@ -194,7 +194,8 @@ export class Origins {
 
   /** Writes a body, as fast as it may come. */
   async #send(body: Buffer, response: ServerResponse): Promise<void> {
-    const stall = this.faults.stallAfter;
+    // As they are when the answer begins: one that nobody reads any more must not become faster with the next.
+    const { rate, stallAfter: stall } = this.faults;
     this.faults.stallAfter = undefined;
     const closed = new Promise<void>((resolve) => response.once("close", () => resolve()));
     for (let at = 0; at < body.length && !response.destroyed; at += PIECE_BYTES) {
@@ -202,7 +203,7 @@ export class Origins {
       const piece = body.subarray(at, at + PIECE_BYTES);
       this.weightBytes += piece.length;
       await Promise.race([closed, new Promise<void>((resolve) => response.write(piece, () => resolve()))]);
-      if (this.faults.rate !== Infinity) await new Promise((resolve) => setTimeout(resolve, (piece.length / this.faults.rate) * 1000));
+      if (rate !== Infinity) await new Promise((resolve) => setTimeout(resolve, (piece.length / rate) * 1000));
     }
     response.end();
   }

@@ -13,13 +13,14 @@ use anyhow::{Context, Result};
 
 use crate::stamp::Stamp;
 use crate::toolchain::{TARGET, leave_rustup};
+use crate::wasm::encoded;
 use crate::{paths, process};
 
 /// What the distribution's compiler consists of here.
 const PROGRAMS: &[&str] =
     &["rustc", "rustdoc", "cargo", "cargo-clippy", "clippy-driver", "cargo-fmt", "rustfmt", "rust-lld"];
 /// Raised when the recipe below changes, so that sysroots built by an older one are built again.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
 /// Whether the distribution's compiler, the source of its standard library and a linker are installed.
 pub(crate) fn has_compiler(packaged_bin: &Path) -> bool {
@@ -83,7 +84,8 @@ fn build_std(packaged_bin: &Path, seed: &Path) -> Result<Vec<PathBuf>> {
         // Building std is an unstable feature; this is the switch the compiler itself is built with.
         .env("RUSTC_BOOTSTRAP", "1")
         // Bitcode lets link-time optimisation reach into std; the mark keeps std's private crates from clashing with ours.
-        .env("RUSTFLAGS", "-Cembed-bitcode=yes -Zforce-unstable-if-unmarked")
+        .env_remove("RUSTFLAGS")
+        .env("CARGO_ENCODED_RUSTFLAGS", encoded(&["-Cembed-bitcode=yes", "-Zforce-unstable-if-unmarked"]))
         .args(["build", "--quiet", "--release", "--target", TARGET])
         // `test` is there so that tests link.
         .arg("-Zbuild-std=std,panic_abort,panic_unwind,test,proc_macro")

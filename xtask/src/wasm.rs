@@ -70,13 +70,13 @@ fn compile(toolchain: &Toolchain, effort: Effort) -> Result<PathBuf> {
     Ok(target_folder(effort).join(TARGET).join("wasm/headwater.wasm"))
 }
 
-/// What every compilation for the web is told, here: where a machine keeps its crates is nobody's business, and the same
-/// sources shall give the same module everywhere.
-fn rustflags() -> Vec<String> {
+/// Flags as cargo takes them from the environment, and that paths of crates are told without the machine's own: where it
+/// keeps them is nobody's business, and the same sources shall give the same module everywhere.
+pub(crate) fn encoded(flags: &[&str]) -> String {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
     let crates = home.map(|home| format!("--remap-path-prefix={}=crates", home.join("registry/src").display()));
-    RUSTFLAGS.iter().map(|flag| (*flag).to_owned()).chain(crates).collect()
+    flags.iter().map(|flag| (*flag).to_owned()).chain(crates).collect::<Vec<_>>().join("\u{1f}")
 }
 
 /// A cargo command over the library for the web, in a target folder of its own: another compiler may be at work here than
@@ -86,7 +86,7 @@ fn cargo(toolchain: &Toolchain, effort: Effort, verb: &str) -> Command {
     cargo
         .current_dir(paths::root())
         .env_remove("RUSTFLAGS")
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags().join("\u{1f}"))
+        .env("CARGO_ENCODED_RUSTFLAGS", encoded(RUSTFLAGS))
         .env("CARGO_TARGET_DIR", target_folder(effort));
     if effort == Effort::Quick {
         cargo
