@@ -1,13 +1,15 @@
 //! Replies whose ids are chosen on this side of the device: what is asked for needs the logits themselves.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::json::invalid;
 use super::loaded::Loaded;
 use super::request::{GenerateRequest, Settings};
-use super::score::logprob;
+use super::score::Odds;
 use crate::error::Result;
-use crate::sample::{Chooser, ExtraOptions};
+use crate::sample::{Chooser, DryOptions, ExtraOptions};
 use crate::tokenizer::Tokenizer;
 
 /// Alternatives that are told for each id, at most.
@@ -31,9 +33,11 @@ pub struct TokenLogprob {
 /// What a reply that is chosen here needs.
 #[derive(Clone)]
 pub(super) struct Chosen {
-    pub(super) chooser: Chooser,
+    chooser: Chooser,
     /// Alternatives to tell for each id, if anything is told.
     logprobs: Option<usize>,
+    /// Texts that DRY's repetitions do not go across.
+    breakers: Vec<String>,
 }
 
 impl Chosen {
@@ -73,9 +77,16 @@ impl Chosen {
             // The model's own defaults of these are not meant either.
             (sampler.top_k, sampler.top_p, sampler.min_p) = (0, 1.0, 0.0);
         }
-        let extra = options.settings(|texts| containing(&loaded.tokenizer, texts))?;
+        let breakers = options.dry.as_ref().map(DryOptions::breakers).unwrap_or_default();
+        // Of the prompt; ids of the reply are looked at as they come.
+        let containing = |texts: &[String]| {
+            let ids: BTreeSet<u32> = prompt.iter().copied().collect();
+            let found = |id: &u32| contains(&loaded.tokenizer, *id, texts);
+            ids.into_iter().filter_map(|id| found(&id).map(|found| found.then_some(id)).transpose()).collect()
+        };
+        let extra = options.settings(containing)?;
         let chooser = Chooser::new(loaded.info.vocab_size, prompt, sampler, extra)?;
-        Ok(Some(Self { chooser, logprobs }))
+        Ok(Some(Self { chooser, logprobs, breakers }))
     }
 
     /// The same for another of several replies.
@@ -84,17 +95,29 @@ impl Chosen {
         self
     }
 
+    /// The next id of the reply, number `index`.
+    pub(super) fn choose(&mut self, tokenizer: &Tokenizer, logits: &[f32], index: u32) -> Result<u32> {
+        let id = self.chooser.choose(logits, index)?;
+        if contains(tokenizer, id, &self.breakers)? {
+            self.chooser.break_at(id);
+        }
+        Ok(id)
+    }
+
     /// How likely an id was, and what else was likely.
     pub(super) fn logprobs(&self, tokenizer: &Tokenizer, logits: &[f32], id: u32) -> Result<Option<TokenLogprob>> {
         let Some(count) = self.logprobs else { return Ok(None) };
+        let odds = Odds::of(logits);
         let told = |id: u32, top: Vec<TokenLogprob>| {
             let text = tokenizer.decode(&[id], false)?;
-            Ok(TokenLogprob { id, text, logprob: logprob(logits, id), top })
+            Ok(TokenLogprob { id, text, logprob: odds.logprob(id), top })
         };
+        if count == 0 {
+            return told(id, Vec::new()).map(Some);
+        }
         let mut order: Vec<u32> = (0..u32::try_from(logits.len()).unwrap_or(u32::MAX)).collect();
-        let logit = |id: &u32| logits.get(*id as usize).copied().unwrap_or(f32::NEG_INFINITY);
-        let likelier = |a: &u32, b: &u32| logit(b).total_cmp(&logit(a)).then(a.cmp(b));
-        if count > 0 && count < order.len() {
+        let likelier = |a: &u32, b: &u32| odds.logit(*b).total_cmp(&odds.logit(*a)).then(a.cmp(b));
+        if count < order.len() {
             order.select_nth_unstable_by(count, likelier);
         }
         order.truncate(count);
@@ -117,14 +140,11 @@ fn logprobs(request: &GenerateRequest) -> Result<Option<usize>> {
     }
 }
 
-/// The ids whose text has one of these in it.
-fn containing(tokenizer: &Tokenizer, texts: &[String]) -> Result<std::collections::BTreeSet<u32>> {
-    let mut found = std::collections::BTreeSet::new();
-    for id in 0..u32::try_from(tokenizer.vocab_size()).unwrap_or(u32::MAX) {
-        let text = tokenizer.decode(&[id], false)?;
-        if texts.iter().any(|breaker| text.contains(breaker.as_str())) {
-            found.insert(id);
-        }
+/// Whether the text of an id has one of these in it.
+fn contains(tokenizer: &Tokenizer, id: u32, texts: &[String]) -> Result<bool> {
+    if texts.is_empty() {
+        return Ok(false);
     }
-    Ok(found)
+    let text = tokenizer.decode(&[id], false)?;
+    Ok(texts.iter().any(|breaker| text.contains(breaker.as_str())))
 }

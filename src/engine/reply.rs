@@ -94,7 +94,7 @@ impl Course<'_> {
         loop {
             let logits = self.session.next(self.loaded.backend.as_ref(), token).await?;
             self.pause().await?;
-            token = chosen.chooser.choose(&logits, index)?;
+            token = chosen.choose(&self.loaded.tokenizer, &logits, index)?;
             telling.came();
             let logprob = chosen.logprobs(&self.loaded.tokenizer, &logits, token)?;
             if let Some(reason) = telling.tell(&[token], logprob)? {

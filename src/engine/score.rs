@@ -252,7 +252,8 @@ pub(super) async fn run(
             let window = family.get(text).zip(order.get(done + text).and_then(|index| found.get_mut(*index)));
             let Some((window, found)) = window else { return };
             if let Some(target) = window.ids.get(window.scored.start + found.len()) {
-                found.push((logprob(logits, *target), likeliest(logits, *target)));
+                let odds = Odds::of(logits);
+                found.push((odds.logprob(*target), odds.is_likeliest(*target)));
             }
         };
         pack::run(loaded, session, &texts, work, &mut take).await?;
@@ -284,22 +285,39 @@ fn family(windows: &[&Window]) -> (usize, usize) {
     (1 + others.iter().take_while(same).count(), pages)
 }
 
-/// The logarithm of the probability of `target`.
-pub(super) fn logprob(logits: &[f32], target: u32) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
-    let logit = logits.get(target as usize).copied().unwrap_or(f32::NEG_INFINITY);
-    f64::from(logit - largest) - sum.ln()
+/// What turns the logits of one place into probabilities.
+pub(super) struct Odds<'a> {
+    logits: &'a [f32],
+    largest: f32,
+    /// Logarithm of the sum of all exponentials, the largest being 1.
+    log_sum: f64,
 }
 
-/// Whether no id is likelier than `target`.
-fn likeliest(logits: &[f32], target: u32) -> bool {
-    logits.get(target as usize).is_some_and(|logit| logits.iter().all(|other| other <= logit))
+impl<'a> Odds<'a> {
+    pub(super) fn of(logits: &'a [f32]) -> Self {
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+        Self { logits, largest, log_sum: sum.ln() }
+    }
+
+    pub(super) fn logit(&self, id: u32) -> f32 {
+        self.logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY)
+    }
+
+    /// The logarithm of the probability of an id.
+    pub(super) fn logprob(&self, id: u32) -> f64 {
+        f64::from(self.logit(id) - self.largest) - self.log_sum
+    }
+
+    /// Whether no id is likelier.
+    fn is_likeliest(&self, id: u32) -> bool {
+        self.logit(id) == self.largest
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Window, family, likeliest, logprob, spans};
+    use super::{Odds, Window, family, spans};
     use crate::graph::PAGE_TOKENS;
 
     #[test]
@@ -338,8 +356,9 @@ mod tests {
         let logits = [1.0_f32, 3.0, -2.0, 3.0];
         let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
         for (id, logit) in (0..).zip(logits) {
-            assert!((logprob(&logits, id) - (f64::from(logit) - sum.ln())).abs() < 1e-12);
-            assert_eq!(likeliest(&logits, id), logit == 3.0);
+            let odds = Odds::of(&logits);
+            assert!((odds.logprob(id) - (f64::from(logit) - sum.ln())).abs() < 1e-12);
+            assert_eq!(odds.is_likeliest(id), logit == 3.0);
         }
     }
 }

@@ -83,7 +83,8 @@ impl Making<'_> {
                 activations,
             };
             // Pipelines are made inside, so a shader that does not compile is found here.
-            let bytes = PARAMS_STRIDE * stages.len() as u64;
+            let launches: usize = stages.iter().map(Vec::len).sum();
+            let bytes = PARAMS_STRIDE * launches as u64;
             let made = device.guarded(bytes, || Program::new(device, parts)).await;
             if made.is_err() {
                 device.made().forget();

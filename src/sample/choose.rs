@@ -59,6 +59,13 @@ impl Chooser {
         self.settings.seed = seed;
     }
 
+    /// From now on no repetition that DRY looks for goes across this id.
+    pub fn break_at(&mut self, id: u32) {
+        if let Some(dry) = &mut self.extra.dry {
+            dry.breakers.insert(id);
+        }
+    }
+
     /// The id chosen from `logits (vocab)` as the generated token number `index` of the reply; it counts as generated from
     /// then on.
     ///

@@ -100,6 +100,13 @@ pub struct DryOptions {
     pub sequence_breakers: Option<Vec<String>>,
 }
 
+impl DryOptions {
+    /// The texts that no repetition goes across.
+    pub fn breakers(&self) -> Vec<String> {
+        self.sequence_breakers.clone().unwrap_or_else(|| BREAKERS.map(str::to_owned).into())
+    }
+}
+
 const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 
 /// Options as they come from callers; what is absent has no effect.
@@ -135,7 +142,7 @@ const DRY_ALLOWED: Range = whole("dry: allowedLength", 1.0, 1000.0);
 const DRY_WINDOW: Range = whole("dry: window", 0.0, u32::MAX as f64);
 
 impl ExtraOptions {
-    /// The settings. `containing` gives the ids whose text has one of these texts in it.
+    /// The settings. `containing` gives the ids of the prompt whose text has one of these texts in it.
     ///
     /// Fails with `InvalidArgument` naming the option and its range.
     pub fn settings(&self, containing: impl FnOnce(&[String]) -> Result<BTreeSet<u32>>) -> Result<Extra> {
@@ -154,13 +161,12 @@ impl ExtraOptions {
             Ok(Mirostat { tau: TAU.real(mirostat.tau, 5.0)?, eta: ETA.real(mirostat.eta, 0.1)? })
         };
         let dry = |dry: &DryOptions| -> Result<Dry> {
-            let breakers = dry.sequence_breakers.clone();
             Ok(Dry {
                 multiplier: DRY_MULTIPLIER.check(dry.multiplier)? as f32,
                 base: DRY_BASE.real(dry.base, 1.75)?,
                 allowed: DRY_ALLOWED.count(dry.allowed_length, 2)? as usize,
                 window: DRY_WINDOW.count(dry.window, u32::MAX)? as usize,
-                breakers: containing(&breakers.unwrap_or_else(|| BREAKERS.map(str::to_owned).into()))?,
+                breakers: containing(&dry.breakers())?,
             })
         };
         let window = self.penalty_window.map(|window| PENALTY_WINDOW.count(Some(window), 0)).transpose()?;
