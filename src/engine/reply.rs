@@ -33,7 +33,7 @@ struct Course<'a> {
     session: &'a mut Session,
     aborted: &'a dyn Fn() -> bool,
     /// Ids of the reply, at most.
-    limit: u32,
+    limit: usize,
 }
 
 impl Course<'_> {
@@ -63,10 +63,11 @@ impl Course<'_> {
         self.prefill(prompt, true).await?;
         let backend = self.loaded.backend.as_ref();
         let ahead = self.loaded.submits_ahead();
+        let limit = u32::try_from(self.limit).unwrap_or(u32::MAX);
         let mut submitted = 1_u32;
         loop {
-            if self.session.open() < ahead && submitted < self.limit {
-                let count = backend.decode_chain().max(1).min(self.limit - submitted);
+            if self.session.open() < ahead && submitted < limit {
+                let count = backend.decode_chain().max(1).min(limit - submitted);
                 self.session.decode(backend, count, submitted)?;
                 submitted += count;
                 continue;
@@ -115,23 +116,23 @@ impl Job {
         aborted: &dyn Fn() -> bool,
         sink: &mut dyn FnMut(&Piece),
     ) -> Result<GenerationResult> {
-        let mut first = self.reply(loaded, session, aborted, sink, 0).await?;
+        let limit = self.settings.max_tokens.min(loaded.context.saturating_sub(self.prompt.len()));
+        let mut course = Course { loaded, session, aborted, limit };
+        let mut first = self.reply(&mut course, sink, 0).await?;
         for choice in 1..self.settings.n {
-            first.others.push(self.reply(loaded, session, aborted, sink, choice).await?);
+            first.others.push(self.reply(&mut course, sink, choice).await?);
         }
         Ok(first)
     }
 
     async fn reply(
         &self,
-        loaded: &Loaded,
-        session: &mut Session,
-        aborted: &dyn Fn() -> bool,
+        course: &mut Course<'_>,
         sink: &mut dyn FnMut(&Piece),
         choice: u32,
     ) -> Result<GenerationResult> {
-        let backend = loaded.backend.as_ref();
-        let result = self.stream(loaded, session, aborted, sink, choice).await;
+        let result = self.stream(course, sink, choice).await;
+        let (backend, session) = (course.loaded.backend.as_ref(), &mut *course.session);
         match &result {
             Ok(done) => session.finish(backend, self.prompt.len().saturating_add(done.tokens.len())).await?,
             Err(error) if error.kind() == ErrorKind::Aborted => session.finish(backend, usize::MAX).await?,
@@ -147,16 +148,13 @@ impl Job {
 
     async fn stream(
         &self,
-        loaded: &Loaded,
-        session: &mut Session,
-        aborted: &dyn Fn() -> bool,
+        course: &mut Course<'_>,
         sink: &mut dyn FnMut(&Piece),
         choice: u32,
     ) -> Result<GenerationResult> {
+        let loaded = course.loaded;
         let (backend, now) = (loaded.backend.as_ref(), &loaded.environment.now_secs);
-        let limit = self.settings.max_tokens.min(loaded.context.saturating_sub(self.prompt.len()));
         let sampler = SamplerSettings { seed: self.seed(choice), ..self.settings.sampler.clone() };
-        let mut course = Course { loaded, session, aborted, limit: u32::try_from(limit).unwrap_or(u32::MAX) };
         course.may_go_on()?;
         let started_secs = now();
         let transcript = Transcript {
@@ -164,7 +162,7 @@ impl Job {
             output: Output::new(self.reading.as_ref(), &loaded.tokenizer, &self.prompt, sampler.seed),
             stop_text: StopText::new(self.settings.stops.clone()),
             stop_ids: if self.settings.ignore_eos { &[] } else { loaded.tokenizer.stop_ids() },
-            limit,
+            limit: course.limit,
             text: String::new(),
             tokens: Vec::new(),
         };
