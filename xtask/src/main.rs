@@ -10,6 +10,7 @@ mod bench;
 mod browser;
 mod demo;
 mod fuzz;
+mod lm_eval;
 mod models;
 mod npm;
 mod packages;

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::wasm::Effort;
-use crate::{browser, models, npm, paths, pkg, process, serve, toolchain, wasm};
+use crate::{browser, lm_eval, models, npm, paths, pkg, process, serve, toolchain, wasm};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -18,7 +18,8 @@ pub(crate) struct Options {
     /// Name the steps and end
     #[arg(long)]
     list: bool,
-    /// Leave nothing out: in the browser every model, every shader and twenty kills of a download, not a choice of them
+    /// Leave nothing out: in the browser every model, every shader and twenty kills of a download, not a choice of them; and
+    /// lm-evaluation-harness itself
     #[arg(long)]
     sweep: bool,
     /// With --only models: write the table of docs/models.md from the figures of the last run
@@ -46,7 +47,12 @@ const STEPS: &[Step] = &[
     Step { name: "package", shows: "the npm package holds what it should, within its size budget", run: |_| package() },
     Step { name: "browser", shows: "package and page in a real headless browser, on WebGPU", run: in_browser },
     Step { name: "models", shows: "docs/models.md says what was measured", run: |options| models::run(options.sweep) },
+    Step { name: LM_EVAL, shows: "lm-evaluation-harness gets the numbers of its own models", run: |_| lm_eval::run() },
 ];
+
+/// Installs gigabytes, so it runs where it is named and in a sweep; what it found is recorded, and the Rust tests hold the
+/// library to it every day.
+const LM_EVAL: &str = "lm-eval";
 
 pub(crate) fn main(options: &Options) -> Result<()> {
     if options.list {
@@ -58,7 +64,7 @@ pub(crate) fn main(options: &Options) -> Result<()> {
     if options.update {
         return models::update();
     }
-    let steps = choose(&options.only)?;
+    let steps = choose(&options.only, options.sweep)?;
     let mut done: Vec<(&str, Duration, Option<anyhow::Error>)> = Vec::new();
     for (i, step) in steps.iter().enumerate() {
         println!("==> [{}/{}] {}: {}", i + 1, steps.len(), step.name, step.shows);
@@ -73,12 +79,14 @@ pub(crate) fn main(options: &Options) -> Result<()> {
     summarise(&steps, &done)
 }
 
-fn choose(only: &[String]) -> Result<Vec<&'static Step>> {
+fn choose(only: &[String], sweep: bool) -> Result<Vec<&'static Step>> {
     let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
     if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
         bail!("no step is called {unknown:?}; there are {}", names.join(", "));
     }
-    Ok(STEPS.iter().filter(|step| only.is_empty() || only.iter().any(|name| name == step.name)).collect())
+    let everyday = |step: &&Step| sweep || step.name != LM_EVAL;
+    let named = |step: &&Step| only.iter().any(|name| name == step.name);
+    Ok(STEPS.iter().filter(|step| if only.is_empty() { everyday(step) } else { named(step) }).collect())
 }
 
 /// Prints how each step went, and the count; an error where one failed.
@@ -165,9 +173,11 @@ mod tests {
     fn steps_are_chosen_by_name_and_stay_in_order() {
         let names = |only: &[&str]| {
             let only: Vec<String> = only.iter().map(|name| (*name).to_owned()).collect();
-            choose(&only).map(|steps| steps.iter().map(|step| step.name).collect::<Vec<_>>())
+            choose(&only, false).map(|steps| steps.iter().map(|step| step.name).collect::<Vec<_>>())
         };
-        assert_eq!(names(&[]).unwrap().len(), STEPS.len());
+        assert_eq!(names(&[]).unwrap().len(), STEPS.len() - 1);
+        assert_eq!(choose(&[], true).unwrap().len(), STEPS.len());
+        assert_eq!(names(&["lm-eval"]).unwrap(), ["lm-eval"]);
         assert_eq!(names(&["wasm", "format"]).unwrap(), ["format", "wasm"]);
         let error = names(&["speling"]).unwrap_err().to_string();
         assert!(error.contains("speling") && error.contains("clippy-wasm"), "{error}");
@@ -175,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_named_in_the_end() {
-        let steps = choose(&[]).unwrap();
+        let steps = choose(&[], true).unwrap();
         let took = Duration::from_secs(1);
         assert!(summarise(&steps, &steps.iter().map(|step| (step.name, took, None)).collect::<Vec<_>>()).is_ok());
         let done = [("format", took, None), ("clippy", took, Some(anyhow::anyhow!("a lint")))];
