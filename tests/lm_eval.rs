@@ -38,8 +38,7 @@ fn near(found: f64, expected: f64, asked: &Value) {
 fn pair(engine: &Engine, context: &str, continuation: &str) -> ScoreItem {
     let whole = engine.tokenize(&format!("{context}{continuation}"), true, true).unwrap();
     let cut = engine.tokenize(context.trim_end(), true, true).unwrap().len();
-    let ids = |ids: &[u32]| TextOrIds::Ids(ids.to_vec());
-    ScoreItem { context: ids(&whole[..cut]), continuation: ids(&whole[cut..]) }
+    ScoreItem { context: Prompt::Ids(whole[..cut].to_vec()), continuation: TextOrIds::Ids(whole[cut..].to_vec()) }
 }
 
 fn check(model: &str) {
@@ -72,7 +71,7 @@ fn check(model: &str) {
         let ids = engine.tokenize(sample["asked"][0][0].as_str().unwrap(), true, true).unwrap();
         // The harness puts its first id before the tokenizer's own.
         let first = first.unwrap_or(ids[0]);
-        ScoreItem { context: TextOrIds::Ids(vec![first]), continuation: TextOrIds::Ids(ids) }
+        ScoreItem { context: Prompt::Ids(vec![first]), continuation: TextOrIds::Ids(ids) }
     });
     let request = ScoreRequest { stride, ..ScoreRequest::new(rolling.collect()) };
     assert!(

@@ -23,11 +23,11 @@ fn load(files: &[&str], backend: BackendChoice, context: Option<usize>) -> Engin
 }
 
 fn ids(context: &[u32], continuation: &[u32]) -> ScoreItem {
-    ScoreItem { context: TextOrIds::Ids(context.to_vec()), continuation: TextOrIds::Ids(continuation.to_vec()) }
+    ScoreItem { context: Prompt::Ids(context.to_vec()), continuation: TextOrIds::Ids(continuation.to_vec()) }
 }
 
 fn text(context: &str, continuation: &str) -> ScoreItem {
-    ScoreItem { context: TextOrIds::Text(context.into()), continuation: TextOrIds::Text(continuation.into()) }
+    ScoreItem { context: Prompt::Text(context.into()), continuation: TextOrIds::Text(continuation.into()) }
 }
 
 fn score(engine: &Engine, request: &ScoreRequest) -> Vec<Score> {
@@ -174,6 +174,26 @@ fn what_is_longer_than_the_context_is_scored_in_windows() {
     }
 }
 
+/// Messages stand for the ids that the template makes of them, up to where the reply begins.
+#[test]
+fn messages_are_a_context() {
+    let engine = load(&[ASSISTANT], BackendChoice::Cpu, None);
+    let asked = Prompt::from_json(r#"[{"role": "user", "content": "Does anything leave my device?"}]"#).unwrap();
+    let written = engine
+        .tokenize("<|im_start|>user\nDoes anything leave my device?<|im_end|>\n<|im_start|>assistant\n", false, true)
+        .unwrap();
+    let item =
+        |context: Prompt, continuation: &str| ScoreItem { context, continuation: TextOrIds::Text(continuation.into()) };
+    let (right, wrong) = ("What you type stays on your device.", "What you type goes to a server.");
+    let items = vec![item(asked.clone(), right), item(Prompt::Ids(written), right), item(asked, wrong)];
+    let scores = score(&engine, &ScoreRequest::new(items));
+    assert_eq!(scores[0], scores[1]);
+    assert!(scores[0].is_greedy && scores[0].logprob > scores[2].logprob, "{scores:?}");
+    let item = ScoreItem { context: Prompt::Messages(vec![]), continuation: TextOrIds::Text("7".into()) };
+    let error = refused(&engine, &ScoreRequest::new(vec![item]));
+    assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, "items: item 0: context: prompt"));
+}
+
 #[test]
 fn what_cannot_be_honoured_is_named() {
     let engine = load(&[ASSISTANT], BackendChoice::Cpu, Some(64));
@@ -191,6 +211,7 @@ fn what_cannot_be_honoured_is_named() {
     }
     for (json, words) in [
         (r#"{"items": [{"continuation": 3}]}"#, "a text or an array of ids"),
+        (r#"{"items": [{"context": 3, "continuation": "x"}]}"#, "a text, an array of messages or an array of ids"),
         (r#"{"items": [{"context": "x"}]}"#, "continuation"),
         (r#"{"items": [], "colour": 1}"#, "colour"),
     ] {

@@ -1,13 +1,17 @@
 /**
  * The caller's side of the protocol: numbers the calls, hands their answers back, and turns the end of the worker into
- * an error of every open call. With `worker: false` the host is in the same thread and nothing else differs.
+ * an error of every open call. With `worker: false` the host is in the same thread and nothing else differs. A shared
+ * worker that ends is followed by another, in which what this client had loaded is loaded again; calls that had told nothing
+ * yet are made again there.
  */
 import { HeadwaterError, toHeadwaterError, toWire } from "./errors.js";
-import { aborted, type EngineFile } from "./files.js";
+import { aborted, unlessAborted, type EngineFile } from "./files.js";
 import type { Answers, Call, Connect, FromHost, Post, ToHost, WireSource } from "./protocol.js";
 import type { Report } from "./progress.js";
+import { canShare, Link } from "./shared/link.js";
+import { randomName } from "./shared/locks.js";
 import type { Resolved } from "./sources.js";
-import type { License, Piece } from "./types.js";
+import type { AdapterInfo, License, Piece } from "./types.js";
 
 /** A way to a host. */
 interface Channel {
@@ -24,7 +28,18 @@ export interface CallEvents {
   readonly onConsent?: ((license: License, reason: string) => boolean | Promise<boolean>) | undefined;
 }
 
+/** What another worker needs to be as far as the one that has gone. */
+interface Kept {
+  readonly call: Call;
+  /** Of an adapter. */
+  readonly name: string | undefined;
+  readonly events: CallEvents;
+}
+
 interface Open extends CallEvents {
+  readonly call: Call;
+  /** Pieces were handed out, which cannot be taken back. */
+  told?: boolean;
   resolve(value: never): void;
   reject(error: HeadwaterError): void;
 }
@@ -36,6 +51,11 @@ export class Client {
   #channel: Channel | undefined;
   #nextId = 0;
   #ended: HeadwaterError | undefined;
+  /** With a shared worker: what was loaded in it, and when the present one is as far. */
+  #kept: Kept[] | undefined;
+  #ready: PromiseWithResolvers<void> | undefined;
+  /** Whether there is a worker at this moment. */
+  #served = true;
 
   /** `asked` are the sources that the host reads by asking back. */
   private constructor(asked: readonly EngineFile[]) {
@@ -80,6 +100,31 @@ export class Client {
     return client;
   }
 
+  /** Connects to the host that all clients of this name have together, made by the first of them in a worker at `workerUrl`. */
+  static async inShared(name: string, workerUrl: string | undefined): Promise<Client> {
+    if (!canShare()) throw new HeadwaterError("InvalidArgument", "this browser has no locks or no broadcast channels, which sharing takes", { at: "worker" });
+    const client = new Client([]);
+    client.#kept = [];
+    client.#ready = Promise.withResolvers();
+    client.#served = false;
+    const link = await Link.open(name, () => makeWorker(workerUrl), {
+      joined: () => {
+        client.#served = true;
+        void client.#restore();
+      },
+      lost: () => {
+        client.#served = false;
+        client.#ready = Promise.withResolvers();
+        const gone = new HeadwaterError("WorkerGone", "the tab that kept the model was closed; another one takes its place");
+        client.#failOpen(gone, ({ call, told }) => told === true || call.call === "dispose");
+      },
+      failed: (error) => client.#end(error),
+      receive: (message) => client.#receive(message),
+    });
+    client.#channel = { post: (message) => link.post(message), close: () => link.close() };
+    return client;
+  }
+
   /** Connects to a host in this thread. */
   static async inPage(asked: readonly EngineFile[]): Promise<Client> {
     const { Host } = await import("./host.js");
@@ -90,14 +135,44 @@ export class Client {
   }
 
   /** Makes a call. An abort of `signal` is passed on; the host says what becomes of the call. */
-  call<C extends Call>(call: C, events: CallEvents = {}): Promise<Answers[C["call"]]> {
+  async call<C extends Call>(call: C, events: CallEvents = {}): Promise<Answers[C["call"]]> {
+    if (call.call === "dispose") return this.#served ? this.#send(call, events) : Promise.resolve(undefined as Answers[C["call"]]);
+    if (this.#ready !== undefined) await (events.signal === undefined ? this.#ready.promise : unlessAborted(events.signal, this.#ready.promise));
+    const answer = await this.#send(call, events);
+    this.#keep(call, answer, { ...events, signal: undefined });
+    return answer;
+  }
+
+  /** Notes what the worker holds for this client now. */
+  #keep(call: Call, answer: unknown, events: CallEvents): void {
+    if (this.#kept === undefined) return;
+    if (call.call === "load") this.#kept.push({ call, name: undefined, events });
+    if (call.call === "loadAdapter") this.#kept.push({ call, name: (JSON.parse(String(answer)) as AdapterInfo).name, events });
+    if (call.call === "unloadAdapter") this.#kept = this.#kept.filter(({ name }) => name !== call.name);
+  }
+
+  /** Brings a worker that follows another as far as that one was, then lets calls through. */
+  async #restore(): Promise<void> {
+    const ready = this.#ready;
+    try {
+      const again = [...this.#open];
+      for (const { call, events } of this.#kept ?? []) await this.#send(call, events);
+      for (const [id, { call }] of again) if (this.#open.has(id)) this.#channel?.post({ type: "call", id, call });
+      ready?.resolve();
+    } catch (error) {
+      // Unless this one has gone too.
+      if (this.#ready === ready) this.#end(toHeadwaterError(error));
+    }
+  }
+
+  #send<C extends Call>(call: C, events: CallEvents): Promise<Answers[C["call"]]> {
     if (this.#ended !== undefined) return Promise.reject(this.#ended);
     if (events.signal?.aborted === true) return Promise.reject(aborted());
     const id = this.#nextId++;
     const onAbort = (): void => this.#channel?.post({ type: "abort", id });
     events.signal?.addEventListener("abort", onAbort, { once: true });
     const { promise, resolve, reject } = Promise.withResolvers<Answers[C["call"]]>();
-    this.#open.set(id, { ...events, resolve, reject });
+    this.#open.set(id, { ...events, call, resolve, reject });
     this.#channel?.post({ type: "call", id, call });
     return promise.finally(() => events.signal?.removeEventListener("abort", onAbort));
   }
@@ -110,8 +185,17 @@ export class Client {
 
   #end(error: HeadwaterError): void {
     this.#ended ??= error;
-    for (const call of this.#open.values()) call.reject(this.#ended);
-    this.#open.clear();
+    this.#failOpen(this.#ended);
+    // Whoever waits for another worker is told by `#send`.
+    this.#ready?.resolve();
+  }
+
+  #failOpen(error: HeadwaterError, which: (open: Open) => boolean = () => true): void {
+    for (const [id, open] of [...this.#open]) {
+      if (!which(open)) continue;
+      this.#open.delete(id);
+      open.reject(error);
+    }
   }
 
   #receive(message: FromHost): void {
@@ -124,15 +208,19 @@ export class Client {
       case "failed": {
         const error = toHeadwaterError(message.error);
         this.#take(message.id)?.reject(error);
-        if (error.kind === "EnginePoisoned") this.#end(error);
+        if (error.kind === "EnginePoisoned" && this.#kept === undefined) this.#end(error);
         return;
       }
       case "progress":
         later(this.#open.get(message.id)?.onProgress, message.progress);
         return;
-      case "piece":
-        this.#open.get(message.id)?.onPiece?.(message.piece);
+      case "piece": {
+        const open = this.#open.get(message.id);
+        if (open === undefined) return;
+        open.told = true;
+        open.onPiece?.(message.piece);
         return;
+      }
       case "consent":
         void this.#consent(message.asked, this.#open.get(message.id)?.onConsent, message.license, message.reason);
         return;
@@ -188,6 +276,3 @@ function makeWorker(workerUrl: string | undefined): Worker {
   }
 }
 
-function randomName(): string {
-  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (word) => word.toString(36)).join("");
-}

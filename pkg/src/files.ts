@@ -235,7 +235,7 @@ async function readExactly(name: string, answer: Response, length: number, signa
 }
 
 /** The promise, or `Aborted` as soon as the signal says so: the caller's own code may take as long as it likes. */
-async function unlessAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
+export async function unlessAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   if (signal.aborted) throw aborted();
   const { promise: abort, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(aborted());

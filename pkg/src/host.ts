@@ -1,6 +1,6 @@
 /**
- * The engine's side of the protocol: one model, its calls, its errors. It lives in a worker (`worker.ts`) or beside the
- * client in one thread; it cannot tell which.
+ * The engine's side of the protocol: the calls of one client on one model, and their errors. It lives in a worker
+ * (`worker.ts`) or beside the client in one thread; it cannot tell which, nor whether others use the model too.
  */
 import { checkPoison, engineError, memoryBytes, startEngine, WebEngine, WebHub, whenPoisoned } from "./engine.js";
 import { HeadwaterError, toWire } from "./errors.js";
@@ -8,6 +8,7 @@ import { aborted, openFiles, type EngineFile } from "./files.js";
 import { openStore } from "./hub/store.js";
 import { HubTransport } from "./hub/transport.js";
 import type { Answers, Call, FromHost, Post, ToHost, WireHub, WireSource } from "./protocol.js";
+import { OwnSlot, type Loaded, type Slot } from "./slot.js";
 import type { Report } from "./progress.js";
 import type { License, ModelInfo, Origin, Piece } from "./types.js";
 
@@ -32,14 +33,15 @@ export class Host {
   readonly #readings = new Map<number, Waiting<Uint8Array>>();
   readonly #consents = new Map<number, Waiting<boolean>>();
   #nextReading = 0;
-  #engine: WebEngine | undefined;
+  readonly #slot: Slot;
   #disposed = false;
   readonly #forgetPoison: () => void;
 
-  /** Posts with `post`; calls `whenDone` once it has disposed of its model. */
-  constructor(post: Post<FromHost>, whenDone: () => void) {
+  /** Posts with `post`; calls `whenDone` once it has let go of its model, which `slot` holds. */
+  constructor(post: Post<FromHost>, whenDone: () => void, slot: Slot = new OwnSlot()) {
     this.#post = post;
     this.#whenDone = whenDone;
+    this.#slot = slot;
     // A trap may have left promises of the module that will never settle.
     this.#forgetPoison = whenPoisoned((error) => {
       for (const id of [...this.#calls.keys()]) this.#fail(id, error);
@@ -140,19 +142,18 @@ export class Host {
 
   async #load(id: number, call: Call & { call: "load" }, signal: AbortSignal): Promise<ModelInfo> {
     await startEngine(call.wasmUrl);
+    return this.#slot.load((onProgress) => this.#make(id, call, signal, onProgress), signal, this.#progress(id));
+  }
+
+  async #make(id: number, call: Call & { call: "load" }, signal: AbortSignal, onProgress: (json: string) => void): Promise<Loaded> {
     const engine = call.hub === undefined
-      ? await WebEngine.load(await this.#openFiles(call.sources, signal), call.options, this.#progress(id), signal)
-      : await this.#withHub(id, call.hub, signal, (hub, { reference, options, onProgress, consent }) =>
+      ? await WebEngine.load(await this.#openFiles(call.sources, signal), call.options, onProgress, signal)
+      : await this.#withHub(id, call.hub, signal, (hub, { reference, options, consent }) =>
         hub.load(reference, options, call.options, onProgress, consent, signal));
-    if (signal.aborted || this.#disposed) {
-      engine.dispose();
-      throw aborted();
-    }
-    this.#engine = engine;
     const told = engine.origin();
     const origin = told === undefined ? null : JSON.parse(told) as Origin;
     const asked = call.sources.flatMap((source) => (source.type === "url" ? [new URL(source.url).host] : []));
-    return { ...(JSON.parse(engine.info()) as ModelInfo), origin, hosts: origin?.hosts ?? [...new Set(asked)] };
+    return { engine, info: { ...(JSON.parse(engine.info()) as ModelInfo), origin, hosts: origin?.hosts ?? [...new Set(asked)] } };
   }
 
   async #inspect(id: number, call: Call & { call: "inspect" }, signal: AbortSignal): Promise<string> {
@@ -235,11 +236,12 @@ export class Host {
   }
 
   #loaded(): WebEngine {
-    if (this.#engine === undefined) throw new HeadwaterError("Disposed", "the model was disposed of");
-    return this.#engine;
+    const { engine } = this.#slot;
+    if (engine === undefined || this.#disposed) throw new HeadwaterError("Disposed", "the model was disposed of");
+    return engine;
   }
 
-  /** Ends every other call and lets the engine go. */
+  /** Ends every other call and lets the model go. */
   #dispose(own: number): undefined {
     this.#disposed = true;
     for (const [id, abort] of [...this.#calls]) {
@@ -247,10 +249,14 @@ export class Host {
       abort.abort();
       this.#fail(id, new HeadwaterError("Disposed", "the model was disposed of"));
     }
-    this.#engine?.dispose();
-    this.#engine = undefined;
+    this.#slot.release();
     this.#forgetPoison();
     return undefined;
+  }
+
+  /** Ends everything for a client that is gone. */
+  drop(): void {
+    if (!this.#disposed) this.#dispose(-1);
   }
 
   #ask(file: number, offset: number, length: number): Promise<Uint8Array> {

@@ -48,16 +48,17 @@ export async function load(reference: ModelReference, options: LoadOptions = {})
   const { hub: hubOptions, rest } = splitOptions(options);
   const { signal, onProgress, worker, workerUrl, wasmUrl, adapters = [], ...own } = rest;
   const engineOptions = toJson("", own);
-  const { asked, ...from } = await wireReference(reference, hubOptions);
+  const from = await wireReference(reference, hubOptions);
   if (signal?.aborted === true) throw aborted();
   if (from.hub !== undefined && hubOptions.persist !== false) void persist();
-  const client = await connect(asked, { worker, workerUrl, wasmUrl });
+  const model = { options: engineOptions, ...wasmAt(wasmUrl) };
+  const client = await connect(from, { worker, workerUrl }, model);
   try {
     const events: CallEvents = { signal, onProgress: onProgress && withRate(onProgress), onConsent: hubOptions.consent };
-    const call = { call: "load", ...from, options: engineOptions, ...wasmAt(wasmUrl) } as const;
-    const model = new Model(client, await client.call(call, events));
-    for (const { source, ...named } of adapters) await model.adapters.load(source, signal === undefined ? named : { ...named, signal });
-    return model;
+    const { asked: _, ...wire } = from;
+    const loaded = new Model(client, await client.call({ call: "load", ...wire, ...model }, events));
+    for (const { source, ...named } of adapters) await loaded.adapters.load(source, signal === undefined ? named : { ...named, signal });
+    return loaded;
   } catch (error) {
     client.close(new HeadwaterError("Disposed", "the model was never loaded"));
     throw error;

@@ -55,7 +55,7 @@ async function look(reference: ModelReference, options: InspectOptions, limits?:
   const { signal, worker, workerUrl, wasmUrl, ...own } = rest;
   const engineOptions = toJson("", own);
   const { asked, ...from } = await wireReference(reference, hubOptions);
-  const client = await connect(asked, { worker, workerUrl, wasmUrl });
+  const client = await connect({ asked, ...from }, { worker, workerUrl });
   try {
     const call = {
       call: "inspect", ...from, options: engineOptions, ...wasmAt(wasmUrl),

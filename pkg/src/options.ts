@@ -9,8 +9,13 @@ import type { AdapterChoice, Progress, ToolDefinition } from "./types.js";
 
 /** Where the engine runs. */
 export interface WorkerOptions {
-  /** In a dedicated worker (`true`, the default), on this thread (`false`), or in a worker that you made. */
-  worker?: boolean | Worker;
+  /**
+   * In a dedicated worker (`true`, the default), on this thread (`false`), in a worker that you made, or in one for all tabs
+   * of the origin that load the same model with the same options (`"shared"`): its weights are there once. Another tab takes
+   * over when the one that keeps the worker is closed; replies of which something was shown then fail with `WorkerGone`, other
+   * calls go on there.
+   */
+  worker?: boolean | Worker | "shared";
   /** Where `worker.js` lies, when the bundler cannot tell. */
   workerUrl?: string | URL;
   /** Where `headwater_bg.wasm` lies, when the bundler cannot tell. */
@@ -200,12 +205,11 @@ export function refuse(option: string, words: string): HeadwaterError {
 export function checkLoadOptions(options: LoadOptions): void {
   checkObject("load", options);
   const worker: unknown = options.worker;
-  if (worker === "shared") throw refuse("worker", '"shared" is not supported yet');
-  if (worker !== undefined && typeof worker !== "boolean" && !(worker instanceof Worker)) {
-    throw refuse("worker", "takes true, false or a Worker");
+  if (worker !== undefined && worker !== "shared" && typeof worker !== "boolean" && !(worker instanceof Worker)) {
+    throw refuse("worker", 'takes true, false, "shared" or a Worker');
   }
-  if (options.workerUrl !== undefined && worker !== undefined && worker !== true) {
-    throw refuse("workerUrl", "used only with worker: true");
+  if (options.workerUrl !== undefined && worker !== undefined && worker !== true && worker !== "shared") {
+    throw refuse("workerUrl", 'used only with worker: true or "shared"');
   }
   if (options.onProgress !== undefined && typeof options.onProgress !== "function") {
     throw refuse("onProgress", "not a function");

@@ -100,3 +100,27 @@ export interface Connect {
   readonly port: MessagePort;
   readonly lock: string;
 }
+
+/** What a worker is sent that is to serve all clients of the channel `name` of this origin, in whichever tab they are. */
+export interface Share {
+  readonly type: "headwater-share";
+  readonly name: string;
+}
+
+/** On the channel of a shared model, from its clients; a client is named by the channel that it listens to. */
+export type ToShared =
+  | { readonly type: "join"; readonly client: string }
+  | { readonly type: "message"; readonly client: string; readonly message: ToHost };
+
+/** On the channel of a shared model, from its worker. */
+export type FromShared =
+  /** It serves from now on. */
+  | { readonly type: "here" }
+  /** It serves nobody any more and may be ended. */
+  | { readonly type: "over" };
+
+/** On the channel of a client. */
+export type ToClient =
+  /** It is served for as long as the worker holds `lock`. */
+  | { readonly type: "joined"; readonly lock: string }
+  | { readonly type: "message"; readonly message: FromHost };

@@ -90,7 +90,7 @@ async function run(verb: StoreVerb, options: PullOptions, reference?: string, fi
   const { wire, asked } = files.length === 0 ? { wire: [], asked: [] } : resolve(files);
   const client = worker === false
     ? await Client.inPage(asked)
-    : await Client.inWorker(asked, worker === true ? undefined : worker, absolute(workerUrl));
+    : await Client.inWorker(asked, worker instanceof Worker ? worker : undefined, absolute(workerUrl));
   try {
     const url = absolute(wasmUrl);
     const call = {

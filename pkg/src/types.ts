@@ -100,8 +100,11 @@ export interface Ranked {
 
 /** What is scored: a continuation after a context. Both are a text or exactly these token ids. */
 export interface ScoreItem {
-  /** What comes before; not scored. When empty, what the tokenizer puts before a text takes its place. */
-  readonly context?: string | readonly number[];
+  /**
+   * What comes before; not scored. When empty, what the tokenizer puts before a text takes its place. Messages are written as
+   * the chat template does, up to where the reply begins.
+   */
+  readonly context?: Prompt;
   /** What is scored. */
   readonly continuation: string | readonly number[];
 }

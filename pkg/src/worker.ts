@@ -1,10 +1,13 @@
 /**
- * The engine's worker: a `Host` for every client that connects. It has no API of its own.
+ * The engine's worker: a `Host` for every client that connects, or for all clients of a shared model. It has no API of its
+ * own.
  */
 import { Host } from "./host.js";
-import type { Connect, FromHost, ToHost } from "./protocol.js";
+import { serve } from "./shared/serve.js";
+import type { Connect, FromHost, Share, ToHost } from "./protocol.js";
 
-addEventListener("message", ({ data }: MessageEvent<Connect | undefined>) => {
+addEventListener("message", ({ data }: MessageEvent<Connect | Share | undefined>) => {
+  if (data?.type === "headwater-share") serve(data.name);
   if (data?.type !== "headwater-connect") return;
   const { port, lock } = data;
   const post = (message: FromHost, transfer: Transferable[] = []): void => port.postMessage(message, transfer);

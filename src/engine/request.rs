@@ -41,6 +41,12 @@ impl Prompt {
     }
 }
 
+impl Default for Prompt {
+    fn default() -> Self {
+        Self::Text(String::new())
+    }
+}
+
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let items = match Value::deserialize(deserializer)? {

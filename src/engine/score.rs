@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::adapters::AdapterChoice;
 use super::json::{self, invalid};
-use super::loaded::Loaded;
+use super::loaded::{Loaded, TemplateInput};
 use super::pack::{self, Read, Text, Wanted, Work};
+use super::request::Prompt;
 use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{AdapterUse, PAGE_TOKENS};
@@ -30,12 +31,6 @@ pub enum TextOrIds {
     Ids(Vec<u32>),
 }
 
-impl Default for TextOrIds {
-    fn default() -> Self {
-        Self::Text(String::new())
-    }
-}
-
 impl<'de> Deserialize<'de> for TextOrIds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
@@ -52,9 +47,10 @@ impl<'de> Deserialize<'de> for TextOrIds {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScoreItem {
-    /// What comes before; not scored. When empty, what the tokenizer puts before a text takes its place.
+    /// What comes before; not scored. When empty, what the tokenizer puts before a text takes its place. Messages are written
+    /// as the chat template does, up to where the reply begins.
     #[serde(default)]
-    pub context: TextOrIds,
+    pub context: Prompt,
     /// What is scored.
     pub continuation: TextOrIds,
 }
@@ -179,7 +175,7 @@ fn encode(loaded: &Loaded, item: &ScoreItem, special: bool) -> Result<(Vec<u32>,
     let tokenizer = &loaded.tokenizer;
     let plain = |text: &str| tokenizer.encode(text, false, false);
     let (context, continuation) = match (&item.context, &item.continuation) {
-        (TextOrIds::Text(context), TextOrIds::Text(continuation)) => {
+        (Prompt::Text(context), TextOrIds::Text(continuation)) => {
             let kept = context.trim_end_matches(' ');
             let moved = context.get(kept.len()..).unwrap_or_default();
             let whole = plain(&[kept, moved, continuation].concat())?;
@@ -188,11 +184,17 @@ fn encode(loaded: &Loaded, item: &ScoreItem, special: bool) -> Result<(Vec<u32>,
             context.splice(.., whole.iter().copied().take(context.len()));
             (begin(loaded, context, special), continuation)
         }
-        (TextOrIds::Ids(context), TextOrIds::Text(continuation)) => (context.clone(), plain(continuation)?),
-        (TextOrIds::Text(context), TextOrIds::Ids(continuation)) => {
-            (begin(loaded, plain(context)?, special), continuation.clone())
+        (context, continuation) => {
+            let context = match context {
+                Prompt::Text(context) => begin(loaded, plain(context)?, special),
+                Prompt::Ids(context) => context.clone(),
+                messages => loaded.encode(messages, TemplateInput::default()).map_err(|error| error.at("context"))?,
+            };
+            match continuation {
+                TextOrIds::Text(continuation) => (context, plain(continuation)?),
+                TextOrIds::Ids(continuation) => (context, continuation.clone()),
+            }
         }
-        (TextOrIds::Ids(context), TextOrIds::Ids(continuation)) => (context.clone(), continuation.clone()),
     };
     if continuation.is_empty() {
         return Err(invalid("the continuation is empty").at("continuation"));

@@ -8,13 +8,16 @@ import { expect, test } from "./lab.js";
 const HUB = "hf:Qwen/Qwen3-0.6B-GGUF:Q8_0";
 const SCRIPTED = "/tests/data/scripted/";
 
-for (const name of ["openai", "prompt-api", "remote", "tools"]) {
+/** Their service worker lies beside the tests' pages. */
+const SCRIPT = "/tests/browser/sw.js";
+
+for (const name of ["evaluation", "openai", "prompt-api", "remote", "service-worker", "tools"]) {
   test(`docs/${name}.md`, async ({ lab }) => {
     const page = readFileSync(inTree(`docs/${name}.md`), "utf8");
     const example = /```js\n(.*?)```/s.exec(page)?.[1] ?? "";
     const promised = Array.from(example.matchAll(/\/\/ → (.*)/g), ([, words]) => words);
     expect(promised.length).toBeGreaterThan(0);
-    const url = await bundleText(example.replace(HUB, SCRIPTED), `docs-${name}`);
+    const url = await bundleText(example.replace(HUB, SCRIPTED).replace("/sw.js", SCRIPT), `docs-${name}`);
     const printed: string[] = [];
     lab.on("console", (message) => {
       if (message.type() === "log") printed.push(message.text());

@@ -1,0 +1,126 @@
+/**
+ * A client's side of a shared model. The clients of a name stand in line for a lock; whoever has it keeps the worker that
+ * serves them all. When that tab is closed its worker goes too, the next in line makes another, and the others join it.
+ */
+import { HeadwaterError } from "../errors.js";
+import { hold, randomName, whenReleased } from "./locks.js";
+import type { FromHost, FromShared, Share, ToClient, ToHost, ToShared } from "../protocol.js";
+
+/** What a link tells. */
+export interface LinkEvents {
+  /** A worker serves this client, for the first time or after another one has gone. */
+  joined(): void;
+  /** The worker has gone; another one follows. */
+  lost(): void;
+  /** No worker could be started here. */
+  failed(error: HeadwaterError): void;
+  receive(message: FromHost): void;
+}
+
+/** Whether this browser has what sharing takes. */
+export function canShare(): boolean {
+  return "locks" in navigator && "BroadcastChannel" in globalThis;
+}
+
+/** A client's way to the worker of the moment. */
+export class Link {
+  readonly #name: string;
+  readonly #client = `headwater-client ${randomName()}`;
+  readonly #events: LinkEvents;
+  readonly #shared: BroadcastChannel;
+  readonly #own: BroadcastChannel;
+  readonly #line = new AbortController();
+  #letGo: () => void = () => {};
+  /** The lock of the worker that serves; its name differs from worker to worker. */
+  #served: string | undefined;
+  #closed = false;
+  /** Ends the worker that this tab keeps for all. */
+  #endWorker: (() => void) | undefined;
+
+  private constructor(name: string, events: LinkEvents) {
+    this.#name = `headwater ${name}`;
+    this.#events = events;
+    this.#shared = new BroadcastChannel(this.#name);
+    this.#own = new BroadcastChannel(this.#client);
+    this.#shared.onmessage = ({ data }: MessageEvent<FromShared | ToShared>) => {
+      if (data.type === "here") this.#join();
+      else if (data.type === "over") this.#endWorker?.();
+    };
+    this.#own.onmessage = ({ data }: MessageEvent<ToClient>) => {
+      if (data.type === "message") events.receive(data.message);
+      else this.#joined(data.lock);
+    };
+  }
+
+  /** Stands in line for the model `name` and joins whoever serves it. */
+  static async open(name: string, makeWorker: () => Worker, events: LinkEvents): Promise<Link> {
+    const link = new Link(name, events);
+    // Held from before the worker hears of this client, which it drops when the lock is free.
+    link.#letGo = await hold(link.#client);
+    link.#join();
+    navigator.locks.request(`${link.#name} keeper`, { signal: link.#line.signal }, () => link.#keep(makeWorker)).catch(() => {
+      // Closed before its turn came.
+    });
+    return link;
+  }
+
+  post(message: ToHost): void {
+    this.#tell({ type: "message", client: this.#client, message });
+  }
+
+  /** Lets the model go. A worker that this tab keeps lives on until nobody needs it. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#letGo();
+    this.#line.abort();
+    this.#own.close();
+    if (this.#endWorker === undefined) this.#shared.close();
+  }
+
+  /** Keeps a worker for all clients, until it says that it is over. */
+  async #keep(makeWorker: () => Worker): Promise<void> {
+    if (this.#closed) return;
+    const over = Promise.withResolvers<void>();
+    this.#endWorker = over.resolve;
+    let worker: Worker | undefined;
+    try {
+      worker = makeWorker();
+      worker.addEventListener("error", (event) => {
+        this.#fail(new HeadwaterError("WorkerGone", `the worker failed: ${event.message || "its script could not be loaded"}`));
+        over.resolve();
+      });
+      worker.postMessage({ type: "headwater-share", name: this.#name } satisfies Share);
+      await over.promise;
+    } catch (error) {
+      this.#fail(error as HeadwaterError);
+    } finally {
+      worker?.terminate();
+      this.#endWorker = undefined;
+      if (this.#closed) this.#shared.close();
+    }
+  }
+
+  #fail(error: HeadwaterError): void {
+    if (!this.#closed) this.#events.failed(error);
+  }
+
+  #join(): void {
+    if (!this.#closed) this.#tell({ type: "join", client: this.#client });
+  }
+
+  #joined(lock: string): void {
+    if (this.#closed || this.#served === lock) return;
+    this.#served = lock;
+    whenReleased(lock, () => {
+      if (this.#closed || this.#served !== lock) return;
+      this.#served = undefined;
+      this.#events.lost();
+    });
+    this.#events.joined();
+  }
+
+  #tell(message: ToShared): void {
+    this.#shared.postMessage(message);
+  }
+}
