@@ -1,5 +1,6 @@
 //! From a reference to files that may be used: kept ones without a request, or found, judged, fetched, verified and kept.
 
+use std::future::Future;
 use std::rc::Rc;
 
 use super::address::Address;
@@ -7,6 +8,7 @@ use super::blob::kept;
 use super::call::{Call, Found, Pulled};
 use super::client::Client;
 use super::edge::{Edge, Guard, Store, Transport};
+use super::incoming::Incoming;
 use super::keep::{repo_files, unvouched};
 use super::license::License;
 use super::lock::{Lock, LockedFile, LockedModel, key};
@@ -18,7 +20,7 @@ use super::reference::{Pick, Reference};
 use super::shelf::{KeptModel, Record, Shelf, blob_name, folder, pick_text};
 use super::source::RemoteSource;
 use super::transfer::{Job, Transfer};
-use super::wait::Patience;
+use super::wait::{Patience, both};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::source::Source;
@@ -55,6 +57,38 @@ impl Hub {
 
     /// A model's files, from the store without a request where they are kept, else fetched.
     pub async fn pull(&self, text: &str, call: &Call) -> Result<Pulled> {
+        self.pull_into(text, call, None).await
+    }
+
+    /// The same, with `work` on the files while they come: see [`Incoming`]. The transfer goes on where the work fails; what
+    /// either fails with is given, the transfer's error first. Work that began on other bytes than were verified, or that failed
+    /// over headers that were not verified yet, is done again on the kept files.
+    pub async fn pull_while<T, W: Future<Output = Result<T>>>(
+        &self,
+        text: &str,
+        call: &Call,
+        work: impl Fn(Rc<Incoming>) -> W,
+    ) -> Result<(Pulled, T)> {
+        let incoming = Rc::new(Incoming::default());
+        let transfer = async {
+            let pulled = self.pull_into(text, call, Some(&incoming)).await;
+            incoming.end(pulled.as_ref().ok().map(|pulled| pulled.sources.as_slice()));
+            pulled
+        };
+        let (pulled, done) = both(transfer, work(Rc::clone(&incoming))).await;
+        let pulled = pulled?;
+        if !(done.is_err() && incoming.failed_early()) && incoming.proves_right().await? {
+            return Ok((pulled, done?));
+        }
+        // Freed before the same is made again.
+        drop(done);
+        let kept = Rc::new(Incoming::default());
+        kept.end(Some(&pulled.sources));
+        let done = work(kept).await?;
+        Ok((pulled, done))
+    }
+
+    async fn pull_into(&self, text: &str, call: &Call, incoming: Option<&Incoming>) -> Result<Pulled> {
         let reference = Reference::parse(text)?;
         let hub = hub_of(&reference, call.endpoint.as_deref())?;
         let locked = call.lock.as_ref().map(|lock| lock.model(&reference)).transpose()?;
@@ -75,7 +109,7 @@ impl Hub {
         let found = self.find_with(Rc::new(client), &reference, locked).await?;
         call.policy.check_files(&found.files).at(|| reference.to_text())?;
         self.agree(&found.license, call).await.at(|| reference.to_text())?;
-        self.bring(&reference, found, call, &[]).await
+        self.bring(&reference, found, call, &[], incoming).await
     }
 
     /// Looks at what a reference means, reading headers at most.
@@ -156,20 +190,31 @@ impl Hub {
 
     /// Brings the files into the store and says that the model is there. `from` are files that are taken in place of the
     /// network's.
-    async fn bring(&self, reference: &Reference, found: Found, call: &Call, from: &[Rc<dyn Source>]) -> Result<Pulled> {
-        let Found { manifest, license, files, client, .. } = found;
+    async fn bring(
+        &self,
+        reference: &Reference,
+        found: Found,
+        call: &Call,
+        from: &[Rc<dyn Source>],
+        incoming: Option<&Incoming>,
+    ) -> Result<Pulled> {
+        let Found { manifest, license, files, client, sources } = found;
         let patience = self.patience(call);
         let meter = Meter::new(patience.clone(), Rc::clone(&call.on_progress));
         let folder = folder(&manifest.hub, &manifest.repo);
         let _guard = self.take_turn(&folder, &patience, &meter).await?;
         self.shelf.migrate().await?;
+        let remote = sources.into_iter().map(Some).chain(std::iter::repeat(None));
+        let announced: Vec<_> = files.iter().cloned().zip(remote).collect();
+        let arriving = incoming.map(|incoming| incoming.announce(&announced)).unwrap_or_default();
+        let mut arriving = arriving.into_iter();
         let jobs = files.into_iter().map(|file| {
             let source = from.iter().find(|source| same_name(source.name(), &file.path)).cloned();
             if source.is_none() && !from.is_empty() {
                 let words = "this file of the model is not among those given";
                 return Err(Error::new(ErrorKind::NotFound, words).at(file.path));
             }
-            Ok(Job { blob: blob_name(&folder, &file), file, from: source })
+            Ok(Job { blob: blob_name(&folder, &file), file, from: source, arriving: arriving.next() })
         });
         let jobs = jobs.collect::<Result<Vec<Job>>>()?;
         meter.set_total(jobs.iter().fold(0, |sum: u64, job| sum.saturating_add(job.file.size_bytes)));
@@ -296,7 +341,7 @@ impl Hub {
         };
         call.policy.check_files(&found.files).at(|| reference.to_text())?;
         self.agree(&found.license, call).await.at(|| reference.to_text())?;
-        self.bring(&reference, found, call, from).await
+        self.bring(&reference, found, call, from, None).await
     }
 
     /// Notes the hash of a model's chat template, which is known once it was opened; fails with `IntegrityMismatch` where

@@ -214,21 +214,21 @@ async fn load(
     on_progress: &Function,
     signal: Option<AbortSignal>,
 ) -> Result<Engine> {
-    load_sources(sources(files, &signal)?, options, on_progress, signal).await
+    let checkpoint = Checkpoint::open(sources(files, &signal)?).await?;
+    load_checkpoint(checkpoint, options, signal.as_ref(), &|progress| tell(on_progress, progress)).await
 }
 
 /// Loads a model from its files, wherever they are.
-pub(super) async fn load_sources(
-    sources: Vec<Rc<dyn Source>>,
+pub(super) async fn load_checkpoint(
+    checkpoint: Checkpoint,
     options: &str,
-    on_progress: &Function,
-    signal: Option<AbortSignal>,
+    signal: Option<&AbortSignal>,
+    on_progress: &dyn Fn(&Progress) -> Result<()>,
 ) -> Result<Engine> {
     let options = LoadOptions::from_json(options)?;
-    let checkpoint = Checkpoint::open(sources).await?;
     let mut progress = |progress: Progress| {
-        check_aborted(signal.as_ref())?;
-        tell(on_progress, &progress)
+        check_aborted(signal)?;
+        on_progress(&progress)
     };
     Engine::load(checkpoint, &options, environment::browser(), &mut progress).await
 }

@@ -10,13 +10,13 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::AbortSignal;
 
-use super::engine::{self, WebEngine, give, load_sources, sources, tell, to_json};
+use super::engine::{self, WebEngine, give, load_checkpoint, sources, tell, to_json};
 use super::fault;
 use super::hub_edge::{JsStore, JsTransport, WebEdge, WebStore, WebTransport};
 use super::source::{JsFile, is_aborted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
-use crate::hub::{Call, Consent, Hub, License, Lock, Policy, Pulled, Reference, Token};
+use crate::hub::{Call, Consent, Hub, Incoming, License, Lock, Policy, Pulled, Reference, Token};
 
 type JsResult<T> = std::result::Result<T, JsValue>;
 
@@ -240,8 +240,18 @@ async fn load(
     signal: Option<AbortSignal>,
 ) -> Result<WebEngine> {
     let (reference, call) = call(reference, options, Some(on_progress.clone()), consent, signal.clone())?;
-    let mut pulled = hub.pull(&reference, &call).await?;
-    let loaded = load_sources(pulled.sources.clone(), engine_options, &on_progress, signal).await?;
+    let (on_progress, signal) = (&on_progress, &signal);
+    let loading = |incoming: Rc<Incoming>| async move {
+        let checkpoint = Checkpoint::open(incoming.sources().await?).await?;
+        incoming.seal();
+        load_checkpoint(checkpoint, engine_options, signal.as_ref(), &|progress| match incoming.is_complete() {
+            true => tell(on_progress, progress),
+            // How far the download is says more.
+            false => Ok(()),
+        })
+        .await
+    };
+    let (mut pulled, loaded) = hub.pull_while(&reference, &call, loading).await?;
     let template = loaded.info().template.map(|template| template.hash);
     if let Err(error) = hub.note_template(&mut pulled, template.as_deref(), &call).await {
         loaded.dispose();
