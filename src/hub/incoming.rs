@@ -12,8 +12,9 @@ use super::digest::sha256_hex;
 use super::edge::StoredFile;
 use super::journal::BLOCK_BYTES;
 use super::manifest::RepoFile;
+use super::source::StoredSource;
 use super::wait::Bell;
-use crate::error::{At, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::source::{LocalFuture, Source, check_range};
 
 /// Endings of files that hold weights: they come last, and their headers may be read early.
@@ -106,8 +107,7 @@ impl Arriving {
                 Stage::Waiting(Some(source)) if early => Some((Rc::clone(source), false)),
                 Stage::Waiting(_) => None,
                 Stage::Coming(written) if early && written.has(offset, len) => {
-                    let source =
-                        Part { path: self.path.clone(), size_bytes: self.size_bytes, data: Rc::clone(&written.data) };
+                    let source = StoredSource::new(&self.path, self.size_bytes, Rc::clone(&written.data));
                     Some((Rc::new(source) as Rc<dyn Source>, false))
                 }
                 Stage::Coming(_) => None,
@@ -137,27 +137,6 @@ impl Arriving {
             }
         }
         Ok(true)
-    }
-}
-
-/// The part of a file that is there.
-struct Part {
-    path: String,
-    size_bytes: u64,
-    data: Rc<dyn StoredFile>,
-}
-
-impl Source for Part {
-    fn name(&self) -> &str {
-        &self.path
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.size_bytes
-    }
-
-    fn read(&self, offset: u64, len: usize) -> LocalFuture<'_, Result<Vec<u8>>> {
-        Box::pin(async move { self.data.read(offset, len).await.at(|| self.path.clone()) })
     }
 }
 

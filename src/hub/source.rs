@@ -10,14 +10,20 @@ use super::manifest::RepoFile;
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::source::{LocalFuture, Source, check_range};
 
-/// A file in the store, which was verified when it came.
-struct KeptSource {
+/// A file in the store.
+pub(super) struct StoredSource {
     name: String,
     size_bytes: u64,
     data: Rc<dyn StoredFile>,
 }
 
-impl Source for KeptSource {
+impl StoredSource {
+    pub(super) fn new(name: &str, size_bytes: u64, data: Rc<dyn StoredFile>) -> Self {
+        Self { name: name.to_owned(), size_bytes, data }
+    }
+}
+
+impl Source for StoredSource {
     fn name(&self) -> &str {
         &self.name
     }
@@ -45,7 +51,7 @@ pub(super) async fn open_kept(store: &dyn Store, blob: &str, path: &str, size_by
         let words = "it was stored, and is not there any more (was the site's data cleared?); fetch it again";
         return Err(Error::new(ErrorKind::StorageLost, words).at(path));
     };
-    Ok(Rc::new(KeptSource { name: path.to_owned(), size_bytes, data }))
+    Ok(Rc::new(StoredSource::new(path, size_bytes, data)))
 }
 
 /// A file on a server, read in ranges and never kept. What it says is shown before a download and trusted for nothing.
