@@ -223,6 +223,10 @@ export interface License {
   /** Terms have to be accepted on the hub. */
   readonly gated: boolean;
   readonly baseModels: readonly string[];
+  /** How it was made from them: `finetune`, `quantized`, `adapter`, `merge`. */
+  readonly baseRelation: string | null;
+  /** The licences of those, and of what they were made from; empty unless the policy looks at them. */
+  readonly bases: readonly { readonly repo: string; readonly license: License }[];
   readonly toldBy: "card" | "metadata" | null;
 }
 

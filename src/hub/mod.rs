@@ -17,6 +17,7 @@
 
 mod address;
 mod api;
+mod bases;
 mod blob;
 mod call;
 mod card;
@@ -48,12 +49,12 @@ pub use card::{Card, Gate};
 pub use client::{Client, Token};
 pub use hosts::Hosts;
 pub use incoming::Incoming;
-pub use license::{License, Obligation, Terms, known_terms};
-pub use lock::{Lock, LockedFile, LockedLicense, LockedModel};
+pub use license::{Base, License, Obligation, Terms, known_terms};
+pub use lock::{Lock, LockedBase, LockedFile, LockedLicense, LockedModel};
 pub use manifest::{Expected, Manifest, RepoFile, resolve};
 pub use meter::{Listener, Phase, Progress};
 pub use pick::choose;
-pub use policy::{LicensePolicy, OnUnknown, Policy, Verdict};
+pub use policy::{BaseModels, LicensePolicy, OnUnknown, Policy, Verdict};
 pub use pull::{Hub, STALL_SECS};
 pub use reference::{Pick, Reference};
 pub use shelf::{KeptModel, Listed, Shelf, Usage};

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use super::address::Address;
+use super::bases;
 use super::blob::kept;
 use super::call::{Call, Found, Pulled};
 use super::client::Client;
@@ -106,7 +107,7 @@ impl Hub {
         }
         (call.on_progress)(&nothing_yet());
         let client = self.client(hub, call)?;
-        let found = self.find_with(Rc::new(client), &reference, locked).await?;
+        let found = self.find_with(Rc::new(client), &reference, locked, call).await?;
         call.policy.check_files(&found.files).at(|| reference.to_text())?;
         self.agree(&found.license, call).await.at(|| reference.to_text())?;
         self.bring(&reference, found, call, &[], incoming).await
@@ -117,7 +118,7 @@ impl Hub {
         let reference = Reference::parse(text)?;
         let hub = hub_of(&reference, call.endpoint.as_deref())?;
         let locked = call.lock.as_ref().map(|lock| lock.model(&reference)).transpose()?;
-        self.find_with(Rc::new(self.client(hub, call)?), &reference, locked).await
+        self.find_with(Rc::new(self.client(hub, call)?), &reference, locked, call).await
     }
 
     async fn find_with(
@@ -125,6 +126,7 @@ impl Hub {
         client: Rc<Client>,
         reference: &Reference,
         locked: Option<&LockedModel>,
+        call: &Call,
     ) -> Result<Found> {
         let commit =
             locked.filter(|_| matches!(reference, Reference::Repo { .. })).map(|locked| locked.commit.as_str());
@@ -136,9 +138,13 @@ impl Hub {
         let source = |file: &RepoFile| Rc::new(RemoteSource::new(Rc::clone(&client), file.clone())) as Rc<dyn Source>;
         let sources: Vec<Rc<dyn Source>> = files.iter().map(source).collect();
         let mut license = License::of_manifest(&manifest);
-        if license.id.is_none() && files.iter().all(|file| file.path.to_ascii_lowercase().ends_with(".gguf")) {
+        let untold = license.id.is_none() || (call.policy.checks_bases() && license.base_models.is_empty());
+        if untold && files.iter().all(|file| file.path.to_ascii_lowercase().ends_with(".gguf")) {
             let header = Checkpoint::open(sources.clone()).await?;
             license = license.or(License::of_metadata(&header.metadata)?);
+        }
+        if call.policy.checks_bases() {
+            bases::look_up(&client, &mut license).await.at(|| reference.to_text())?;
         }
         Ok(Found { manifest, license, files, sources, client })
     }
@@ -173,6 +179,10 @@ impl Hub {
             locked.filter(|_| matches!(reference, Reference::Repo { .. })).map(|locked| locked.commit.as_str());
         let Some(record) = self.shelf.find(hub, reference, commit).await? else { return Ok(None) };
         let license = record.model.license.as_ref().map(License::from).unwrap_or_default();
+        let unasked = call.policy.checks_bases() && !license.base_models.is_empty() && license.bases.is_empty();
+        if unasked && !call.offline {
+            return Ok(None);
+        }
         if let Verdict::Denied(why) = call.policy.judge(&license) {
             let words = format!("the policy does not allow this model: {why}");
             return Err(Error::new(ErrorKind::PolicyRefused, words).at(reference.to_text()));
@@ -236,7 +246,7 @@ impl Hub {
                 commit: manifest.commit.clone(),
                 unverified: unknown.map(|job| job.file.path.clone()).collect(),
                 files: jobs.iter().zip(brought).map(locked).collect(),
-                license: license.id.is_some().then(|| (&license).into()),
+                license: (license.id.is_some() || !license.base_models.is_empty()).then(|| (&license).into()),
                 template_hash: None,
                 hosts: client.hosts(),
                 stored_at: self.edge.now_secs(),
@@ -337,7 +347,7 @@ impl Hub {
                 let words = "offline, only a lock file can tell what the files should be";
                 return Err(Error::new(ErrorKind::InvalidArgument, words).at(reference.to_text()));
             }
-            None => self.find_with(client, &reference, None).await?,
+            None => self.find_with(client, &reference, None, call).await?,
         };
         call.policy.check_files(&found.files).at(|| reference.to_text())?;
         self.agree(&found.license, call).await.at(|| reference.to_text())?;

@@ -74,7 +74,7 @@ impl WebEngine {
         signal: Option<AbortSignal>,
     ) -> JsResult<String> {
         let inspected = async {
-            let checkpoint = Checkpoint::open(sources(files, &signal)?).await?;
+            let checkpoint = Checkpoint::look(sources(files, &signal)?).await?;
             to_json(&inspect(&checkpoint, &options, limits.as_deref())?)
         };
         inspected.await.map_err(|error| fault::to_js(&error))
@@ -242,7 +242,7 @@ pub(super) fn sources(files: Vec<JsFile>, signal: &Option<AbortSignal>) -> Resul
 pub(super) fn inspect(checkpoint: &Checkpoint, options: &str, limits: Option<&str>) -> Result<Value> {
     let options = LoadOptions::from_json(options)?;
     let internal = |error: serde_json::Error| Error::new(ErrorKind::Internal, error.to_string());
-    let mut told = serde_json::to_value(engine::inspect(checkpoint, &options)?).map_err(internal)?;
+    let mut told = serde_json::to_value(engine::look(checkpoint, &options)?).map_err(internal)?;
     if let Some(limits) = limits {
         let limits: DeviceLimits = serde_json::from_str(limits)
             .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()).at("limits"))?;

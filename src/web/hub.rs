@@ -270,7 +270,7 @@ async fn open(hub: &Hub, reference: &str, call: &Call) -> Result<(Checkpoint, Va
         }
         Err(error) if error.kind() == ErrorKind::NotFound && !call.offline => {
             let found = hub.find(reference, call).await?;
-            let checkpoint = Checkpoint::open(found.sources.clone()).await?;
+            let checkpoint = Checkpoint::look(found.sources.clone()).await?;
             let files = found.files.iter().map(
                 |file| json!({ "path": file.path, "sizeBytes": file.size_bytes, "expected": file.expected.to_text() }),
             );

@@ -38,7 +38,7 @@ pub(crate) async fn look(common: &Common) -> Result<(Checkpoint, Option<Value>)>
         Ok(pulled) => Ok((Checkpoint::open(pulled.sources.clone()).await?, Some(kept(&pulled)))),
         Err(error) if error.kind() == ErrorKind::NotFound && !common.hub.offline => {
             let found = hub.find(&common.model, &call).await?;
-            let checkpoint = Checkpoint::open(found.sources.clone()).await?;
+            let checkpoint = Checkpoint::look(found.sources.clone()).await?;
             let files: Vec<Value> = found
                 .files
                 .iter()
