@@ -43,7 +43,9 @@ test("without a private file system models are kept in the browser's caches", as
     const usage = await headwater.store.usage({ workerUrl });
     const [file] = await headwater.store.export(REFERENCE, options);
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await file!.arrayBuffer()));
-    const places = { caches: await caches.keys(), files: await Array.fromAsync((await navigator.storage.getDirectory()).keys()) };
+    const files: string[] = [];
+    for await (const name of (await navigator.storage.getDirectory()).keys()) files.push(name);
+    const places = { caches: await caches.keys(), files };
     const freed = await headwater.store.remove(REFERENCE, options);
     await headwater.store.clear({ workerUrl });
     const left = (await (await caches.open("headwater")).keys()).filter(({ url }) => !url.endsWith("/probe")).length;
@@ -104,9 +106,10 @@ test("what other sites share is used by its hash, if it is what its hash says, a
     };
     const shared = async (): Promise<FileSystemDirectoryHandle> => (await navigator.storage.getDirectory()).getDirectoryHandle("shared");
     const fetched = [await pull()];
-    const names = await Array.fromAsync((await shared()).keys());
+    const names: string[] = [];
+    for await (const name of (await shared()).keys()) names.push(name);
     fetched.push(await pull());
-    const handle = await (await shared()).getFileHandle(names.find((name: string) => name.length === 64)!);
+    const handle = await (await shared()).getFileHandle(names.find((name) => name.length === 64)!);
     const stream = await handle.createWritable({ keepExistingData: true });
     await stream.write({ type: "write", position: 1_500_000, data: new Uint8Array(9) });
     await stream.close();
