@@ -131,6 +131,13 @@ pub struct Base {
 }
 
 impl License {
+    /// Whether the card of an adapter, whose licence this is, names one of these repositories (a model, and what that was made
+    /// from) as what it was made for; `None` where it names none at all.
+    pub fn is_made_for(&self, repos: &[&str]) -> Option<bool> {
+        let fits = |base: &String| repos.iter().any(|repo| repo.eq_ignore_ascii_case(base));
+        (!self.base_models.is_empty()).then(|| self.base_models.iter().any(fits))
+    }
+
     /// The licence of a repository, from its card.
     pub fn of_manifest(manifest: &Manifest) -> License {
         License { gated: manifest.gate == Gate::Closed, ..License::of_card(&manifest.card) }

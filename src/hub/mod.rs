@@ -25,6 +25,7 @@ mod client;
 mod digest;
 pub mod edge;
 mod hosts;
+mod import;
 mod incoming;
 mod journal;
 mod keep;

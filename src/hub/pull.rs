@@ -13,7 +13,7 @@ use super::incoming::Incoming;
 use super::keep::{repo_files, unvouched};
 use super::license::License;
 use super::lock::{Lock, LockedFile, LockedModel, key};
-use super::manifest::{Expected, Manifest, RepoFile, hub_of, resolve};
+use super::manifest::{Expected, RepoFile, hub_of, resolve};
 use super::meter::{Meter, Phase};
 use super::pick::choose;
 use super::policy::Verdict;
@@ -52,7 +52,7 @@ impl Hub {
         Patience { edge: Rc::clone(&self.edge), aborted: Rc::clone(&call.aborted), stall_secs: STALL_SECS }
     }
 
-    fn client(&self, hub: Address, call: &Call) -> Result<Client> {
+    pub(super) fn client(&self, hub: Address, call: &Call) -> Result<Client> {
         Client::new(Rc::clone(&self.transport), hub, call.token.clone(), &call.policy.hosts, self.patience(call))
     }
 
@@ -121,7 +121,7 @@ impl Hub {
         self.find_with(Rc::new(self.client(hub, call)?), &reference, locked, call).await
     }
 
-    async fn find_with(
+    pub(super) async fn find_with(
         &self,
         client: Rc<Client>,
         reference: &Reference,
@@ -150,7 +150,7 @@ impl Hub {
     }
 
     /// Fails with `PolicyRefused` unless the policy and, where it is asked, the user agree.
-    async fn agree(&self, license: &License, call: &Call) -> Result<()> {
+    pub(super) async fn agree(&self, license: &License, call: &Call) -> Result<()> {
         let refused = |words: String| Err(Error::new(ErrorKind::PolicyRefused, words));
         let why = match call.policy.judge(license) {
             Verdict::Denied(why) => return refused(format!("the policy does not allow this model: {why}")),
@@ -200,7 +200,7 @@ impl Hub {
 
     /// Brings the files into the store and says that the model is there. `from` are files that are taken in place of the
     /// network's.
-    async fn bring(
+    pub(super) async fn bring(
         &self,
         reference: &Reference,
         found: Found,
@@ -316,42 +316,6 @@ impl Hub {
             missing = missing.saturating_add(job.file.size_bytes.saturating_sub(begun));
         }
         if missing > 0 { store.check_room(missing).await } else { Ok(()) }
-    }
-
-    /// Takes a model's files from sources, such as files that the user picked, into the store. They are verified by the
-    /// lock file where there is one, else by what the hub says.
-    pub async fn import(&self, text: &str, from: &[Rc<dyn Source>], call: &Call) -> Result<Pulled> {
-        let reference = Reference::parse(text)?;
-        let hub = hub_of(&reference, call.endpoint.as_deref())?;
-        if from.is_empty() {
-            return Err(Error::new(ErrorKind::InvalidArgument, "no files were given"));
-        }
-        let client = Rc::new(self.client(hub.clone(), call)?);
-        let found = match call.lock.as_ref().map(|lock| lock.model(&reference)).transpose()? {
-            Some(locked) => {
-                let model = KeptModel::from(locked);
-                let license = model.license.as_ref().map(License::from).unwrap_or_default();
-                let files = repo_files(&model, &hub);
-                let manifest = Manifest {
-                    hub: locked.hub.clone(),
-                    repo: locked.repo.clone(),
-                    revision: None,
-                    commit: locked.commit.clone(),
-                    files: files.clone(),
-                    card: super::Card::default(),
-                    gate: super::Gate::Open,
-                };
-                Found { manifest, license, files, sources: Vec::new(), client }
-            }
-            None if call.offline => {
-                let words = "offline, only a lock file can tell what the files should be";
-                return Err(Error::new(ErrorKind::InvalidArgument, words).at(reference.to_text()));
-            }
-            None => self.find_with(client, &reference, None, call).await?,
-        };
-        call.policy.check_files(&found.files).at(|| reference.to_text())?;
-        self.agree(&found.license, call).await.at(|| reference.to_text())?;
-        self.bring(&reference, found, call, from, None).await
     }
 
     /// Notes the hash of a model's chat template, which is known once it was opened; fails with `IntegrityMismatch` where
