@@ -121,6 +121,10 @@ export class Host {
       case "logits":
         return this.#loaded().logits(call.ids, call.options);
       case "loadAdapter": {
+        if (call.hub !== undefined) {
+          return this.#withHub(id, call.hub, signal, (hub, { reference, options, onProgress, consent }) =>
+            hub.loadAdapter(this.#loaded(), reference, options, call.options, onProgress, consent, signal));
+        }
         const files = await openFiles(call.sources, (file, offset, length) => this.#ask(file, offset, length), signal, "adapter");
         return this.#loaded().loadAdapter(files, call.options, signal);
       }

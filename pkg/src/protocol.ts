@@ -38,7 +38,7 @@ export type Call =
   | { readonly call: "detokenize"; readonly ids: string }
   | { readonly call: "countTokens"; readonly prompt: string }
   | { readonly call: "logits"; readonly ids: string; readonly options: string }
-  | { readonly call: "loadAdapter"; readonly sources: readonly WireSource[]; readonly options: string }
+  | { readonly call: "loadAdapter"; readonly sources: readonly WireSource[]; readonly hub?: WireHub; readonly options: string }
   | { readonly call: "unloadAdapter"; readonly name: string }
   | { readonly call: "adapters" }
   | { readonly call: "bench"; readonly request: string }

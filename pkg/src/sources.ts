@@ -19,7 +19,7 @@ export interface CustomSource {
 export type ModelReference = string | URL | File | Blob | CustomSource | readonly (File | CustomSource)[];
 
 /**
- * An adapter: a URL of a `.gguf` or of a folder as peft writes it (`adapter_config.json`, `adapter_model.safetensors`), a
+ * An adapter: a reference to a hub, a URL of a `.gguf` or of a folder as peft writes it (`adapter_config.json`, `adapter_model.safetensors`), a
  * `.gguf` file or the files of such a folder, or an own source (one file, or both).
  */
 export type AdapterReference = ModelReference;

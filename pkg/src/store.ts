@@ -2,6 +2,7 @@
  * What is kept on this device: models that came from hubs, verified, shared by all tabs of the origin. Each call runs in a
  * worker of its own, because only workers may write to the origin's file system.
  */
+import { archived, unarchived } from "./archive.js";
 import { Client, type CallEvents } from "./client.js";
 import { HeadwaterError } from "./errors.js";
 import { isHubReference, persist, splitOptions, wireHub, type HubOptions } from "./hub/call.js";
@@ -60,9 +61,34 @@ export const store = {
     return (await run("export", options, reference)) as File[];
   },
 
-  /** Keeps a model from files, once they are verified by the lock file or by what the hub says. */
+  /**
+   * Writes a kept model to one file, such as one from `showSaveFilePicker()`: a single `.gguf` as it is, several files as a tar
+   * archive. Nothing of it is in memory as a whole. Gives the name that fits what was written.
+   */
+  async exportTo(reference: string, to: FileSystemFileHandle | WritableStream<Uint8Array>, options: PullOptions = {}): Promise<string> {
+    if (!(to instanceof WritableStream) && typeof (to as Partial<FileSystemFileHandle> | undefined)?.createWritable !== "function") {
+      throw new HeadwaterError("InvalidArgument", "to: takes a file handle or a WritableStream", { at: "to" });
+    }
+    const { signal } = options;
+    const files = await this.export(reference, options);
+    const [only] = files;
+    const asItIs = files.length === 1 && only?.name.toLowerCase().endsWith(".gguf") === true;
+    const stream: ReadableStream<Uint8Array> = asItIs ? only.stream() : archived(files);
+    const sink = to instanceof WritableStream ? to : await to.createWritable() as WritableStream<Uint8Array>;
+    try {
+      await stream.pipeTo(sink, signal === undefined ? {} : { signal });
+    } catch (error) {
+      if (signal?.aborted === true) throw new HeadwaterError("Aborted", "ended by the caller's signal");
+      throw new HeadwaterError("Io", `the file cannot be written: ${error instanceof Error ? error.message : String(error)}`);
+    }
+    return asItIs ? only.name : `${reference.replace(/^hf:/, "").replace(/[^\w.-]+/g, "-")}.tar`;
+  },
+
+  /** Keeps a model from its files, or from an archive of `exportTo`, once they are verified by the lock file or by the hub. */
   async import(reference: string, files: readonly (File | CustomSource)[], options: PullOptions = {}): Promise<Origin> {
-    return JSON.parse(await text("import", options, reference, files)) as Origin;
+    const [only] = files;
+    const isArchive = files.length === 1 && only instanceof File && only.name.toLowerCase().endsWith(".tar");
+    return JSON.parse(await text("import", options, reference, isArchive ? await unarchived(only) : files)) as Origin;
   },
 
   /** Asks the browser not to evict what is kept; says whether it agreed. */

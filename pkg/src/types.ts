@@ -226,6 +226,10 @@ export interface License {
   /** Terms have to be accepted on the hub. */
   readonly gated: boolean;
   readonly baseModels: readonly string[];
+  /** How it was made from them: `finetune`, `quantized`, `adapter`, `merge`. */
+  readonly baseRelation: string | null;
+  /** The licences of those, and of what they were made from; empty unless the policy looks at them. */
+  readonly bases: readonly { readonly repo: string; readonly license: License }[];
   readonly toldBy: "card" | "metadata" | null;
 }
 
@@ -337,6 +341,10 @@ export interface AdapterInfo {
   readonly sizeBytes: number;
   /** What its files say that it was made for. */
   readonly baseModel: string | null;
+  /** With an adapter of a hub, as `load` gives it: where it came from. */
+  readonly origin?: Origin;
+  /** Likewise: whether its card names this model, or what that was made from; null where either of them tells nothing. */
+  readonly madeFor?: boolean | null;
 }
 
 /** An adapter by its name, or by its name and how much of it: 1 as it was trained, 0 nothing. */

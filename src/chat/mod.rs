@@ -101,6 +101,14 @@ impl Template {
         }))
     }
 
+    /// Where a model's template is and its fingerprint, without looking whether it can be used.
+    pub fn look(metadata: &Metadata) -> Result<Option<(String, String)>> {
+        let Some(found) = sources::find(metadata)? else { return Ok(None) };
+        let mut hash = Fnv::new();
+        found.templates.iter().for_each(|(_, text)| hash.add(text));
+        Ok(Some((found.source, hash.hex())))
+    }
+
     /// Where the template came from, such as `chat_template.jinja`.
     pub fn source(&self) -> &str {
         &self.source

@@ -152,4 +152,15 @@ mod tests {
             assert!(format.planes.first.end == format.block_bytes && format.block_bytes <= SHARING_BLOCK);
         }
     }
+
+    /// Every tensor of bitsandbytes has a code for 64 weights and a scale for 256 codes.
+    #[test]
+    fn nested_magnitudes_take_two_percent_at_most() {
+        for cols in (512_usize..=8192).step_by(512) {
+            let rows = 64;
+            let file = rows * cols / 2 + rows * cols / 64 + (rows * cols).div_ceil(16384) * 4;
+            let found = size_bytes(FormatId::Nf4Nested512, rows, cols);
+            assert!(found as f64 <= 1.02 * file as f64, "{cols}: {found} bytes, {file} in the file");
+        }
+    }
 }

@@ -10,12 +10,15 @@ use super::json::invalid;
 use super::options::LoadOptions;
 use crate::chat::Template;
 use crate::error::Result;
-use crate::format::Checkpoint;
+use crate::format::{Checkpoint, Dialect};
 use crate::graph::Output;
 use crate::model::{self, Plan};
 use crate::sample::SampleOptions;
 use crate::source::Source;
 use crate::tokenizer::Tokenizer;
+
+/// The file of a folder that is left out where a model is only looked at.
+const TOKENIZER: &str = "tokenizer.json";
 
 /// One file of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -143,6 +146,20 @@ pub fn inspect(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Info> {
     describe(checkpoint, &plan, &tokenizer, template.as_ref(), defaults::sampling(&checkpoint.metadata)?)
 }
 
+/// The same of a checkpoint that was only looked at ([`Checkpoint::look`]): where its tokenizer was not read, nothing is told
+/// that only a tokenizer knows, and a warning says so.
+pub fn look(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Info> {
+    let metadata = &checkpoint.metadata;
+    if metadata.dialect == Dialect::Gguf || metadata.companions.contains_key(TOKENIZER) {
+        return inspect(checkpoint, options);
+    }
+    let plan = model::plan_with(checkpoint, &options.plan())?;
+    let template = Template::look(metadata)?.map(|(source, hash)| TemplateInfo { source, hash });
+    let warning = format!("{TOKENIZER} is large and was not read, or is missing: what it tells is left out");
+    let info = facts(checkpoint, &plan, defaults::sampling(metadata)?)?;
+    Ok(Info { template, warnings: vec![warning], ..info })
+}
+
 /// Elements of a final hidden state.
 pub(super) fn hidden_width(plan: &Plan) -> usize {
     plan.graph.hidden.map_or(0, |hidden| plan.graph.width(hidden))
@@ -156,6 +173,13 @@ pub(super) fn describe(
     template: Option<&Template>,
     sampling: SampleOptions,
 ) -> Result<Info> {
+    let template = template
+        .map(|template| TemplateInfo { source: template.source().to_owned(), hash: template.fingerprint().to_owned() });
+    Ok(Info { stop_ids: tokenizer.stop_ids().to_vec(), template, ..facts(checkpoint, plan, sampling)? })
+}
+
+/// What is known without a tokenizer.
+fn facts(checkpoint: &Checkpoint, plan: &Plan, sampling: SampleOptions) -> Result<Info> {
     let mut formats: BTreeMap<String, u64> = BTreeMap::new();
     let mut parameters = 0_u64;
     for tensor in &checkpoint.tensors {
@@ -183,11 +207,8 @@ pub(super) fn describe(
         trained_context: plan.hyper.context,
         formats,
         files,
-        stop_ids: tokenizer.stop_ids().to_vec(),
-        template: template.map(|template| TemplateInfo {
-            source: template.source().to_owned(),
-            hash: template.fingerprint().to_owned(),
-        }),
+        stop_ids: Vec::new(),
+        template: None,
         license: metadata.text("general.license")?.map(str::to_owned),
         sampling,
         backend: None,

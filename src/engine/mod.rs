@@ -38,7 +38,7 @@ pub use bench::{BenchReport, BenchRequest, CountersPerToken, Rate};
 pub use chosen::{MAX_TOP_LOGPROBS, TokenLogprob};
 pub use embed::{EmbedRequest, Embeddings, MAX_TEXTS, Texts};
 pub use fit::{DeviceLimits, FitReport, Verdict, fit};
-pub use info::{FileInfo, Info, Kind, Runtime, TemplateInfo, inspect};
+pub use info::{FileInfo, Info, Kind, Runtime, TemplateInfo, inspect, look};
 pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 pub use output::{ReasoningOptions, ToolCall};
 pub use request::{GenerateRequest, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};

@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use serde::Deserialize;
 
-use super::limits::{self, CONFIG_BYTES, INDEX_BYTES, TOKENIZER_BYTES};
+use super::limits::{self, CONFIG_BYTES, INDEX_BYTES, LOOKED_AT_TOKENIZER_BYTES, TOKENIZER_BYTES};
+use super::open::Extent;
 use super::packed::{self, Raw};
 use super::sniff::{Kind, sniff};
 use super::{Checkpoint, Dialect, Metadata, base_name, config, json, safetensors, shown};
@@ -13,6 +14,7 @@ use crate::error::{At, Error, ErrorKind, Result};
 use crate::source::Source;
 
 const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const WEIGHTS_SUFFIX: &str = ".safetensors";
@@ -34,7 +36,7 @@ const fn companion(name: &'static str, limit_bytes: u64, kind: ErrorKind) -> Com
 }
 
 const COMPANIONS: &[Companion] = &[
-    companion("tokenizer.json", TOKENIZER_BYTES, ErrorKind::MalformedTokenizer),
+    companion(TOKENIZER, TOKENIZER_BYTES, ErrorKind::MalformedTokenizer),
     companion("tokenizer_config.json", CONFIG_BYTES, ErrorKind::MalformedTokenizer),
     companion("special_tokens_map.json", CONFIG_BYTES, ErrorKind::MalformedTokenizer),
     companion("added_tokens.json", CONFIG_BYTES, ErrorKind::MalformedTokenizer),
@@ -52,9 +54,9 @@ const MODULE_CONFIG: Companion = companion(CONFIG, CONFIG_BYTES, ErrorKind::Malf
 type Folder = BTreeMap<String, Rc<dyn Source>>;
 
 /// Opens a folder's files, given in any order; other files below the folder of `config.json` are left alone.
-pub(super) async fn open(sources: &[Rc<dyn Source>]) -> Result<Checkpoint> {
+pub(super) async fn open(sources: &[Rc<dyn Source>], extent: Extent) -> Result<Checkpoint> {
     let folder = folder(sources)?;
-    let metadata = read_metadata(&folder).await?;
+    let metadata = read_metadata(&folder, extent).await?;
     let (files, tensors) = read_tensors(&folder).await?;
     packed::unpack(files, tensors, metadata).await
 }
@@ -101,7 +103,7 @@ pub(super) async fn read_text(source: &dyn Source, limit_bytes: u64, kind: Error
     })
 }
 
-async fn read_metadata(folder: &Folder) -> Result<Metadata> {
+async fn read_metadata(folder: &Folder, extent: Extent) -> Result<Metadata> {
     let missing = || Error::new(ErrorKind::NotFound, "config.json is not among the files");
     let source = folder.get(CONFIG).ok_or_else(missing)?;
     let values = read_config(source.as_ref()).await.at(|| source.name().to_owned())?;
@@ -116,8 +118,12 @@ async fn read_metadata(folder: &Folder) -> Result<Metadata> {
     metadata.architecture = architecture
         .ok_or_else(|| Error::new(ErrorKind::MalformedModel, "the key is missing").at("model_type").at(source.name()))?
         .to_owned();
+    let too_large = |companion: &Companion, size: u64| {
+        extent == Extent::Look && companion.name == TOKENIZER && size > LOOKED_AT_TOKENIZER_BYTES
+    };
     for companion in COMPANIONS {
-        if let Some(source) = folder.get(companion.name) {
+        let source = folder.get(companion.name);
+        if let Some(source) = source.filter(|source| !too_large(companion, source.size_bytes())) {
             let text = read_companion(source.as_ref(), companion).await.at(|| source.name().to_owned())?;
             metadata.companions.insert(companion.name.to_owned(), text);
         }

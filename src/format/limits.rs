@@ -44,6 +44,8 @@ pub const SAFETENSORS_NAME_BYTES: usize = 4_096;
 pub const SAFETENSORS_DIMENSIONS: usize = 16;
 /// Hub folders: bytes of `tokenizer.json`.
 pub const TOKENIZER_BYTES: u64 = 64 << 20;
+/// Hub folders: the same, where a model is only looked at.
+pub const LOOKED_AT_TOKENIZER_BYTES: u64 = 256 << 10;
 /// Hub folders: bytes of `model.safetensors.index.json`.
 pub const INDEX_BYTES: u64 = 32 << 20;
 /// Hub folders: bytes of every other file that is read whole (`config.json`, ...).

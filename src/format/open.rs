@@ -10,6 +10,13 @@ use crate::source::Source;
 /// Files of a hub folder that stand beside weights and hold none: nobody has to look into them to know.
 const NOT_WEIGHTS: &[&str] = &[".json", ".jinja", ".txt", ".md", ".model", ".gitattributes", ".py"];
 
+/// How much of a folder's companions is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    Whole,
+    Look,
+}
+
 impl Checkpoint {
     /// Opens a model: one GGUF file, all shards of a split one, or the files of a hub folder, in any order.
     ///
@@ -18,6 +25,16 @@ impl Checkpoint {
     /// `MalformedTokenizer` and `TemplateError` for damaged files; `LimitExceeded`; `NotFound` for a part that is
     /// missing; `InvalidArgument` for files that are not one model; and whatever the sources fail with.
     pub async fn open(files: Vec<Rc<dyn Source>>) -> Result<Checkpoint> {
+        Self::open_as(files, Extent::Whole).await
+    }
+
+    /// As [`Checkpoint::open`], but leaves a large `tokenizer.json` of a folder unread: enough to tell what a model is, over a
+    /// network too, and not to load it.
+    pub async fn look(files: Vec<Rc<dyn Source>>) -> Result<Checkpoint> {
+        Self::open_as(files, Extent::Look).await
+    }
+
+    async fn open_as(files: Vec<Rc<dyn Source>>, extent: Extent) -> Result<Checkpoint> {
         if files.is_empty() {
             return Err(Error::new(ErrorKind::InvalidArgument, "no files were given"));
         }
@@ -47,9 +64,9 @@ impl Checkpoint {
                     let message = "this is neither GGUF nor safetensors";
                     Err(Error::new(ErrorKind::UnsupportedFormat, message).at(only.name()))
                 }
-                _ => hub::open(&files).await,
+                _ => hub::open(&files, extent).await,
             },
-            (true, _) => hub::open(&files).await,
+            (true, _) => hub::open(&files, extent).await,
         }
     }
 }

@@ -68,6 +68,13 @@ struct Repacker {
     staging_bytes: u64,
 }
 
+/// Browsers free a buffer that is let go of some time later; a load that failed should not keep the device full till then.
+impl Drop for Matrices {
+    fn drop(&mut self) {
+        self.destroy();
+    }
+}
+
 impl Matrices {
     /// Makes the planes of all matrices (zeros) and what fills them. `layout` is that of bind group 0.
     pub(super) async fn new(device: &Device, matrices: Vec<Matrix>, layout: &wgpu::BindGroupLayout) -> Result<Self> {

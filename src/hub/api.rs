@@ -52,13 +52,31 @@ struct Lfs {
     size: Option<u64>,
 }
 
+/// Where the API tells of a revision. Its own slashes are part of its name.
+fn revision_address(client: &Client, repo: &str, revision: &str) -> Result<Address> {
+    let api = client.hub().child(&format!("api/models/{repo}"));
+    Address::parse(&format!("{}/revision/{}", api.to_url(), encode_path(revision).replace('/', "%2F")))
+}
+
+async fn info(client: &Client, asked: &Address) -> Result<Info> {
+    let (bytes, _) = client.document(asked, MAX_ANSWER_BYTES).await?;
+    parse(&bytes).at(|| asked.shown())
+}
+
+/// The header of a repository's card, by one request; by two at mirrors whose API does not have it.
+pub(super) async fn card_of(client: &Client, repo: &str) -> Result<Card> {
+    let info = info(client, &revision_address(client, repo, "main")?).await?;
+    match info.card {
+        Some(card) => Ok(Card::from_json(&card)),
+        None => card_at(client, &client.hub().child(&format!("{repo}/resolve/main/README.md"))).await,
+    }
+}
+
 /// Asks for a revision and lists its commit.
 pub(super) async fn resolve(client: &Client, repo: &str, revision: &str) -> Result<Manifest> {
     let api = client.hub().child(&format!("api/models/{repo}"));
-    // A revision's own slashes are part of its name.
-    let asked = Address::parse(&format!("{}/revision/{}", api.to_url(), encode_path(revision).replace('/', "%2F")))?;
-    let (bytes, _) = client.document(&asked, MAX_ANSWER_BYTES).await?;
-    let info: Info = parse(&bytes).at(|| asked.shown())?;
+    let asked = revision_address(client, repo, revision)?;
+    let info = info(client, &asked).await?;
     let commit = info.sha.filter(|sha| is_hex(sha, 40)).map(|sha| sha.to_ascii_lowercase());
     let commit = commit.ok_or_else(|| not_a_hub("tells no commit").at(asked.shown()))?;
     // A commit that was asked for is the commit that is used, whatever the answer says.
@@ -138,7 +156,11 @@ fn file(client: &Client, repo: &str, commit: &str, entry: Entry) -> Result<RepoF
 async fn card(client: &Client, files: &[RepoFile]) -> Result<Card> {
     let readme = files.iter().find(|file| file.path == "README.md" && file.size_bytes <= MAX_CARD_BYTES as u64);
     let Some(readme) = readme else { return Ok(Card::default()) };
-    let (bytes, _) = client.document(&readme.address, MAX_CARD_BYTES).await?;
+    card_at(client, &readme.address).await
+}
+
+async fn card_at(client: &Client, readme: &Address) -> Result<Card> {
+    let (bytes, _) = client.document(readme, MAX_CARD_BYTES).await?;
     Ok(Card::from_markdown(&String::from_utf8_lossy(&bytes)))
 }
 

@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::digest::{Hasher, sha256_hex};
-use super::edge::{Store, StoredFile};
+use super::edge::Store;
+use super::incoming::{Arriving, Written};
 use super::journal::{self, BLOCK_BYTES, Journal, n_blocks};
 use super::manifest::{Expected, RepoFile};
 use super::meter::{Meter, Phase};
@@ -37,10 +38,10 @@ pub(super) struct Blob<'a> {
     meter: &'a Meter,
     pub(super) file: &'a RepoFile,
     name: &'a str,
-    data: Rc<dyn StoredFile>,
+    written: Rc<Written>,
+    /// Told what comes.
+    arriving: Option<&'a Arriving>,
     journal: Journal,
-    /// Which blocks are written.
-    have: RefCell<Vec<bool>>,
     hash: RefCell<Running>,
     /// Somebody is reading blocks back to hash them.
     hashing: Cell<bool>,
@@ -78,6 +79,7 @@ impl<'a> Blob<'a> {
         meter: &'a Meter,
         file: &'a RepoFile,
         name: &'a str,
+        arriving: Option<&'a Arriving>,
     ) -> Result<Self> {
         let mut record = journal::read(store, name, file).await?;
         if record.done.is_some() {
@@ -99,16 +101,20 @@ impl<'a> Blob<'a> {
             meter,
             file,
             name,
-            data,
+            written: Rc::new(Written { data, have: RefCell::new(vec![false; count]), open: Cell::new(true) }),
+            arriving,
             journal,
-            have: RefCell::new(vec![false; count]),
             hash: RefCell::new(Running::new(file)),
             hashing: Cell::new(false),
             unflushed_bytes: Cell::new(0),
         };
         let verified = blob.verify(&record).await;
-        if verified.is_err() {
-            blob.close().await.ok();
+        match (&verified, arriving) {
+            (Err(_), _) => {
+                blob.close().await.ok();
+            }
+            (Ok(()), Some(arriving)) => arriving.coming(&blob.written),
+            (Ok(()), None) => {}
         }
         verified.map(|()| blob)
     }
@@ -116,15 +122,15 @@ impl<'a> Blob<'a> {
     async fn verify(&self, record: &journal::Record) -> Result<()> {
         if record.blocks.is_empty() {
             // What an older attempt left there is not this file.
-            return self.data.resize(0).await;
+            return self.written.data.resize(0).await;
         }
-        let size = self.data.size_bytes().await?;
+        let size = self.written.data.size_bytes().await?;
         for (block, hash) in &record.blocks {
             let (offset, len) = self.place(*block);
             if offset.saturating_add(len as u64) > size {
                 continue;
             }
-            let bytes = self.data.read(offset, len).await?;
+            let bytes = self.written.data.read(offset, len).await?;
             if sha256_hex(&bytes) == *hash {
                 self.set(*block, true);
                 self.hash.borrow_mut().take(*block, &bytes);
@@ -143,13 +149,17 @@ impl<'a> Blob<'a> {
     }
 
     pub(super) fn has(&self, block: u64) -> bool {
-        usize::try_from(block).ok().and_then(|block| self.have.borrow().get(block).copied()).unwrap_or(false)
+        usize::try_from(block).ok().and_then(|block| self.written.have.borrow().get(block).copied()).unwrap_or(false)
     }
 
     fn set(&self, block: u64, there: bool) {
-        let mut have = self.have.borrow_mut();
+        let mut have = self.written.have.borrow_mut();
         if let Some(slot) = usize::try_from(block).ok().and_then(|block| have.get_mut(block)) {
             *slot = there;
+        }
+        drop(have);
+        if let Some(arriving) = self.arriving {
+            arriving.grew();
         }
     }
 
@@ -167,7 +177,7 @@ impl<'a> Blob<'a> {
             self.check_start(bytes)?;
         }
         let (offset, _) = self.place(block);
-        self.data.write(offset, bytes).await?;
+        self.written.data.write(offset, bytes).await?;
         self.journal.add_block(block, sha256_hex(bytes)).await?;
         self.set(block, true);
         self.meter.loaded(bytes.len() as u64);
@@ -193,7 +203,7 @@ impl<'a> Blob<'a> {
         self.unflushed_bytes.set(self.unflushed_bytes.get().saturating_add(bytes));
         if self.unflushed_bytes.get() >= FLUSH_BYTES {
             self.unflushed_bytes.set(0);
-            self.data.flush().await?;
+            self.written.data.flush().await?;
             self.journal.flush().await?;
         }
         Ok(())
@@ -216,7 +226,7 @@ impl<'a> Blob<'a> {
                 return Ok(());
             }
             let (offset, len) = self.place(next);
-            let bytes = self.data.read(offset, len).await?;
+            let bytes = self.written.data.read(offset, len).await?;
             self.hash.borrow_mut().take(next, &bytes);
         }
     }
@@ -237,8 +247,9 @@ impl<'a> Blob<'a> {
             self.restart().await?;
             return Ok(Err(format!("it should have the hash {wanted}, it has {found}")));
         }
-        self.data.flush().await?;
-        self.data.close().await?;
+        self.written.data.flush().await?;
+        self.written.open.set(false);
+        self.written.data.close().await?;
         let data = self.store.read(self.name).await?;
         let size = match &data {
             Some(data) => data.size_bytes().await,
@@ -259,10 +270,10 @@ impl<'a> Blob<'a> {
     pub(super) async fn restart(&self) -> Result<()> {
         let lost = (0..n_blocks(self.file.size_bytes)).filter(|block| self.has(*block));
         self.meter.lost(lost.fold(0, |sum: u64, block| sum.saturating_add(self.place(block).1 as u64)));
-        self.have.borrow_mut().fill(false);
+        self.written.have.borrow_mut().fill(false);
         *self.hash.borrow_mut() = Running::new(self.file);
         self.journal.restart(self.file).await?;
-        self.data.resize(0).await
+        self.written.data.resize(0).await
     }
 
     /// Tells how far the file is.
@@ -274,7 +285,8 @@ impl<'a> Blob<'a> {
 
     /// Lets go of the files, whatever happened to them.
     pub(super) async fn close(&self) -> Result<()> {
-        let (data, journal) = (self.data.close().await, self.journal.close().await);
+        self.written.open.set(false);
+        let (data, journal) = (self.written.data.close().await, self.journal.close().await);
         data.and(journal)
     }
 }

@@ -34,6 +34,8 @@ pub struct Card {
     pub license_link: Option<String>,
     /// What the model was made from.
     pub base_models: Vec<String>,
+    /// How it was made from them: `finetune`, `quantized`, `adapter`, `merge`.
+    pub base_relation: Option<String>,
     /// Whether the card asks for something before files are given out (`extra_gated_...`).
     pub asks: bool,
 }
@@ -67,6 +69,7 @@ impl Card {
             license_name: kept("license_name").into_iter().next(),
             license_link: kept("license_link").into_iter().next(),
             base_models: kept("base_model"),
+            base_relation: kept("base_model_relation").into_iter().next(),
             asks,
         }
     }
@@ -144,14 +147,14 @@ mod tests {
     fn headers_are_read_as_they_are_written() {
         let card = Card::from_markdown(
             "---\n# made by hand\nlanguage:\n- en\n- de\nlicense: other\nlicense_name: 'qwen-research' # see below\n\
-             license_link: \"https://example.org/LICENSE\"\nbase_model:\n  - Qwen/Qwen2.5-3B\n  - a/b\n\
+             license_link: \"https://example.org/LICENSE\"\nbase_model:\n  - Qwen/Qwen2.5-3B\n  - a/b\nbase_model_relation: quantized\n\
              extra_gated_prompt: >-\n  license: mit\n  - not an item\ntags: [chat, \"a b\"]\n---\n# Title\nlicense: none\n",
         );
         assert_eq!(card.licenses, ["other"]);
         assert_eq!(card.license_name.as_deref(), Some("qwen-research"));
         assert_eq!(card.license_link.as_deref(), Some("https://example.org/LICENSE"));
         assert_eq!(card.base_models, ["Qwen/Qwen2.5-3B", "a/b"]);
-        assert!(card.asks);
+        assert_eq!((card.base_relation.as_deref(), card.asks), (Some("quantized"), true));
         let list = Card::from_markdown("\u{feff}---\r\nlicense: [mit, apache-2.0]\r\nbase_model: o/n\r\n---\r\n");
         assert_eq!((list.licenses.len(), list.base_models[0].as_str(), list.asks), (2, "o/n", false));
     }

@@ -114,6 +114,11 @@ impl Client {
         &self.hub
     }
 
+    /// Whether requests carry a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Every host that was asked so far.
     pub fn hosts(&self) -> Vec<String> {
         self.hosts.asked()
@@ -162,7 +167,14 @@ impl Client {
         let sent = self.patience.wait(self.transport.get(&request)).await.and_then(|answer| answer);
         sent.map_err(|error| {
             // Words of a library below may quote the whole URL.
-            let words = self.scrubbed(error.message(), address);
+            let mut words = self.scrubbed(error.message(), address);
+            if error.kind() == ErrorKind::CorsBlocked {
+                // Browsers hide where a redirect led.
+                let places = self.hosts.declared();
+                words.push_str(&format!(
+                    "; the browser does not tell which host of {places}, and each of them has to allow this page"
+                ));
+            }
             Error::new(error.kind(), words).at(address.shown())
         })
     }

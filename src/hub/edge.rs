@@ -91,6 +91,17 @@ pub trait Store {
     /// Fails with `QuotaExceeded` where that many bytes more cannot be kept, so far as can be told beforehand.
     fn check_room(&self, bytes: u64) -> LocalFuture<'_, Result<()>>;
 
+    /// The file of that SHA-256 that other sites or programs shared, where the surroundings have such a thing. Nothing
+    /// vouches for it.
+    fn find_shared<'a>(&'a self, _sha256: &'a str) -> LocalFuture<'a, Option<Rc<dyn StoredFile>>> {
+        Box::pin(async { None })
+    }
+
+    /// Offers a verified file to others: to everybody where it `is_public`. Whether they take it is their affair.
+    fn share<'a>(&'a self, _name: &'a str, _sha256: &'a str, _is_public: bool) -> LocalFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
     /// Takes the lock of that name among all tabs and processes; `None` while another one has it.
     fn try_lock<'a>(&'a self, name: &'a str) -> LocalFuture<'a, Result<Option<Box<dyn Guard>>>>;
 }

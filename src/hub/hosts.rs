@@ -52,12 +52,17 @@ impl Hosts {
             let words = format!(
                 "a request to {host} was refused: it is not among the declared hosts ({}); if the model's files lie \
                  there, declare it",
-                self.allowed.join(", ")
+                self.declared()
             );
             return Err(Error::new(ErrorKind::PolicyRefused, words).at("hosts"));
         }
         self.asked.borrow_mut().insert(host.to_owned());
         Ok(())
+    }
+
+    /// The hosts that may be asked.
+    pub fn declared(&self) -> String {
+        self.allowed.join(", ")
     }
 
     /// Every host that was asked.

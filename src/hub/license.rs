@@ -6,6 +6,7 @@ use super::card::{Card, Gate};
 use super::license_table::TERMS;
 use super::lock::LockedLicense;
 use super::manifest::Manifest;
+use super::{bases, lock::LockedBase};
 use crate::error::Result;
 use crate::format::Metadata;
 
@@ -111,11 +112,32 @@ pub struct License {
     pub gated: bool,
     /// What the model was made from.
     pub base_models: Vec<String>,
+    /// How: `finetune`, `quantized`, `adapter`, `merge`.
+    pub base_relation: Option<String>,
+    /// The licences of what it was made from, and of what that was made from; empty where nobody asked.
+    pub bases: Vec<Base>,
     /// Where all this was told: `card`, `metadata`, or nowhere.
     pub told_by: Option<&'static str>,
 }
 
+/// A model that another one was made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Base {
+    /// `owner/name`.
+    pub repo: String,
+    /// Its licence; one without an identifier where it is not told.
+    pub license: License,
+}
+
 impl License {
+    /// Whether the card of an adapter, whose licence this is, names one of these repositories (a model, and what that was made
+    /// from) as what it was made for; `None` where it names none at all.
+    pub fn is_made_for(&self, repos: &[&str]) -> Option<bool> {
+        let fits = |base: &String| repos.iter().any(|repo| repo.eq_ignore_ascii_case(base));
+        (!self.base_models.is_empty()).then(|| self.base_models.iter().any(fits))
+    }
+
     /// The licence of a repository, from its card.
     pub fn of_manifest(manifest: &Manifest) -> License {
         License { gated: manifest.gate == Gate::Closed, ..License::of_card(&manifest.card) }
@@ -138,6 +160,7 @@ impl License {
             several => join(several),
         };
         joined.base_models.clone_from(&card.base_models);
+        joined.base_relation.clone_from(&card.base_relation);
         joined.told_by = joined.id.is_some().then_some("card");
         joined
     }
@@ -152,17 +175,19 @@ impl License {
             (None, None) => License::default(),
         };
         license.told_by = license.id.is_some().then_some("metadata");
+        license.base_models = bases::named_in(metadata)?;
         Ok(license)
     }
 
-    /// This licence, or where it tells nothing the other one.
+    /// This licence, or where it tells nothing the other one; base models likewise.
     #[must_use]
     pub fn or(self, other: License) -> License {
-        if self.id.is_some() {
-            return self;
+        let base_models = if self.base_models.is_empty() { other.base_models } else { self.base_models };
+        let (gated, base_relation) = (self.gated || other.gated, self.base_relation);
+        match self.id {
+            Some(_) => License { base_models, base_relation, ..self },
+            None => License { gated, base_models, base_relation, link: other.link.or(self.link), ..other },
         }
-        let base_models = if other.base_models.is_empty() { self.base_models } else { other.base_models };
-        License { gated: self.gated || other.gated, base_models, link: other.link.or(self.link), ..other }
     }
 }
 
@@ -174,9 +199,12 @@ impl From<&LockedLicense> for License {
             licenses: ids,
             license_name: locked.name.clone(),
             license_link: locked.link.clone(),
-            ..Card::default()
+            base_models: locked.base_models.clone(),
+            base_relation: locked.base_relation.clone(),
+            asks: false,
         };
-        License::of_card(&card)
+        let base = |base: &LockedBase| Base { repo: base.repo.clone(), license: License::from(&base.license) };
+        License { bases: locked.bases.iter().map(base).collect(), ..License::of_card(&card) }
     }
 }
 

@@ -59,7 +59,7 @@ pub struct LockedFile {
 }
 
 /// A licence, for the record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LockedLicense {
     /// Its identifier.
@@ -70,12 +70,32 @@ pub struct LockedLicense {
     pub link: Option<String>,
     /// The text to show.
     pub attribution: Option<String>,
+    /// What the model was made from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub base_models: Vec<String>,
+    /// How: `finetune`, `quantized`, `adapter`, `merge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_relation: Option<String>,
+    /// The licences of that, where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bases: Vec<LockedBase>,
+}
+
+/// A model that another one was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LockedBase {
+    /// `owner/name`.
+    pub repo: String,
+    /// Its licence.
+    pub license: LockedLicense,
 }
 
 impl From<&License> for LockedLicense {
     fn from(license: &License) -> Self {
-        let License { id, name, link, attribution, .. } = license.clone();
-        Self { id, name, link, attribution }
+        let License { id, name, link, attribution, base_models, base_relation, bases, .. } = license.clone();
+        let bases = bases.iter().map(|base| LockedBase { repo: base.repo.clone(), license: (&base.license).into() });
+        Self { id, name, link, attribution, base_models, base_relation, bases: bases.collect() }
     }
 }
 

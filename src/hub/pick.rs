@@ -24,6 +24,8 @@ pub(super) const COMPANIONS: &[&str] = &[
 const NOT_MODELS: &[&str] = &["mmproj", "imatrix"];
 /// How names of safetensors begin that repeat the weights in another layout, or are something else.
 const NOT_WEIGHTS: &[&str] = &["consolidated", "adapter_model"];
+/// What peft writes: the two files of an adapter.
+const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 /// Endings of PyTorch's pickles.
 const PICKLES: &[&str] = &[".bin", ".pt", ".pth", ".ckpt", ".pkl"];
 /// As many names are listed in an error.
@@ -152,7 +154,7 @@ fn by_path(manifest: &Manifest, ggufs: &Ggufs<'_>, path: &str) -> Result<Vec<Rep
 }
 
 fn the_only_one(manifest: &Manifest, ggufs: &Ggufs<'_>) -> Result<Vec<RepoFile>> {
-    let folder = safetensors(manifest, "");
+    let folder = safetensors(manifest, "").or_else(|error| adapter(manifest).ok_or(error));
     match (ggufs.len(), folder) {
         (0, Ok(files)) => Ok(files),
         (0, Err(error)) => Err(manifest.files.iter().find(|file| is_pickle(file)).map_or(error, unsupported)),
@@ -227,6 +229,11 @@ fn safetensors(manifest: &Manifest, folder: &str) -> Result<Vec<RepoFile>> {
     }
     files.extend(weights.into_iter().cloned());
     Ok(files)
+}
+
+/// The files of an adapter, where a repository has one and no model.
+fn adapter(manifest: &Manifest) -> Option<Vec<RepoFile>> {
+    ADAPTER.iter().map(|name| manifest.file(name).cloned()).collect()
 }
 
 fn several(ggufs: &Ggufs<'_>) -> Error {

@@ -96,6 +96,14 @@ fn a_folder_is_taken_together() {
 }
 
 #[test]
+fn an_adapter_is_meant_where_there_is_no_model() {
+    let adapter = ["adapter_config.json", "adapter_model.safetensors"];
+    assert_eq!(chosen(&[&adapter[..], &["README.md", "tokenizer.json"]].concat(), Pick::Any), adapter);
+    let beside = [&adapter[..], &["config.json", "model.safetensors"]].concat();
+    assert_eq!(chosen(&beside, Pick::Any), ["config.json", "model.safetensors"]);
+}
+
+#[test]
 fn what_cannot_be_chosen_is_explained() {
     let cases: &[(&[&str], Pick, ErrorKind, &[&str])] = &[
         (QUANTS, Pick::Any, InvalidArgument, &["several GGUF models", "m-Q4_K_M", "m-Q4_K_S"]),

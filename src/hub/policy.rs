@@ -19,6 +19,17 @@ pub enum OnUnknown {
     Ask,
 }
 
+/// Whether what a model was made from is judged too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BaseModels {
+    /// Only what the model itself tells.
+    #[default]
+    Ignore,
+    /// The hub is asked for the cards of its base models, and each is held against the same lists.
+    Check,
+}
+
 /// Which licences may be used. Entries are identifiers as in [`License::id`] or SPDX names, with `*` at their end for all
 /// that begin so, or `@` and an obligation (`@non-commercial`) for all that ask for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -30,6 +41,8 @@ pub struct LicensePolicy {
     pub deny: Vec<String>,
     /// What is neither named by a list nor known.
     pub on_unknown: OnUnknown,
+    /// What becomes of base models.
+    pub base_model: BaseModels,
 }
 
 /// What the caller allows.
@@ -84,8 +97,33 @@ impl Policy {
         Ok(())
     }
 
-    /// What the policy says to a licence.
+    /// Whether base models are judged too.
+    pub fn checks_bases(&self) -> bool {
+        self.licenses.as_ref().is_some_and(|licenses| licenses.base_model == BaseModels::Check)
+    }
+
+    /// What the policy says to a licence and, where it looks at them, to those of the model's base models.
     pub fn judge(&self, license: &License) -> Verdict {
+        let own = self.judge_one(license);
+        if !self.checks_bases() {
+            return own;
+        }
+        let untold = License::default();
+        let unasked = license.base_models.first().filter(|_| license.bases.is_empty()).map(|repo| (repo, &untold));
+        let bases = license.bases.iter().map(|base| (&base.repo, &base.license)).chain(unasked);
+        bases.fold(own, |verdict, (repo, license)| {
+            let of = |why: String| format!("of its base model {repo}: {why}");
+            match (verdict, self.judge_one(license)) {
+                (Verdict::Denied(why), _) => Verdict::Denied(why),
+                (_, Verdict::Denied(why)) => Verdict::Denied(of(why)),
+                (Verdict::Ask(why), Verdict::Ask(more)) => Verdict::Ask(format!("{why}; {}", of(more))),
+                (Verdict::Allowed, Verdict::Ask(why)) => Verdict::Ask(of(why)),
+                (verdict, Verdict::Allowed) => verdict,
+            }
+        })
+    }
+
+    fn judge_one(&self, license: &License) -> Verdict {
         let Some(policy) = &self.licenses else { return Verdict::Allowed };
         let named = license.id.as_deref().unwrap_or("not told");
         if let Some(entry) = policy.deny.iter().find(|entry| fits(entry, license)) {

@@ -1,16 +1,19 @@
 //! From a reference to files that may be used: kept ones without a request, or found, judged, fetched, verified and kept.
 
+use std::future::Future;
 use std::rc::Rc;
 
 use super::address::Address;
+use super::bases;
 use super::blob::kept;
 use super::call::{Call, Found, Pulled};
 use super::client::Client;
 use super::edge::{Edge, Guard, Store, Transport};
+use super::incoming::Incoming;
 use super::keep::{repo_files, unvouched};
 use super::license::License;
 use super::lock::{Lock, LockedFile, LockedModel, key};
-use super::manifest::{Expected, Manifest, RepoFile, hub_of, resolve};
+use super::manifest::{Expected, RepoFile, hub_of, resolve};
 use super::meter::{Meter, Phase};
 use super::pick::choose;
 use super::policy::Verdict;
@@ -18,7 +21,7 @@ use super::reference::{Pick, Reference};
 use super::shelf::{KeptModel, Record, Shelf, blob_name, folder, pick_text};
 use super::source::RemoteSource;
 use super::transfer::{Job, Transfer};
-use super::wait::Patience;
+use super::wait::{Patience, both};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::source::Source;
@@ -49,12 +52,44 @@ impl Hub {
         Patience { edge: Rc::clone(&self.edge), aborted: Rc::clone(&call.aborted), stall_secs: STALL_SECS }
     }
 
-    fn client(&self, hub: Address, call: &Call) -> Result<Client> {
+    pub(super) fn client(&self, hub: Address, call: &Call) -> Result<Client> {
         Client::new(Rc::clone(&self.transport), hub, call.token.clone(), &call.policy.hosts, self.patience(call))
     }
 
     /// A model's files, from the store without a request where they are kept, else fetched.
     pub async fn pull(&self, text: &str, call: &Call) -> Result<Pulled> {
+        self.pull_into(text, call, None).await
+    }
+
+    /// The same, with `work` on the files while they come: see [`Incoming`]. The transfer goes on where the work fails; what
+    /// either fails with is given, the transfer's error first. Work that began on other bytes than were verified, or that failed
+    /// over headers that were not verified yet, is done again on the kept files.
+    pub async fn pull_while<T, W: Future<Output = Result<T>>>(
+        &self,
+        text: &str,
+        call: &Call,
+        work: impl Fn(Rc<Incoming>) -> W,
+    ) -> Result<(Pulled, T)> {
+        let incoming = Rc::new(Incoming::default());
+        let transfer = async {
+            let pulled = self.pull_into(text, call, Some(&incoming)).await;
+            incoming.end(pulled.as_ref().ok().map(|pulled| pulled.sources.as_slice()));
+            pulled
+        };
+        let (pulled, done) = both(transfer, work(Rc::clone(&incoming))).await;
+        let pulled = pulled?;
+        if !(done.is_err() && incoming.failed_early()) && incoming.proves_right().await? {
+            return Ok((pulled, done?));
+        }
+        // Freed before the same is made again.
+        drop(done);
+        let kept = Rc::new(Incoming::default());
+        kept.end(Some(&pulled.sources));
+        let done = work(kept).await?;
+        Ok((pulled, done))
+    }
+
+    async fn pull_into(&self, text: &str, call: &Call, incoming: Option<&Incoming>) -> Result<Pulled> {
         let reference = Reference::parse(text)?;
         let hub = hub_of(&reference, call.endpoint.as_deref())?;
         let locked = call.lock.as_ref().map(|lock| lock.model(&reference)).transpose()?;
@@ -72,10 +107,10 @@ impl Hub {
         }
         (call.on_progress)(&nothing_yet());
         let client = self.client(hub, call)?;
-        let found = self.find_with(Rc::new(client), &reference, locked).await?;
+        let found = self.find_with(Rc::new(client), &reference, locked, call).await?;
         call.policy.check_files(&found.files).at(|| reference.to_text())?;
         self.agree(&found.license, call).await.at(|| reference.to_text())?;
-        self.bring(&reference, found, call, &[]).await
+        self.bring(&reference, found, call, &[], incoming).await
     }
 
     /// Looks at what a reference means, reading headers at most.
@@ -83,14 +118,15 @@ impl Hub {
         let reference = Reference::parse(text)?;
         let hub = hub_of(&reference, call.endpoint.as_deref())?;
         let locked = call.lock.as_ref().map(|lock| lock.model(&reference)).transpose()?;
-        self.find_with(Rc::new(self.client(hub, call)?), &reference, locked).await
+        self.find_with(Rc::new(self.client(hub, call)?), &reference, locked, call).await
     }
 
-    async fn find_with(
+    pub(super) async fn find_with(
         &self,
         client: Rc<Client>,
         reference: &Reference,
         locked: Option<&LockedModel>,
+        call: &Call,
     ) -> Result<Found> {
         let commit =
             locked.filter(|_| matches!(reference, Reference::Repo { .. })).map(|locked| locked.commit.as_str());
@@ -102,15 +138,19 @@ impl Hub {
         let source = |file: &RepoFile| Rc::new(RemoteSource::new(Rc::clone(&client), file.clone())) as Rc<dyn Source>;
         let sources: Vec<Rc<dyn Source>> = files.iter().map(source).collect();
         let mut license = License::of_manifest(&manifest);
-        if license.id.is_none() && files.iter().all(|file| file.path.to_ascii_lowercase().ends_with(".gguf")) {
+        let untold = license.id.is_none() || (call.policy.checks_bases() && license.base_models.is_empty());
+        if untold && files.iter().all(|file| file.path.to_ascii_lowercase().ends_with(".gguf")) {
             let header = Checkpoint::open(sources.clone()).await?;
             license = license.or(License::of_metadata(&header.metadata)?);
+        }
+        if call.policy.checks_bases() {
+            bases::look_up(&client, &mut license).await.at(|| reference.to_text())?;
         }
         Ok(Found { manifest, license, files, sources, client })
     }
 
     /// Fails with `PolicyRefused` unless the policy and, where it is asked, the user agree.
-    async fn agree(&self, license: &License, call: &Call) -> Result<()> {
+    pub(super) async fn agree(&self, license: &License, call: &Call) -> Result<()> {
         let refused = |words: String| Err(Error::new(ErrorKind::PolicyRefused, words));
         let why = match call.policy.judge(license) {
             Verdict::Denied(why) => return refused(format!("the policy does not allow this model: {why}")),
@@ -139,6 +179,10 @@ impl Hub {
             locked.filter(|_| matches!(reference, Reference::Repo { .. })).map(|locked| locked.commit.as_str());
         let Some(record) = self.shelf.find(hub, reference, commit).await? else { return Ok(None) };
         let license = record.model.license.as_ref().map(License::from).unwrap_or_default();
+        let unasked = call.policy.checks_bases() && !license.base_models.is_empty() && license.bases.is_empty();
+        if unasked && !call.offline {
+            return Ok(None);
+        }
         if let Verdict::Denied(why) = call.policy.judge(&license) {
             let words = format!("the policy does not allow this model: {why}");
             return Err(Error::new(ErrorKind::PolicyRefused, words).at(reference.to_text()));
@@ -156,20 +200,31 @@ impl Hub {
 
     /// Brings the files into the store and says that the model is there. `from` are files that are taken in place of the
     /// network's.
-    async fn bring(&self, reference: &Reference, found: Found, call: &Call, from: &[Rc<dyn Source>]) -> Result<Pulled> {
-        let Found { manifest, license, files, client, .. } = found;
+    pub(super) async fn bring(
+        &self,
+        reference: &Reference,
+        found: Found,
+        call: &Call,
+        from: &[Rc<dyn Source>],
+        incoming: Option<&Incoming>,
+    ) -> Result<Pulled> {
+        let Found { manifest, license, files, client, sources } = found;
         let patience = self.patience(call);
         let meter = Meter::new(patience.clone(), Rc::clone(&call.on_progress));
         let folder = folder(&manifest.hub, &manifest.repo);
         let _guard = self.take_turn(&folder, &patience, &meter).await?;
         self.shelf.migrate().await?;
+        let remote = sources.into_iter().map(Some).chain(std::iter::repeat(None));
+        let announced: Vec<_> = files.iter().cloned().zip(remote).collect();
+        let arriving = incoming.map(|incoming| incoming.announce(&announced)).unwrap_or_default();
+        let mut arriving = arriving.into_iter();
         let jobs = files.into_iter().map(|file| {
             let source = from.iter().find(|source| same_name(source.name(), &file.path)).cloned();
             if source.is_none() && !from.is_empty() {
                 let words = "this file of the model is not among those given";
                 return Err(Error::new(ErrorKind::NotFound, words).at(file.path));
             }
-            Ok(Job { blob: blob_name(&folder, &file), file, from: source })
+            Ok(Job { blob: blob_name(&folder, &file), file, from: source, arriving: arriving.next() })
         });
         let jobs = jobs.collect::<Result<Vec<Job>>>()?;
         meter.set_total(jobs.iter().fold(0, |sum: u64, job| sum.saturating_add(job.file.size_bytes)));
@@ -191,7 +246,7 @@ impl Hub {
                 commit: manifest.commit.clone(),
                 unverified: unknown.map(|job| job.file.path.clone()).collect(),
                 files: jobs.iter().zip(brought).map(locked).collect(),
-                license: license.id.is_some().then(|| (&license).into()),
+                license: (license.id.is_some() || !license.base_models.is_empty()).then(|| (&license).into()),
                 template_hash: None,
                 hosts: client.hosts(),
                 stored_at: self.edge.now_secs(),
@@ -261,42 +316,6 @@ impl Hub {
             missing = missing.saturating_add(job.file.size_bytes.saturating_sub(begun));
         }
         if missing > 0 { store.check_room(missing).await } else { Ok(()) }
-    }
-
-    /// Takes a model's files from sources, such as files that the user picked, into the store. They are verified by the
-    /// lock file where there is one, else by what the hub says.
-    pub async fn import(&self, text: &str, from: &[Rc<dyn Source>], call: &Call) -> Result<Pulled> {
-        let reference = Reference::parse(text)?;
-        let hub = hub_of(&reference, call.endpoint.as_deref())?;
-        if from.is_empty() {
-            return Err(Error::new(ErrorKind::InvalidArgument, "no files were given"));
-        }
-        let client = Rc::new(self.client(hub.clone(), call)?);
-        let found = match call.lock.as_ref().map(|lock| lock.model(&reference)).transpose()? {
-            Some(locked) => {
-                let model = KeptModel::from(locked);
-                let license = model.license.as_ref().map(License::from).unwrap_or_default();
-                let files = repo_files(&model, &hub);
-                let manifest = Manifest {
-                    hub: locked.hub.clone(),
-                    repo: locked.repo.clone(),
-                    revision: None,
-                    commit: locked.commit.clone(),
-                    files: files.clone(),
-                    card: super::Card::default(),
-                    gate: super::Gate::Open,
-                };
-                Found { manifest, license, files, sources: Vec::new(), client }
-            }
-            None if call.offline => {
-                let words = "offline, only a lock file can tell what the files should be";
-                return Err(Error::new(ErrorKind::InvalidArgument, words).at(reference.to_text()));
-            }
-            None => self.find_with(client, &reference, None).await?,
-        };
-        call.policy.check_files(&found.files).at(|| reference.to_text())?;
-        self.agree(&found.license, call).await.at(|| reference.to_text())?;
-        self.bring(&reference, found, call, from).await
     }
 
     /// Notes the hash of a model's chat template, which is known once it was opened; fails with `IntegrityMismatch` where

@@ -13,8 +13,8 @@ use super::journal::log_name;
 use super::lock::{LockedFile, LockedLicense};
 use super::manifest::{Expected, RepoFile};
 use super::reference::{Pick, Reference};
-use super::source::KeptSource;
-use crate::error::{At, Error, ErrorKind, Result};
+use super::source::open_kept;
+use crate::error::{Error, ErrorKind, Result};
 use crate::source::Source;
 
 /// The layout's own part of every name; another layout has another one.
@@ -225,16 +225,7 @@ impl Shelf {
     pub(super) async fn open(&self, record: &Record) -> Result<Vec<Rc<dyn Source>>> {
         let mut sources: Vec<Rc<dyn Source>> = Vec::new();
         for (file, blob) in record.model.files.iter().zip(&record.blobs) {
-            let data = self.store.read(blob).await.at(|| file.path.clone())?;
-            let size = match &data {
-                Some(data) => data.size_bytes().await?,
-                None => 0,
-            };
-            let Some(data) = data.filter(|_| size == file.size_bytes) else {
-                let words = "it was stored, and is not there any more (was the site's data cleared?); fetch it again";
-                return Err(Error::new(ErrorKind::StorageLost, words).at(file.path.as_str()));
-            };
-            sources.push(Rc::new(KeptSource { name: file.path.clone(), size_bytes: size, data }));
+            sources.push(open_kept(self.store.as_ref(), blob, &file.path, file.size_bytes).await?);
         }
         Ok(sources)
     }

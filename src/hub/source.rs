@@ -5,19 +5,25 @@ use std::rc::Rc;
 
 use super::address::Address;
 use super::client::{Client, Then};
-use super::edge::{ByteRange, StoredFile};
+use super::edge::{ByteRange, Store, StoredFile};
 use super::manifest::RepoFile;
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::source::{LocalFuture, Source, check_range};
 
-/// A file in the store, which was verified when it came.
-pub(super) struct KeptSource {
-    pub(super) name: String,
-    pub(super) size_bytes: u64,
-    pub(super) data: Rc<dyn StoredFile>,
+/// A file in the store.
+pub(super) struct StoredSource {
+    name: String,
+    size_bytes: u64,
+    data: Rc<dyn StoredFile>,
 }
 
-impl Source for KeptSource {
+impl StoredSource {
+    pub(super) fn new(name: &str, size_bytes: u64, data: Rc<dyn StoredFile>) -> Self {
+        Self { name: name.to_owned(), size_bytes, data }
+    }
+}
+
+impl Source for StoredSource {
     fn name(&self) -> &str {
         &self.name
     }
@@ -32,6 +38,20 @@ impl Source for KeptSource {
             self.data.read(offset, len).await.at(|| self.name.clone())
         })
     }
+}
+
+/// A verified file, to be read. Fails with `StorageLost` where it is not there any more.
+pub(super) async fn open_kept(store: &dyn Store, blob: &str, path: &str, size_bytes: u64) -> Result<Rc<dyn Source>> {
+    let data = store.read(blob).await.at(|| path.to_owned())?;
+    let size = match &data {
+        Some(data) => data.size_bytes().await?,
+        None => 0,
+    };
+    let Some(data) = data.filter(|_| size == size_bytes) else {
+        let words = "it was stored, and is not there any more (was the site's data cleared?); fetch it again";
+        return Err(Error::new(ErrorKind::StorageLost, words).at(path));
+    };
+    Ok(Rc::new(StoredSource::new(path, size_bytes, data)))
 }
 
 /// A file on a server, read in ranges and never kept. What it says is shown before a download and trusted for nothing.

@@ -11,9 +11,11 @@ use super::address::Address;
 use super::blob::{Blob, Kept, kept};
 use super::client::{Answer, Client, Fault, Then};
 use super::edge::{ByteRange, Store};
+use super::incoming::{Arriving, is_weights};
 use super::journal::BLOCK_BYTES;
 use super::manifest::{Expected, RepoFile};
 use super::meter::Meter;
+use super::source::{StoredSource, open_kept};
 use super::wait::all;
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::source::Source;
@@ -39,6 +41,8 @@ pub(super) struct Job {
     pub(super) blob: String,
     /// Where its bytes are taken from in place of the network.
     pub(super) from: Option<Rc<dyn Source>>,
+    /// Told how far it is.
+    pub(super) arriving: Option<Rc<Arriving>>,
 }
 
 /// Brings files.
@@ -49,25 +53,26 @@ pub(super) struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Brings every file, in the order given; gives their hashes. What was finished stays, whatever fails later.
+    /// Brings every file, those without weights first; gives their hashes in the order of the files. What was finished
+    /// stays, whatever fails later.
     pub(super) async fn run(&self, jobs: &[Job]) -> Result<Vec<Kept>> {
-        let mut done = Vec::new();
-        let mut rest = jobs;
-        while let Some(first) = rest.first() {
-            let small = rest.iter().take(SMALL_AT_ONCE).take_while(|job| job.file.size_bytes <= SMALL_BYTES).count();
+        let mut order: Vec<(usize, &Job)> = jobs.iter().enumerate().collect();
+        order.sort_by_key(|(_, job)| is_weights(&job.file.path));
+        let mut done: Vec<(usize, Kept)> = Vec::new();
+        let mut rest = order.as_slice();
+        while !rest.is_empty() {
+            let small =
+                rest.iter().take(SMALL_AT_ONCE).take_while(|(_, job)| job.file.size_bytes <= SMALL_BYTES).count();
             let (group, after) = rest.split_at(small.max(1));
-            if small == 0 {
-                done.push(self.bring(first).await?);
-            } else {
-                let brought: Vec<Pin<Box<dyn Future<Output = Result<Kept>> + '_>>> =
-                    group.iter().map(|job| Box::pin(self.bring(job)) as Pin<Box<_>>).collect();
-                for one in all(brought).await {
-                    done.push(one?);
-                }
+            let brought: Vec<Pin<Box<dyn Future<Output = Result<Kept>> + '_>>> =
+                group.iter().map(|(_, job)| Box::pin(self.bring(job)) as Pin<Box<_>>).collect();
+            for ((index, _), kept) in group.iter().zip(all(brought).await) {
+                done.push((*index, kept?));
             }
             rest = after;
         }
-        Ok(done)
+        done.sort_by_key(|(index, _)| *index);
+        Ok(done.into_iter().map(|(_, kept)| kept).collect())
     }
 
     async fn bring(&self, job: &Job) -> Result<Kept> {
@@ -77,17 +82,35 @@ impl Transfer<'_> {
     async fn bring_file(&self, job: &Job) -> Result<Kept> {
         if let Some(kept) = kept(self.store, &job.blob, &job.file).await? {
             self.meter.loaded(job.file.size_bytes);
+            self.tell_kept(job).await?;
             return Ok(kept);
         }
-        let blob = Blob::open(self.store, self.meter, &job.file, &job.blob).await?;
+        let blob = Blob::open(self.store, self.meter, &job.file, &job.blob, job.arriving.as_deref()).await?;
         let brought = self.fill(&blob, job).await;
         let closed = blob.close().await;
         let kept = brought?;
-        closed.map(|()| kept)
+        closed?;
+        self.tell_kept(job).await?;
+        if is_weights(&job.file.path) && matches!(job.file.expected, Expected::Sha256(_)) {
+            // What takes a token to fetch is not for everybody.
+            self.store.share(&job.blob, &kept.sha256, !self.client.has_token()).await;
+        }
+        Ok(kept)
+    }
+
+    /// Lets a file be read that was verified.
+    async fn tell_kept(&self, job: &Job) -> Result<()> {
+        if let Some(arriving) = &job.arriving {
+            arriving.kept(open_kept(self.store, &job.blob, &job.file.path, job.file.size_bytes).await?);
+        }
+        Ok(())
     }
 
     /// Brings what is missing; a file whose hash is wrong once is brought once more.
     async fn fill(&self, blob: &Blob<'_>, job: &Job) -> Result<Kept> {
+        if let Some(kept) = self.take_shared(blob, job).await? {
+            return Ok(kept);
+        }
         let mut wrong = None;
         for _ in 0..2 {
             match &job.from {
@@ -100,6 +123,26 @@ impl Transfer<'_> {
             }
         }
         Err(Error::new(ErrorKind::IntegrityMismatch, wrong.unwrap_or_default()))
+    }
+
+    /// Takes the file from where others shared it, if it is there and is what it should be.
+    async fn take_shared(&self, blob: &Blob<'_>, job: &Job) -> Result<Option<Kept>> {
+        let (None, Expected::Sha256(hash)) = (&job.from, &job.file.expected) else { return Ok(None) };
+        if !is_weights(&job.file.path) {
+            return Ok(None);
+        }
+        let Some(shared) = self.store.find_shared(hash).await else { return Ok(None) };
+        let size_bytes = job.file.size_bytes;
+        if shared.size_bytes().await.ok() != Some(size_bytes) {
+            return Ok(None);
+        }
+        let copied = copy(blob, &StoredSource::new(&job.file.path, size_bytes, shared)).await;
+        // What came is hashed with the rest that is fetched, if it did not come whole.
+        match copied {
+            Ok(()) => Ok(blob.finish().await?.ok()),
+            Err(error) if matches!(error.kind(), ErrorKind::Aborted | ErrorKind::QuotaExceeded) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     async fn fetch(&self, blob: &Blob<'_>) -> Result<()> {

@@ -1,9 +1,10 @@
 //! Waiting on one thread: for several futures at once, and not for ever.
 
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use super::edge::Edge;
 use crate::error::{Error, ErrorKind, Result};
@@ -60,6 +61,59 @@ impl Patience {
             false => Ok(()),
         }
     }
+}
+
+/// Tells whoever waits that something changed.
+#[derive(Default)]
+pub(super) struct Bell {
+    rung: Cell<u64>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Bell {
+    pub(super) fn ring(&self) {
+        self.rung.set(self.rung.get().wrapping_add(1));
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits for the next ring.
+    pub(super) async fn wait(&self) {
+        let heard = self.rung.get();
+        poll_fn(|context| {
+            if self.rung.get() != heard {
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Runs two futures side by side until both have ended.
+pub(super) async fn both<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> (A, B) {
+    let (mut first, mut second) = (std::pin::pin!(first), std::pin::pin!(second));
+    let (mut a, mut b) = (None, None);
+    poll_fn(|context| {
+        if a.is_none()
+            && let Poll::Ready(value) = first.as_mut().poll(context)
+        {
+            a = Some(value);
+        }
+        if b.is_none()
+            && let Poll::Ready(value) = second.as_mut().poll(context)
+        {
+            b = Some(value);
+        }
+        match (a.take(), b.take()) {
+            (Some(first), Some(second)) => Poll::Ready((first, second)),
+            (first, second) => {
+                (a, b) = (first, second);
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 /// Runs all futures side by side until each has ended.

@@ -3,7 +3,7 @@
 //! first; `w = LEVELS[q] * (MAGNITUDES[code] * scale + offset)`.
 //!
 //! Files have one offset a tensor and one scale for 16384 weights, all rows one after another. Blocks repeat both; the offset
-//! is kept once a row. `src/format/packed` puts the blocks together.
+//! is kept twice for 16 rows. `src/format/packed` puts the blocks together.
 
 use super::nf4::{self, TABLE};
 use super::{Format, Planes, Shared};
@@ -25,8 +25,8 @@ const fn nested<const BLOCK: usize>(name: &'static str, numbers: &'static [(&'st
         block_weights: BLOCK,
         block_bytes,
         decode: decode::<BLOCK>,
-        planes: planes.with_shared(Shared { rows: false, blocks: 0 }),
-        shader: include_str!("../../shaders/quant/nf4_nested.wgsl"),
+        planes: planes.with_shared(Shared { rows: true, blocks: 0 }),
+        shader: include_str!("../../shaders/quant/nf4.wgsl"),
     }
 }
 

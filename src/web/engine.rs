@@ -16,8 +16,8 @@ use web_sys::AbortSignal;
 use super::source::{JsFile, JsSource, check_aborted, is_aborted};
 use super::{environment, fault};
 use crate::engine::{
-    self, AdapterChoice, BenchRequest, DeviceLimits, EmbedRequest, Engine, GenerateRequest, LoadOptions, Piece,
-    Progress, Prompt, RerankRequest, ScoreRequest,
+    self, AdapterChoice, AdapterInfo, BenchRequest, DeviceLimits, EmbedRequest, Engine, GenerateRequest, LoadOptions,
+    Piece, Progress, Prompt, RerankRequest, ScoreRequest,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
@@ -47,8 +47,9 @@ struct LogitsOptions {
 /// Options of `loadAdapter`.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct AdapterOptions {
-    name: Option<String>,
+pub(super) struct AdapterOptions {
+    /// What replies call it.
+    pub(super) name: Option<String>,
 }
 
 #[wasm_bindgen]
@@ -74,7 +75,7 @@ impl WebEngine {
         signal: Option<AbortSignal>,
     ) -> JsResult<String> {
         let inspected = async {
-            let checkpoint = Checkpoint::open(sources(files, &signal)?).await?;
+            let checkpoint = Checkpoint::look(sources(files, &signal)?).await?;
             to_json(&inspect(&checkpoint, &options, limits.as_deref())?)
         };
         inspected.await.map_err(|error| fault::to_js(&error))
@@ -172,9 +173,7 @@ impl WebEngine {
     ) -> JsResult<String> {
         let options: AdapterOptions = take("options", &options)?;
         let sources = sources(files, &signal).map_err(|error| fault::to_js(&error))?;
-        let adapter = Checkpoint::open_adapter(sources).await.map_err(|error| fault::to_js(&error))?;
-        let aborted = || is_aborted(signal.as_ref());
-        let loaded = self.0.load_adapter(&adapter, options.name.as_deref(), &aborted).await;
+        let loaded = self.add_adapter(sources, options, signal.as_ref()).await;
         give(&loaded.map_err(|error| fault::to_js(&error))?)
     }
 
@@ -202,6 +201,17 @@ impl WebEngine {
 }
 
 impl WebEngine {
+    /// Loads an adapter from its files, wherever they are.
+    pub(super) async fn add_adapter(
+        &self,
+        sources: Vec<Rc<dyn Source>>,
+        options: AdapterOptions,
+        signal: Option<&AbortSignal>,
+    ) -> Result<AdapterInfo> {
+        let adapter = Checkpoint::open_adapter(sources).await?;
+        self.0.load_adapter(&adapter, options.name.as_deref(), &|| is_aborted(signal)).await
+    }
+
     /// A model that came from a hub.
     pub(super) fn with_origin(engine: Engine, origin: String) -> Self {
         Self(engine, Some(origin))
@@ -214,21 +224,21 @@ async fn load(
     on_progress: &Function,
     signal: Option<AbortSignal>,
 ) -> Result<Engine> {
-    load_sources(sources(files, &signal)?, options, on_progress, signal).await
+    let checkpoint = Checkpoint::open(sources(files, &signal)?).await?;
+    load_checkpoint(checkpoint, options, signal.as_ref(), &|progress| tell(on_progress, progress)).await
 }
 
 /// Loads a model from its files, wherever they are.
-pub(super) async fn load_sources(
-    sources: Vec<Rc<dyn Source>>,
+pub(super) async fn load_checkpoint(
+    checkpoint: Checkpoint,
     options: &str,
-    on_progress: &Function,
-    signal: Option<AbortSignal>,
+    signal: Option<&AbortSignal>,
+    on_progress: &dyn Fn(&Progress) -> Result<()>,
 ) -> Result<Engine> {
     let options = LoadOptions::from_json(options)?;
-    let checkpoint = Checkpoint::open(sources).await?;
     let mut progress = |progress: Progress| {
-        check_aborted(signal.as_ref())?;
-        tell(on_progress, &progress)
+        check_aborted(signal)?;
+        on_progress(&progress)
     };
     Engine::load(checkpoint, &options, environment::browser(), &mut progress).await
 }
@@ -242,7 +252,7 @@ pub(super) fn sources(files: Vec<JsFile>, signal: &Option<AbortSignal>) -> Resul
 pub(super) fn inspect(checkpoint: &Checkpoint, options: &str, limits: Option<&str>) -> Result<Value> {
     let options = LoadOptions::from_json(options)?;
     let internal = |error: serde_json::Error| Error::new(ErrorKind::Internal, error.to_string());
-    let mut told = serde_json::to_value(engine::inspect(checkpoint, &options)?).map_err(internal)?;
+    let mut told = serde_json::to_value(engine::look(checkpoint, &options)?).map_err(internal)?;
     if let Some(limits) = limits {
         let limits: DeviceLimits = serde_json::from_str(limits)
             .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()).at("limits"))?;
@@ -259,7 +269,7 @@ pub(super) fn tell(listener: &Function, value: &impl Serialize) -> Result<()> {
 }
 
 /// Reads an argument; what it has too much or wrong is named.
-fn take<T: DeserializeOwned>(name: &str, json: &str) -> JsResult<T> {
+pub(super) fn take<T: DeserializeOwned>(name: &str, json: &str) -> JsResult<T> {
     serde_json::from_str(json)
         .map_err(|error| fault::to_js(&Error::new(ErrorKind::InvalidArgument, error.to_string()).at(name)))
 }

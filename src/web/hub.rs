@@ -10,13 +10,13 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::AbortSignal;
 
-use super::engine::{self, WebEngine, give, load_sources, sources, tell, to_json};
+use super::engine::{self, AdapterOptions, WebEngine, load_checkpoint, sources, take, tell, to_json};
 use super::fault;
 use super::hub_edge::{JsStore, JsTransport, WebEdge, WebStore, WebTransport};
 use super::source::{JsFile, is_aborted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
-use crate::hub::{Call, Consent, Hub, License, Lock, Policy, Pulled, Reference, Token};
+use crate::hub::{Call, Consent, Hub, Incoming, License, Lock, Policy, Pulled, Reference, Token};
 
 type JsResult<T> = std::result::Result<T, JsValue>;
 
@@ -56,8 +56,34 @@ impl WebHub {
         consent: Option<Function>,
         signal: Option<AbortSignal>,
     ) -> JsResult<WebEngine> {
-        let loaded = load(&self.0, &reference, &options, &engine_options, on_progress, consent, signal).await;
-        loaded.map_err(|error| fault::to_js(&error))
+        told(load(&self.0, &reference, &options, &engine_options, on_progress, consent, signal)).await
+    }
+
+    /// Loads an adapter of a hub beside a model, fetched first where it is not kept; tells what it is, where it came from, and
+    /// whether it says that it was made for this model (`madeFor`; null where nobody tells).
+    #[wasm_bindgen(js_name = loadAdapter)]
+    #[expect(clippy::too_many_arguments, reason = "what one call of the package is made of")]
+    pub async fn load_adapter(
+        &self,
+        engine: &WebEngine,
+        reference: String,
+        options: String,
+        adapter_options: String,
+        on_progress: Function,
+        consent: Option<Function>,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<String> {
+        let adapter_options: AdapterOptions = take("options", &adapter_options)?;
+        told(async {
+            let (reference, call) = call(&reference, &options, Some(on_progress), consent, signal.clone())?;
+            let pulled = self.0.pull(&reference, &call).await?;
+            let info = engine.add_adapter(pulled.sources.clone(), adapter_options, signal.as_ref()).await?;
+            let mut told = serde_json::to_value(info).unwrap_or_default();
+            told["madeFor"] = json!(made_for(&pulled.license, engine));
+            told["origin"] = origin(&pulled);
+            to_json(&told)
+        })
+        .await
     }
 
     /// Fetches a model into the store, and tells what it is.
@@ -69,12 +95,12 @@ impl WebHub {
         consent: Option<Function>,
         signal: Option<AbortSignal>,
     ) -> JsResult<String> {
-        let pulled = async {
+        told(async {
             let (reference, call) = call(&reference, &options, Some(on_progress), consent, signal)?;
             let pulled = self.0.pull(&reference, &call).await?;
             to_json(&origin(&pulled))
-        };
-        pulled.await.map_err(|error| fault::to_js(&error))
+        })
+        .await
     }
 
     /// Tells what a model is from its headers, with `limits` whether it fits, and keeps nothing. See
@@ -87,14 +113,14 @@ impl WebHub {
         limits: Option<String>,
         signal: Option<AbortSignal>,
     ) -> JsResult<String> {
-        let inspected = async {
+        told(async {
             let (reference, call) = call(&reference, &options, None, None, signal)?;
             let (checkpoint, origin) = open(&self.0, &reference, &call).await?;
             let mut told = engine::inspect(&checkpoint, &engine_options, limits.as_deref())?;
             told["origin"] = origin;
             to_json(&told)
-        };
-        inspected.await.map_err(|error| fault::to_js(&error))
+        })
+        .await
     }
 
     /// Takes a model's files from those given, verified.
@@ -108,54 +134,57 @@ impl WebHub {
         consent: Option<Function>,
         signal: Option<AbortSignal>,
     ) -> JsResult<String> {
-        let imported = async {
+        told(async {
             let from = sources(files, &signal)?;
             let (reference, call) = call(&reference, &options, Some(on_progress), consent, signal)?;
             to_json(&origin(&self.0.import(&reference, &from, &call).await?))
-        };
-        imported.await.map_err(|error| fault::to_js(&error))
+        })
+        .await
     }
 
     /// The files of a kept model: `[{ path, sizeBytes, name }]`, by their names in the store.
     #[wasm_bindgen(js_name = keptFiles)]
     pub async fn kept_files(&self, reference: String, options: String) -> JsResult<String> {
-        let kept = async {
+        told(async {
             let (reference, call) = call(&reference, &options, None, None, None)?;
             let pulled = self.0.pull(&reference, &Call { offline: true, ..call }).await?;
             let files = pulled.model.files.iter().zip(pulled.stored_names());
             let files =
                 files.map(|(file, name)| json!({ "path": file.path, "sizeBytes": file.size_bytes, "name": name }));
             to_json(&files.collect::<Vec<_>>())
-        };
-        kept.await.map_err(|error| fault::to_js(&error))
+        })
+        .await
     }
 
     /// Everything that is kept.
     pub async fn list(&self) -> JsResult<String> {
-        give(&self.0.shelf.list().await.map_err(|error| fault::to_js(&error))?)
+        told(async { to_json(&self.0.shelf.list().await?) }).await
     }
 
     /// The room that is taken.
     pub async fn usage(&self) -> JsResult<String> {
-        give(&self.0.shelf.usage().await.map_err(|error| fault::to_js(&error))?)
+        told(async { to_json(&self.0.shelf.usage().await?) }).await
     }
 
     /// Frees what a reference has kept; gives the bytes.
     pub async fn remove(&self, reference: String, endpoint: Option<String>) -> JsResult<f64> {
-        let freed = self.0.remove(&reference, endpoint.as_deref()).await;
-        freed.map(|bytes| bytes as f64).map_err(|error| fault::to_js(&error))
+        told(async { Ok(self.0.remove(&reference, endpoint.as_deref()).await? as f64) }).await
     }
 
     /// Removes everything.
     pub async fn clear(&self) -> JsResult<()> {
-        self.0.shelf.clear().await.map_err(|error| fault::to_js(&error))
+        told(self.0.shelf.clear()).await
     }
 
     /// A lock file of everything that is kept.
     pub async fn lock(&self) -> JsResult<String> {
-        let lock = async { self.0.lock().await?.to_json() };
-        lock.await.map_err(|error| fault::to_js(&error))
+        told(async { self.0.lock().await?.to_json() }).await
     }
+}
+
+/// What became of a call, an error as JavaScript has it.
+async fn told<T>(work: impl Future<Output = Result<T>>) -> JsResult<T> {
+    work.await.map_err(|error| fault::to_js(&error))
 }
 
 /// The reference with the options' revision, and what the options ask for.
@@ -220,6 +249,20 @@ fn ask(hook: Function) -> Consent {
     })
 }
 
+/// Whether an adapter's card names the model, if that came from a hub too.
+fn made_for(adapter: &License, engine: &WebEngine) -> Option<bool> {
+    let origin: Value = serde_json::from_str(&engine.origin()?).ok()?;
+    let of = |list: &Value, name: fn(&Value) -> &Value| -> Vec<String> {
+        let items = list.as_array().into_iter().flatten();
+        items.filter_map(|item| name(item).as_str().map(str::to_owned)).collect()
+    };
+    let license = &origin["license"];
+    let mut repos = of(&license["baseModels"], |name| name);
+    repos.extend(of(&license["bases"], |base| &base["repo"]));
+    repos.push(origin["repo"].as_str()?.to_owned());
+    adapter.is_made_for(&repos.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 /// What a kept model is and where it came from.
 fn origin(pulled: &Pulled) -> Value {
     let license = serde_json::to_value(&pulled.license).unwrap_or_default();
@@ -240,8 +283,18 @@ async fn load(
     signal: Option<AbortSignal>,
 ) -> Result<WebEngine> {
     let (reference, call) = call(reference, options, Some(on_progress.clone()), consent, signal.clone())?;
-    let mut pulled = hub.pull(&reference, &call).await?;
-    let loaded = load_sources(pulled.sources.clone(), engine_options, &on_progress, signal).await?;
+    let (on_progress, signal) = (&on_progress, &signal);
+    let loading = |incoming: Rc<Incoming>| async move {
+        let checkpoint = Checkpoint::open(incoming.sources().await?).await?;
+        incoming.seal();
+        load_checkpoint(checkpoint, engine_options, signal.as_ref(), &|progress| match incoming.is_complete() {
+            true => tell(on_progress, progress),
+            // How far the download is says more.
+            false => Ok(()),
+        })
+        .await
+    };
+    let (mut pulled, loaded) = hub.pull_while(&reference, &call, loading).await?;
     let template = loaded.info().template.map(|template| template.hash);
     if let Err(error) = hub.note_template(&mut pulled, template.as_deref(), &call).await {
         loaded.dispose();
@@ -260,7 +313,7 @@ async fn open(hub: &Hub, reference: &str, call: &Call) -> Result<(Checkpoint, Va
         }
         Err(error) if error.kind() == ErrorKind::NotFound && !call.offline => {
             let found = hub.find(reference, call).await?;
-            let checkpoint = Checkpoint::open(found.sources.clone()).await?;
+            let checkpoint = Checkpoint::look(found.sources.clone()).await?;
             let files = found.files.iter().map(
                 |file| json!({ "path": file.path, "sizeBytes": file.size_bytes, "expected": file.expected.to_text() }),
             );

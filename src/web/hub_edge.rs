@@ -71,6 +71,12 @@ extern "C" {
     #[wasm_bindgen(method, catch, js_name = checkRoom)]
     async fn check_room(this: &JsStore, bytes: f64) -> JsResult<JsValue>;
 
+    #[wasm_bindgen(method, catch, js_name = findShared)]
+    async fn find_shared(this: &JsStore, sha256: String) -> JsResult<JsValue>;
+
+    #[wasm_bindgen(method, catch)]
+    async fn share(this: &JsStore, name: String, sha256: String, is_public: bool) -> JsResult<JsValue>;
+
     #[wasm_bindgen(method, catch, js_name = tryLock)]
     async fn try_lock(this: &JsStore, name: String) -> JsResult<JsValue>;
 
@@ -212,6 +218,20 @@ impl Store for WebStore {
 
     fn check_room(&self, bytes: u64) -> LocalFuture<'_, Result<()>> {
         Box::pin(async move { self.0.check_room(bytes as f64).await.map(drop).map_err(|thrown| io(&thrown)) })
+    }
+
+    fn find_shared<'a>(&'a self, sha256: &'a str) -> LocalFuture<'a, Option<Rc<dyn StoredFile>>> {
+        Box::pin(async move {
+            let file = self.0.find_shared(sha256.to_owned()).await.ok().and_then(some);
+            file.map(|file| Rc::new(WebFile(file.unchecked_into())) as Rc<dyn StoredFile>)
+        })
+    }
+
+    fn share<'a>(&'a self, name: &'a str, sha256: &'a str, is_public: bool) -> LocalFuture<'a, ()> {
+        Box::pin(async move {
+            // Nobody waits for what becomes of it.
+            self.0.share(name.to_owned(), sha256.to_owned(), is_public).await.ok();
+        })
     }
 
     fn try_lock<'a>(&'a self, name: &'a str) -> LocalFuture<'a, Result<Option<Box<dyn Guard>>>> {

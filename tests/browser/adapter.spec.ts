@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "./lab.js";
 import { inTree, nmse, readTensor } from "./golden.js";
+import { Mirror } from "./mirror.js";
 
 /** As for the models themselves. */
 const MAX_NMSE = 1e-8;
@@ -100,4 +101,41 @@ test("adapters come and go, and a reply chooses", async ({ lab }) => {
   expect(found.gone).toBe("NotFound");
   expect(found.last.tokens).toEqual(found.plain.tokens);
   expect(found.made).toBe(0);
+});
+
+test("an adapter of a hub has a licence of its own, and tells what it was made for", async ({ lab, context }) => {
+  const put = (mirror: Mirror, folder: string, names: readonly string[], card: string): void => {
+    mirror.files.clear();
+    for (const name of names) mirror.files.set(name, readFileSync(inTree(`tests/data/${folder}/${name}`)));
+    mirror.files.set("README.md", Buffer.from(`---\n${card}\n---\n`));
+  };
+  const [base, adapter] = [new Mirror("test/llama3"), new Mirror("test/lora")];
+  put(base, "models/llama3", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"], "license: llama3.2\nbase_model: first/llama3");
+  put(adapter, "lora/llama3-plain", ["adapter_config.json", "adapter_model.safetensors"], "license: cc-by-nc-4.0\nbase_model: First/Llama3\nbase_model_relation: adapter");
+  await base.serve(context, "bases");
+  await adapter.serve(context, "adapters");
+  const [prompt] = prompts("llama3-plain").filter(({ name }) => name === "mid");
+  const found = await lab.evaluate(async (ids) => {
+    const model = await headwater.load("test/llama3", { endpoint: `${location.origin}/bases`, backend: "webgpu", exact: true });
+    const endpoint = `${location.origin}/adapters`;
+    const reply = async (name: string): Promise<number[]> =>
+      [...(await model.generate(ids, { temperature: 0, ignoreEos: true, maxTokens: 16, adapter: name }).result()).tokens];
+    const refused = await model.adapters.load("test/lora", { endpoint, policy: { licenses: { deny: ["@non-commercial"] } } })
+      .then(() => "", (error: unknown) => (error as { kind: string }).kind);
+    const info = await model.adapters.load("test/lora", { endpoint, name: "hub" });
+    await model.adapters.load("/tests/data/lora/llama3-plain/", { name: "url" });
+    const other = await headwater.load("/tests/data/models/llama3/", { backend: "webgpu", exact: true });
+    const unknown = await other.adapters.load("test/lora", { endpoint, offline: true });
+    const kept = (await headwater.store.list()).map(({ reference, license }) => [reference, license?.id]);
+    const tokens = [await reply("hub"), await reply("url")];
+    await model.dispose();
+    await other.dispose();
+    return { refused, info, unknown, kept: kept.sort(), tokens };
+  }, prompt?.ids ?? []);
+  expect(found.refused).toBe("PolicyRefused");
+  expect([found.info.madeFor, found.info.origin?.license.id, found.info.origin?.license.baseRelation]).toEqual([true, "cc-by-nc-4.0", "adapter"]);
+  expect([found.unknown.madeFor, found.unknown.origin?.fetchedBytes]).toEqual([null, 0]);
+  expect(found.kept).toEqual([["test/llama3", "llama3.2"], ["test/lora", "cc-by-nc-4.0"]]);
+  expect(found.tokens[0]).toEqual(found.tokens[1]);
+  expect(found.tokens[0]?.length).toBe(16);
 });

@@ -36,14 +36,14 @@ export class Mirror {
     this.#repo = repo;
   }
 
-  /** Answers for `/mirror/` in every page and worker of a context. */
-  async serve(context: BrowserContext): Promise<void> {
-    await context.route("**/mirror/**", (route) => this.#answer(route));
+  /** Answers for `/mirror/`, or another folder, in every page and worker of a context. */
+  async serve(context: BrowserContext, folder = "mirror"): Promise<void> {
+    await context.route(`**/${folder}/**`, (route) => this.#answer(route, folder));
   }
 
-  async #answer(route: Route): Promise<void> {
+  async #answer(route: Route, folder: string): Promise<void> {
     this.requests += 1;
-    const path = new URL(route.request().url()).pathname.replace(/^.*\/mirror/, "");
+    const path = new URL(route.request().url()).pathname.slice(1 + folder.length);
     const header = route.request().headers()["range"];
     const range = header === undefined ? undefined : header.replace("bytes=", "").split("-").map(Number) as [number, number];
     await this.pause(path, range);

@@ -1,13 +1,14 @@
 //! What is kept: offline, resumed, shared, locked, listed, removed, imported, seen by several tabs.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use headwater::error::ErrorKind;
 use headwater::hub::{Call, Hub, Lock, Phase, Progress};
 use headwater::source::{MemorySource, Source};
 
-use crate::world::{Clock, Disk, Fault, HUB, Memory, Wire, weights};
+use crate::world::{Clock, Disk, Fault, HUB, Memory, Wire, sha256, weights};
 use crate::{Lab, MIB, call};
 
 const REFERENCE: &str = "o/n:Q8_0";
@@ -63,7 +64,7 @@ fn finished_files_are_never_fetched_again() {
     for shard in 1..=3 {
         lab.servers.put("o/n", &format!("m-Q8_0-0000{shard}-of-00003.gguf"), weights(shard, 5 * MIB));
     }
-    let last = crate::world::sha256(&lab.servers.files.borrow()["o/n"]["m-Q8_0-00003-of-00003.gguf"]);
+    let last = sha256(&lab.servers.files.borrow()["o/n"]["m-Q8_0-00003-of-00003.gguf"]);
     lab.servers.rule(move |seen, count| {
         (seen.url.contains(&last) && count % 2 == 0).then_some(Fault::Status(418, vec![], ""))
     });
@@ -304,5 +305,32 @@ fn giving_up_at_any_point_keeps_what_came() {
         assert_eq!(memory.leaks(), (0, 0));
         asked += 7;
         assert!(asked < 1000, "it never ends");
+    }
+}
+
+#[test]
+fn files_that_sites_share_are_taken_by_their_hash_and_offered_once_verified() {
+    let size = 2 * MIB + 5;
+    let lab = Lab::with_gguf(size);
+    *lab.memory.shared.borrow_mut() = Some(BTreeMap::new());
+    lab.pull(REFERENCE, &call()).expect("from the network");
+    let shared = lab.memory.shared.borrow().clone().expect("a place to share");
+    let right = lab.servers.files.borrow()["o/n"]["m-Q8_0.gguf"].clone();
+    // It took a token to fetch: not for everybody.
+    assert_eq!(shared, BTreeMap::from([(sha256(&right), (right.clone(), false))]));
+
+    let other = Lab::with_gguf(size);
+    *other.memory.shared.borrow_mut() = Some(shared);
+    let pulled = other.pull(REFERENCE, &Call { token: None, ..call() }).expect("shared");
+    assert!(other.is_right(&pulled, "o/n"));
+    assert_eq!((pulled.fetched_bytes, other.servers.served(".gguf")), (0, 0));
+
+    // What is not what it is called costs nothing but the look at it.
+    for wrong in [weights(9, size), right[..MIB].to_vec()] {
+        let lab = Lab::with_gguf(size);
+        *lab.memory.shared.borrow_mut() = Some(BTreeMap::from([(sha256(&right), (wrong, true))]));
+        let pulled = lab.pull(REFERENCE, &call()).expect("from the network after all");
+        assert!(lab.is_right(&pulled, "o/n"));
+        assert_eq!((pulled.fetched_bytes, lab.memory.leaks()), (size as u64, (0, 0)));
     }
 }

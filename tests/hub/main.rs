@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, reason = "a test says what it expects by failing")]
 
 mod faults;
+mod incoming;
 mod keeping;
 mod nth;
 mod refusals;

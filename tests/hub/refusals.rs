@@ -163,6 +163,80 @@ fn licences_are_judged_before_a_byte_of_weights() {
 }
 
 #[test]
+fn base_models_are_judged_where_the_policy_looks_at_them() {
+    let policy = |licenses: serde_json::Value| Call {
+        policy: Policy {
+            hosts: vec!["cdn.example".to_owned()],
+            ..Policy::from_json(&json!({ "licenses": licenses }).to_string()).expect("a policy")
+        },
+        ..call()
+    };
+    let lab = Lab::with_gguf(MIB);
+    let tell = |repo: &str, card: serde_json::Value| {
+        lab.servers.put(repo, "README.md", b"# Card\n".to_vec());
+        lab.servers.info.borrow_mut().insert(repo.to_owned(), json!({ "cardData": card }));
+    };
+    tell("o/n", json!({"license": "apache-2.0", "base_model": "a/tuned", "base_model_relation": "quantized"}));
+    tell("a/tuned", json!({"license": "mit", "base_model": ["a/root", "o/n"], "base_model_relation": "finetune"}));
+    tell("a/root", json!({"license": "cc-by-nc-4.0"}));
+    let asked = |lab: &Lab| {
+        let seen = lab.servers.seen.borrow();
+        seen.iter().filter(|seen| seen.url.contains("/api/models/a/")).count()
+    };
+    // Not looked at, nobody is asked; what is kept is asked about once the policy looks.
+    let pulled = lab.pull(REFERENCE, &policy(json!({"deny": ["@non-commercial"]}))).expect("its own licence is fine");
+    assert_eq!((pulled.license.bases.len(), asked(&lab)), (0, 0));
+    let check = policy(json!({"deny": ["@non-commercial"], "baseModel": "check"}));
+    let error = lab.pull(REFERENCE, &check).err().expect("the base's base is not");
+    assert_eq!(error.kind(), ErrorKind::PolicyRefused, "{error}");
+    assert!(error.to_string().contains("a/root") && error.to_string().contains("cc-by-nc-4.0"), "{error}");
+    assert_eq!(asked(&lab), 2);
+
+    // Allowed, it is recorded in the store and the lock file, and needs no request again.
+    let check = policy(json!({"deny": ["gemma"], "baseModel": "check"}));
+    let pulled = lab.pull(REFERENCE, &check).expect("allowed");
+    let bases: Vec<_> =
+        pulled.license.bases.iter().map(|base| (base.repo.as_str(), base.license.id.as_deref())).collect();
+    let expected = [("a/tuned", Some("mit")), ("a/root", Some("cc-by-nc-4.0")), ("o/n", Some("apache-2.0"))];
+    assert_eq!((bases.as_slice(), pulled.license.base_relation.as_deref()), (&expected[..], Some("quantized")));
+    lab.servers.forget();
+    let again = lab.pull(REFERENCE, &check).expect("kept");
+    assert_eq!((&again.license, lab.servers.seen.borrow().len()), (&pulled.license, 0));
+    let lock = pollster::block_on(lab.hub.lock()).expect("a lock").to_json().expect("JSON");
+    let read = headwater::hub::Lock::from_json(&lock).expect("read again");
+    assert_eq!(read.models[0].license.as_ref().expect("a licence").bases.len(), 3, "{lock}");
+    let denied = lab.pull(REFERENCE, &policy(json!({"deny": ["cc-by-nc*"], "baseModel": "check"}))).err();
+    assert_eq!(denied.expect("denied from what is kept").kind(), ErrorKind::PolicyRefused);
+
+    // A base that the hub does not have has a licence that is not told.
+    tell("o/n", json!({"license": "apache-2.0", "base_model": "a/gone"}));
+    let lenient = policy(json!({"onUnknown": "allow", "baseModel": "check"}));
+    let refresh = |call: Call| Call { refresh: true, ..call };
+    lab.pull(REFERENCE, &refresh(lenient)).expect("unknown is allowed");
+    let error = lab.pull(REFERENCE, &refresh(policy(json!({"baseModel": "check"})))).err().expect("unknown is not");
+    assert!(error.to_string().contains("a/gone"), "{error}");
+}
+
+#[test]
+fn a_chain_of_base_models_is_followed_so_far_and_no_further() {
+    let lab = Lab::with_gguf(MIB);
+    for index in 0..20 {
+        lab.servers.put(&format!("a/b{index}"), "README.md", b"# Card\n".to_vec());
+        let card = json!({"license": "mit", "base_model": format!("a/b{}", index + 1)});
+        lab.servers.info.borrow_mut().insert(format!("a/b{index}"), json!({ "cardData": card }));
+    }
+    let card = json!({"license": "mit", "base_model": "a/b0"});
+    lab.servers.info.borrow_mut().insert("o/n".to_owned(), json!({ "cardData": card }));
+    let policy = Policy {
+        hosts: vec!["cdn.example".to_owned()],
+        ..Policy::from_json(r#"{"licenses": {"baseModel": "check"}}"#).expect("a policy")
+    };
+    let error = lab.pull(REFERENCE, &Call { policy, ..call() }).err().expect("what is behind is not told");
+    assert!(error.kind() == ErrorKind::PolicyRefused && error.to_string().contains("a/b8"), "{error}");
+    assert_eq!(lab.servers.seen.borrow().iter().filter(|seen| seen.url.contains("/api/models/a/")).count(), 8);
+}
+
+#[test]
 fn what_the_api_tells_of_the_card_counts() {
     let lab = Lab::with_gguf(MIB);
     let info = json!({"gated": "manual", "cardData": {"license": "other", "license_name": "qwen-research", "base_model": ["a/b"]}});

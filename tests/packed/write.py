@@ -474,13 +474,13 @@ def blocks():
         largest, q = f32(size()), [byte() for _ in range(32)]
         return pack_f32([largest]) + bytes(q), [f32(NF4[x] * largest) for x in nibbles(q)]
     add("nf4", normal)
-    levels, offsets = dynamic_map(), [f32(size()) for _ in range(4)]
+    levels, offset = dynamic_map(), f32(size())
     for block in (256, 512):
         def nested(r, c):
             scale, codes = f32(size()), [byte() for _ in range(block // 64)]
             q = [byte() for _ in range(block // 2)]
-            largest = [f32(f32(levels[code] * scale) + offsets[r]) for code in codes]
-            data = pack_f32([offsets[r], scale]) + bytes(codes) + bytes(q)
+            largest = [f32(f32(levels[code] * scale) + offset) for code in codes]
+            data = pack_f32([offset, scale]) + bytes(codes) + bytes(q)
             return data, [f32(NF4[x] * largest[i // 64]) for i, x in enumerate(nibbles(q))]
         add("nf4_nested_%d" % block, nested)
     write(os.path.join(OUT, "blocks.safetensors"), safetensors(tensors))

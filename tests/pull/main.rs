@@ -131,6 +131,29 @@ fn inspect_reads_the_header_and_keeps_nothing() {
 }
 
 #[test]
+fn inspect_leaves_a_large_tokenizer_where_it_is() {
+    let lab = Lab::new("look");
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+        let mut bytes = read(&format!("tests/data/models/llama3/{name}"));
+        if name == "tokenizer.json" {
+            bytes.extend(vec![b' '; 2 << 20]);
+        }
+        lab.servers.put("test/llama3", name, bytes);
+    }
+    let told = lab.run(&["inspect", "test/llama3"]);
+    assert_eq!((&told["architecture"], told["template"]["hash"].is_string()), (&json!("llama"), true), "{told}");
+    assert!(told["warnings"][0].as_str().is_some_and(|words| words.contains("tokenizer.json")), "{told}");
+    assert!(lab.servers.seen().iter().all(|seen| !seen.path.ends_with("/tokenizer.json")));
+    // A load reads it all the same.
+    lab.run(&["pull", "test/llama3"]);
+    let kept = lab.run(&["inspect", "test/llama3", "--offline"]);
+    assert_eq!(
+        (&kept["template"]["hash"], kept["warnings"].as_array().map(Vec::len)),
+        (&told["template"]["hash"], Some(0))
+    );
+}
+
+#[test]
 fn faults_of_servers_are_passed_over_at_little_cost() {
     let faults = [
         Fault::Cut(700_000),

@@ -1,6 +1,7 @@
 /**
  * Models that the page offers by name. What is said here is for choosing only: what a repository really holds, its licence
- * and its size are asked of the hub when the visitor presses "Check", and not before.
+ * and its size are asked of the hub when the visitor presses "Check", and not before. Sizes are those of the named files on
+ * their repositories' pages, licences those of the models' own cards; both may have changed since.
  */
 
 /** A model that can be named in a few words. */

@@ -12,6 +12,8 @@ export interface LicensePolicy {
   deny?: readonly (string | `@${Obligation}`)[];
   /** For licences that no list names and that are not known, or not told; `"deny"` by default. */
   onUnknown?: "allow" | "deny" | "ask";
+  /** `"check"` asks the hub for the cards of what the model was made from, and judges those too; `"ignore"` by default. */
+  baseModel?: "check" | "ignore";
 }
 
 /** What is allowed; judged before any byte of weights is asked for. */

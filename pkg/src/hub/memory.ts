@@ -1,6 +1,6 @@
 /** Files in this thread's memory, where the browser has no better place: they go with the thread. */
 import { HeadwaterError } from "../errors.js";
-import { tryLock, type HubFile, type HubLock, type HubStore } from "./store.js";
+import { HubStore, type HubFile } from "./base.js";
 
 /** Bytes that grow. */
 class Content {
@@ -23,9 +23,7 @@ class Content {
   }
 }
 
-export class MemoryStore implements HubStore {
-  readonly lasting = false;
-  readonly tryLock: (name: string) => Promise<HubLock | undefined> = tryLock;
+export class MemoryStore extends HubStore {
   readonly #files = new Map<string, Content>();
 
   read(name: string): Promise<HubFile | undefined> {
@@ -39,7 +37,7 @@ export class MemoryStore implements HubStore {
     return Promise.resolve(new MemoryFile(content));
   }
 
-  async replace(name: string, bytes: Uint8Array): Promise<void> {
+  override async replace(name: string, bytes: Uint8Array): Promise<void> {
     const content = new Content();
     await new MemoryFile(content).write(0, bytes);
     this.#files.set(name, content);

@@ -3,7 +3,7 @@
  * `File`s, which any number of tabs may do at once.
  */
 import { HeadwaterError } from "../errors.js";
-import { tryLock, type HubFile, type HubLock, type HubStore } from "./store.js";
+import { found, guarded, HubStore, ReadFile, words, type HubFile } from "./base.js";
 
 /** Everything of ours lies in this folder. */
 const FOLDER = "headwater";
@@ -24,12 +24,11 @@ interface SyncHandle {
 
 type Handle = FileSystemFileHandle & { createSyncAccessHandle(): Promise<SyncHandle> };
 
-export class OpfsStore implements HubStore {
-  readonly lasting = true;
-  readonly tryLock: (name: string) => Promise<HubLock | undefined> = tryLock;
+export class OpfsStore extends HubStore {
   readonly #root: FileSystemDirectoryHandle;
 
   private constructor(root: FileSystemDirectoryHandle) {
+    super();
     this.#root = root;
   }
 
@@ -53,18 +52,6 @@ export class OpfsStore implements HubStore {
 
   async write(name: string): Promise<HubFile> {
     return new WrittenFile(name, await this.#sync(name));
-  }
-
-  async replace(name: string, bytes: Uint8Array): Promise<void> {
-    const file = await this.write(name);
-    try {
-      // Emptied first: what a crash leaves is the beginning of a record, which is none.
-      await file.resize(0);
-      await file.write(0, bytes);
-      await file.flush();
-    } finally {
-      await file.close();
-    }
   }
 
   async list(prefix: string): Promise<string[]> {
@@ -135,39 +122,6 @@ async function walk(folder: FileSystemDirectoryHandle, prefix: string, names: st
   }
 }
 
-/** A file that is read. */
-class ReadFile implements HubFile {
-  readonly #file: File;
-
-  constructor(file: File) {
-    this.#file = file;
-  }
-
-  size(): Promise<number> {
-    return Promise.resolve(this.#file.size);
-  }
-
-  async read(offset: number, length: number): Promise<Uint8Array> {
-    return guarded(this.#file.name, async () => new Uint8Array(await this.#file.slice(offset, offset + length).arrayBuffer()));
-  }
-
-  write(): Promise<void> {
-    return Promise.reject(new HeadwaterError("Internal", "the file is open for reading"));
-  }
-
-  resize(): Promise<void> {
-    return this.write();
-  }
-
-  flush(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  close(): Promise<void> {
-    return Promise.resolve();
-  }
-}
-
 /** A file that is written, by its one writer. */
 class WrittenFile implements HubFile {
   readonly #name: string;
@@ -217,39 +171,4 @@ class WrittenFile implements HubFile {
       return work(this.#handle);
     });
   }
-}
-
-/** What the browser throws, by its meaning. */
-const KINDS = {
-  NotFoundError: "NotFound",
-  QuotaExceededError: "QuotaExceeded",
-  NoModificationAllowedError: "StorageBusy",
-  InvalidStateError: "StorageLost",
-  NotReadableError: "StorageLost",
-  SecurityError: "StorageUnavailable",
-  NotAllowedError: "StorageUnavailable",
-} as const satisfies Record<string, HeadwaterError["kind"]>;
-
-async function guarded<T>(name: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (error instanceof HeadwaterError) throw error;
-    const kind = error instanceof Error && Object.hasOwn(KINDS, error.name) ? KINDS[error.name as keyof typeof KINDS] : "Io";
-    throw new HeadwaterError(kind, `${name}: ${words(error)}`);
-  }
-}
-
-/** The result, or `undefined` where there is none. */
-async function found<T>(work: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await work();
-  } catch (error) {
-    if (error instanceof HeadwaterError && error.kind === "NotFound") return undefined;
-    throw error;
-  }
-}
-
-function words(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -20,7 +20,7 @@ fn kind(info: &Info) -> String {
 
 pub(crate) async fn run(args: &InspectArgs) -> Result<()> {
     let (checkpoint, origin) = model::look(&args.common).await?;
-    let info = engine::inspect(&checkpoint, &model::options(&args.common))?;
+    let info = engine::look(&checkpoint, &model::options(&args.common))?;
     if args.common.json {
         let internal = |error: serde_json::Error| Error::new(ErrorKind::Internal, error.to_string());
         let mut told = serde_json::to_value(&info).map_err(internal)?;

@@ -1,12 +1,13 @@
 //! A model out of the flags, and the world that its engine lives in.
 
 use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use headwater::engine::{self, AdapterChoice, BackendChoice, Engine, Environment, LoadOptions, ScaledAdapter};
 use headwater::error::{ErrorKind, Result};
 use headwater::format::Checkpoint;
-use headwater::hub::{Call, License, Pulled};
+use headwater::hub::{Call, Incoming, License, Pulled};
 use serde_json::{Value, json};
 
 use crate::args::{AdapterArgs, Backend, Common};
@@ -37,7 +38,7 @@ pub(crate) async fn look(common: &Common) -> Result<(Checkpoint, Option<Value>)>
         Ok(pulled) => Ok((Checkpoint::open(pulled.sources.clone()).await?, Some(kept(&pulled)))),
         Err(error) if error.kind() == ErrorKind::NotFound && !common.hub.offline => {
             let found = hub.find(&common.model, &call).await?;
-            let checkpoint = Checkpoint::open(found.sources.clone()).await?;
+            let checkpoint = Checkpoint::look(found.sources.clone()).await?;
             let files: Vec<Value> = found
                 .files
                 .iter()
@@ -86,7 +87,20 @@ pub(crate) fn options(common: &Common) -> LoadOptions {
 
 /// Loads the model.
 pub(crate) async fn load(common: &Common) -> Result<Engine> {
-    Engine::load(open(common).await?, &options(common), environment(), &mut |_| Ok(())).await
+    if !hub::is_meant(&common.model, &common.hub) || common.hub.lock.is_some() {
+        return start(open(common).await?, common).await;
+    }
+    let (hub, call) = (hub::open(&common.hub)?, hub::call(&common.hub, common.json)?);
+    let loading = |incoming: Rc<Incoming>| async move {
+        let checkpoint = Checkpoint::open(incoming.sources().await?).await?;
+        incoming.seal();
+        start(checkpoint, common).await
+    };
+    hub.pull_while(&common.model, &call, loading).await.map(|(_, engine)| engine)
+}
+
+async fn start(checkpoint: Checkpoint, common: &Common) -> Result<Engine> {
+    Engine::load(checkpoint, &options(common), environment(), &mut |_| Ok(())).await
 }
 
 /// Loads the adapter that the flags name, and says how to ask for it.
