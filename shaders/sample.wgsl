@@ -7,18 +7,23 @@
 //
 // The id goes to the decode program's state, which is also moved on by one position, and to a slot for reading back. A
 // logit that is not a number gives the id 0xffffffff.
-struct Params { vocab: u32, logits_offset: u32 }
+//
+// BATCH: every row is of another reply, and a workgroup chooses for one of them.
+override BATCH: bool = false;
+
+struct Params { vocab: u32, logits_offset: u32, logits_stride: u32, max_rows: u32 } // max_rows: of the decode program
 
 struct Reply {
     temperature: f32, top_k: u32, top_p: f32, min_p: f32,
     repetition: f32, frequency: f32, presence: f32, seed: u32,
+    place: u32,                                                        // whose history is its own
 }
 
 @group(1) @binding(0) var<uniform> params: Params;
-@group(1) @binding(1) var<storage, read> logits: array<f32>;           // (vocab) from logits_offset
-@group(1) @binding(2) var<storage, read> reply: Reply;
-@group(1) @binding(3) var<storage, read_write> history: array<u32>;    // (vocab): times generated, top bit: in the prompt
-@group(1) @binding(4) var<storage, read_write> next: array<u32>;       // the decode program's state (one row)
+@group(1) @binding(1) var<storage, read> logits: array<f32>;           // (T, vocab) from logits_offset
+@group(1) @binding(2) var<storage, read> replies: array<Reply>;        // of each row
+@group(1) @binding(3) var<storage, read_write> history: array<u32>;    // (places, vocab): times generated, top bit: in the prompt
+@group(1) @binding(4) var<storage, read_write> next: array<u32>;       // the decode program's state
 @group(1) @binding(5) var<storage, read_write> ids: array<u32>;        // slots for reading back
 
 const LANES = 256u;
@@ -31,10 +36,14 @@ var<workgroup> bins_low: array<atomic<u32>, 256>;                      // the lo
 var<workgroup> found_bin: u32;
 var<workgroup> found_above: f32;
 
+var<private> reply: Reply;
+var<private> logits_at: u32;                                           // where the row's logits start
+var<private> history_at: u32;
+
 fn adjusted(id: u32) -> f32 {
-    var logit = logits[params.logits_offset + id];
+    var logit = logits[logits_at + id];
     if (reply.repetition != 1.0 || reply.frequency != 0.0 || reply.presence != 0.0) {
-        let seen = history[id];
+        let seen = history[history_at + id];
         if (seen != 0u) { logit = select(logit * reply.repetition, logit / reply.repetition, logit > 0.0); }
         let times = f32(seen & 0x7fffffffu);
         logit -= reply.frequency * times + select(0.0, reply.presence, times > 0.0);
@@ -110,7 +119,16 @@ fn threshold(lane: u32, goal: f32, mass: bool, floor: u32, largest: f32) -> u32 
 }
 
 @compute @workgroup_size(256)
-fn main(@builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    let row = workgroup.y;
+    let settings = replies[row];                                       // uniform, as branches around barriers must be
+    reply = settings;
+    logits_at = params.logits_offset + row * params.logits_stride;
+    history_at = settings.place * params.vocab;
+    let m = params.max_rows;
+    // A batch has an index and a slot for each row, others have one of each in the header.
+    let index_at = select(m + 2u, m + 8u + 2u * m + row, BATCH);
+    let slot_at = select(m + 3u, m + 8u + 3u * m + row, BATCH);
     // The largest logit, its id, and whether all are numbers.
     var best = -3.0e38;
     var best_id = 0u;
@@ -136,15 +154,15 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         workgroupBarrier();
     }
     var chosen = indices[0];
-    let index = next[1u + 2u];
-    if (reply.temperature > 0.0) {
+    let index = next[index_at];
+    if (settings.temperature > 0.0) {
         let largest = values[0] / reply.temperature;
         workgroupBarrier();
         var keep = 0u;
-        if (reply.top_k > 0u) { keep = threshold(lane, f32(reply.top_k), false, 0u, largest); }
+        if (settings.top_k > 0u) { keep = threshold(lane, f32(reply.top_k), false, 0u, largest); }
         // What is kept, as one sum an invocation over ids that follow one another: the draw goes by the order of ids.
         let share = (params.vocab + LANES - 1u) / LANES;
-        if (reply.top_p < 1.0) {
+        if (settings.top_p < 1.0) {
             var mass = 0.0;
             for (var id = lane * share; id < min((lane + 1u) * share, params.vocab); id++) {
                 let value = adjusted(id) / reply.temperature;
@@ -192,13 +210,13 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         }
     }
     if (lane == 0u) {
-        if (chosen < params.vocab) { history[chosen] += 1u; }
-        let slot = next[1u + 3u];
+        if (chosen < params.vocab) { history[history_at + chosen] += 1u; }
+        let slot = next[slot_at];
         ids[slot] = chosen;
-        // The decode program has one row: token, then the header, then its position.
-        next[0] = chosen;
-        next[1u + 2u] = index + 1u;
-        next[1u + 3u] = slot + 1u;
-        next[1u + 8u] += 1u;
+        // Tokens, from the last row to the first, then the header, then positions.
+        next[m - 1u - row] = chosen;
+        next[index_at] = index + 1u;
+        next[slot_at] = slot + 1u;
+        next[m + 8u + row] += 1u;
     }
 }

@@ -50,7 +50,7 @@ fn logits_that_are_not_numbers_are_bad_logits() {
     let step = Step { rows: &rows, pages: &[vec![0]], states: &[], outputs: &[2] };
     assert_eq!(pollster::block_on(cpu.forward(&step)).unwrap_err().kind(), ErrorKind::BadLogits);
     // A chain tells it when its ids are collected, as a GPU does.
-    cpu.start_reply(&SamplerSettings::default(), &[1, 2, 3]).unwrap();
+    cpu.start_reply(&SamplerSettings::default(), &[1, 2, 3], &[]).unwrap();
     let ticket = cpu.prefill(&step).unwrap().unwrap();
     assert_eq!(pollster::block_on(cpu.collect(ticket)).unwrap_err().kind(), ErrorKind::BadLogits);
 }
@@ -95,10 +95,10 @@ fn replies_that_make_no_sense_are_refused() {
     let cpu = load(&checkpoint, &plan).unwrap();
     let kind = |result: Result<_>| result.map(|_: Ticket| ()).unwrap_err().kind();
 
-    let error = cpu.start_reply(&SamplerSettings::default(), &[3, 640]).unwrap_err();
+    let error = cpu.start_reply(&SamplerSettings::default(), &[3, 640], &[]).unwrap_err();
     assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, "prompt"));
 
-    cpu.start_reply(&SamplerSettings::default(), &[]).unwrap();
+    cpu.start_reply(&SamplerSettings::default(), &[], &[]).unwrap();
     let chain = Decode { token: None, position: 0, count: 1, pages: &[0], states: StateSlots::default(), index: 0 };
     assert_eq!(kind(cpu.decode(&chain)), ErrorKind::InvalidArgument, "no id to go on from");
     assert_eq!(kind(cpu.decode(&Decode { token: Some(640), ..chain })), ErrorKind::InvalidArgument);
@@ -110,12 +110,12 @@ fn replies_that_make_no_sense_are_refused() {
     assert_eq!(cpu.prefill(&two_outputs).unwrap_err().kind(), ErrorKind::InvalidArgument);
 
     // Two tickets may be open; they are collected in order; a new reply closes what is left.
-    cpu.start_reply(&SamplerSettings::default(), &[]).unwrap();
+    cpu.start_reply(&SamplerSettings::default(), &[], &[]).unwrap();
     let first = cpu.decode(&Decode { token: Some(1), ..chain }).unwrap();
     let second = cpu.decode(&Decode { position: 1, ..chain }).unwrap();
     assert_eq!(kind(cpu.decode(&Decode { position: 2, ..chain })), ErrorKind::Internal, "a third ticket");
     assert!(pollster::block_on(cpu.collect(first)).is_ok());
-    cpu.start_reply(&SamplerSettings::default(), &[]).unwrap();
+    cpu.start_reply(&SamplerSettings::default(), &[], &[]).unwrap();
     assert_eq!(pollster::block_on(cpu.collect(second)).unwrap_err().kind(), ErrorKind::Internal);
 }
 
@@ -177,7 +177,7 @@ fn penalties_see_the_prompt_and_every_id_of_the_reply() {
     // The id that would come first is in the prompt now.
     let first = reply(SamplerSettings::default())[0];
     let settings = SamplerSettings { repetition_penalty: 100.0, ..SamplerSettings::default() };
-    cpu.start_reply(&settings, &[first]).unwrap();
+    cpu.start_reply(&settings, &[first], &[]).unwrap();
     let rows = rows(&[632, 408, 149]);
     let step = Step { rows: &rows, pages: &[vec![0]], states: &[], outputs: &[2] };
     let ticket = cpu.prefill(&step).unwrap().unwrap();

@@ -106,7 +106,7 @@ fn nmse(found: &[f32], expected: &[f32]) -> f64 {
 /// Greedy ids: a prefill, then chains of `chain` steps, the first two open at once.
 fn greedy(backend: &dyn Backend, sampler: &SamplerSettings, prompt: &[u32], chain: u32, count: u32) -> Vec<u32> {
     let table = pages((prompt.len() + count as usize + 1).div_ceil(PAGE_TOKENS));
-    backend.start_reply(sampler, prompt).expect("a reply");
+    backend.start_reply(sampler, prompt, &[]).expect("a reply");
     let rows: Vec<Row> =
         (0u32..).zip(prompt).map(|(position, &token)| Row { token, position, sequence: 0, segment: 0 }).collect();
     let mut ids = vec![];
@@ -501,7 +501,7 @@ fn weights_that_are_not_numbers_are_told_and_do_no_harm() {
     let table = [pages(N_PAGES)];
     let rows = [Row { token: 1, position: 0, sequence: 0, segment: 0 }];
     for _ in 0..2 {
-        gpu.start_reply(&SamplerSettings::default(), &[1]).expect("a reply");
+        gpu.start_reply(&SamplerSettings::default(), &[1], &[]).expect("a reply");
         let step = Step { rows: &rows, pages: &table, states: &[StateSlots::default()], outputs: &[0] };
         let ticket = gpu.prefill(&step).expect("prefill").expect("a ticket");
         let error = block_on(gpu.collect(ticket)).expect_err("no id comes of that");

@@ -88,7 +88,7 @@ fn dispatches(model: &headwater::format::Checkpoint) -> u64 {
     let plan = plan(model).unwrap();
     let mut gpu = block_on(Gpu::new(&device, &plan, KvFormat::F32, 1)).unwrap();
     block_on(read_weights(model, &plan, &mut gpu, &mut |_, _| Ok(()))).unwrap();
-    gpu.start_reply(&SamplerSettings::default(), &[1]).unwrap();
+    gpu.start_reply(&SamplerSettings::default(), &[1], &[]).unwrap();
     let decode = Decode { token: Some(1), position: 0, count: 1, pages: &[0], states: StateSlots::default(), index: 0 };
     let before = gpu.counters().dispatches;
     block_on(gpu.collect(gpu.decode(&decode).unwrap())).unwrap();

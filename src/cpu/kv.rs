@@ -77,6 +77,18 @@ impl Cells {
         }
     }
 
+    /// Copies `len` elements from the `from`-th such run to the `to`-th.
+    fn copy(&mut self, from: usize, to: usize, len: usize) {
+        match self {
+            Cells::F16(cells) => cells.copy_within(from * len..(from + 1) * len, to * len),
+            Cells::F32(cells) => cells.copy_within(from * len..(from + 1) * len, to * len),
+            Cells::Blocks { nibbles, block, bytes } => {
+                let len = len / *block * block_bytes(*nibbles, *block);
+                bytes.copy_within(from * len..(from + 1) * len, to * len);
+            }
+        }
+    }
+
     fn read(&self, start: usize, out: &mut [f32]) {
         match self {
             Cells::F16(cells) => {
@@ -127,6 +139,14 @@ impl Kv {
             Ok(Layer { widths, keys, values })
         };
         widths.iter().map(layer).collect::<Result<_>>().map(Self)
+    }
+
+    /// Gives page `to` what page `from` has.
+    pub(super) fn copy_page(&mut self, from: usize, to: usize) {
+        for layer in &mut self.0 {
+            layer.keys.copy(from, to, PAGE_TOKENS * layer.widths.keys());
+            layer.values.copy(from, to, PAGE_TOKENS * layer.widths.values());
+        }
     }
 
     /// Stores one position of a sequence; `key` and `value` are as wide as the layer's.
@@ -200,6 +220,8 @@ mod tests {
                 }
             }
             assert_eq!(kv.gather(1, &pages, 2), (vec![1.0, 2.0, 1.0, 2.0], vec![3.0, 3.0]));
+            kv.copy_page(3, 1);
+            assert_eq!(kv.gather(0, &[2, 0, 1], len), (keys, values), "{format:?}");
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod attention;
+mod batch;
 mod delta;
 mod experts;
 mod footprint;
@@ -21,8 +22,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, Graph, KvFormat, PAGE_TOKENS,
-    Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, ValueId, WeightId,
+    AdapterId, AdapterUse, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, Graph, KvFormat,
+    MAX_BATCH, PAGE_TOKENS, Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, ValueId, WeightId,
 };
 use crate::model::{Plan, WeightSink};
 use crate::sample::{Chooser, Extra};
@@ -55,6 +56,7 @@ struct State {
     slots: SlotBook,
     chooser: Chooser,
     last: Option<u32>,
+    places: batch::Places,
     tickets: VecDeque<(u64, Result<Vec<u32>>)>,
     next_ticket: u64,
     adapters: BTreeMap<AdapterId, Adapter>,
@@ -76,6 +78,7 @@ impl Cpu {
             slots: SlotBook::new(plan.graph.n_states()),
             chooser: Chooser::new(plan.graph.vocab(), &[], SamplerSettings::default(), Extra::default())?,
             last: None,
+            places: batch::Places::default(),
             tickets: VecDeque::new(),
             next_ticket: 0,
             adapters: BTreeMap::new(),
@@ -112,6 +115,14 @@ impl Cpu {
         let id = state.chooser.choose(&logits, index)?;
         state.last = Some(id);
         Ok(id)
+    }
+
+    /// What chooses the ids of a reply, after some of them.
+    fn chooser(&self, sampler: &SamplerSettings, prompt: &[u32], reply: &[u32]) -> Result<Chooser> {
+        self.graph.need_logits()?;
+        let mut chooser = Chooser::new(self.graph.vocab(), prompt, sampler.clone(), Extra::default())?;
+        chooser.go_on_from(reply);
+        Ok(chooser)
     }
 
     fn open_ticket(&self, ids: Result<Vec<u32>>) -> Ticket {
@@ -186,9 +197,8 @@ impl Backend for Cpu {
     }
 
     /// Tickets of an earlier reply that were not collected are closed.
-    fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32]) -> Result<()> {
-        self.graph.need_logits()?;
-        let chooser = Chooser::new(self.graph.vocab(), prompt, sampler.clone(), Extra::default())?;
+    fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32], reply: &[u32]) -> Result<()> {
+        let chooser = self.chooser(sampler, prompt, reply)?;
         let mut state = self.state.borrow_mut();
         state.chooser = chooser;
         state.last = None;
@@ -213,6 +223,36 @@ impl Backend for Cpu {
         self.graph.need_logits()?;
         self.room_for_ticket()?;
         deferred(self.chain(chain)).map(|ids| self.open_ticket(ids))
+    }
+
+    /// Where sequences keep a state there are slots for one of them.
+    fn max_batch(&self) -> usize {
+        if self.graph.n_states() > 0 { 1 } else { MAX_BATCH }
+    }
+
+    fn prepare_batches(&self) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn start_place(&self, place: u32, sampler: &SamplerSettings, prompt: &[u32], reply: &[u32]) -> Result<()> {
+        let chooser = self.chooser(sampler, prompt, reply)?;
+        self.state.borrow_mut().places.start(place, chooser)
+    }
+
+    fn decode_batch(&self, batch: &Batch<'_>) -> Result<Ticket> {
+        self.graph.need_logits()?;
+        self.room_for_ticket()?;
+        self.batch(batch).map(|ids| self.open_ticket(Ok(ids)))
+    }
+
+    fn copy_page(&self, from: u32, to: u32) -> Result<()> {
+        let (from, to) = (from as usize, to as usize);
+        if from.max(to) >= self.n_pages {
+            let words = format!("page {} of {}", from.max(to), self.n_pages);
+            return Err(Error::new(ErrorKind::InvalidArgument, words));
+        }
+        self.state.borrow_mut().memory.kv.copy_page(from, to);
+        Ok(())
     }
 
     fn collect(&self, ticket: Ticket) -> LocalFuture<'_, Result<Vec<u32>>> {

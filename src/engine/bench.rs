@@ -149,7 +149,8 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
     // Any ids do; these are spread over the vocabulary so that the embedding table is not read from one place.
     let ids: Vec<u32> =
         (1..=u32::MAX).map(|i| i.wrapping_mul(0x9E37_79B9) % vocab).take(depth + request.prefill).collect();
-    backend.start_reply(&SamplerSettings::default(), &ids)?;
+    session.forget(backend).await?;
+    backend.start_reply(&SamplerSettings::default(), &ids, &[])?;
 
     // Once through everything first, so that no pipeline is made and no page touched for the first time in what is timed.
     prefill(loaded, session, &ids).await?;
@@ -157,15 +158,16 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
         .await?;
 
     // A model with state goes on from the end of a step, so the depth is one.
-    match ids.get(..depth) {
-        Some(first) if depth > 0 => prefill(loaded, session, first).await?,
-        _ => session.finish(backend, 0).await?,
+    session.finish(backend, depth).await?;
+    if let Some(first) = ids.get(..depth).filter(|first| !first.is_empty()) {
+        prefill(loaded, session, first).await?;
     }
     let (before, began) = (backend.counters(), now());
     prefill(loaded, session, &ids).await?;
     let (prefill_secs, after) = (now() - began, backend.counters());
     let prefill_counters = CountersPerToken::between(&before, &after, request.prefill);
 
+    session.finish(backend, start).await?;
     prefill(loaded, session, ids.get(..start).unwrap_or(&ids)).await?;
     let (before, began) = (backend.counters(), now());
     decode(loaded, session, request.decode).await?;

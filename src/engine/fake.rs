@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::adapters::{Adapters, Base};
+use super::driver::Queue;
 use super::info::Info;
 use super::loaded::Loaded;
 use super::options::Environment;
@@ -15,8 +16,8 @@ use super::turn::Turns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Checkpoint, Dialect, Metadata};
 use crate::graph::{
-    AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, PAGE_TOKENS, STATE_SLOTS,
-    SamplerSettings, StateSlots, Step, Ticket,
+    AdapterId, AdapterUse, BAD_LOGITS, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, MAX_BATCH,
+    PAGE_TOKENS, STATE_SLOTS, SamplerSettings, StateSlots, Step, Ticket,
 };
 use crate::model::{Embedding, Pooling, plan};
 use crate::source::{LocalFuture, MemorySource};
@@ -29,7 +30,9 @@ pub(super) enum Call {
     Prefill(u32, usize, bool),
     /// Ids from a position, the first of them with that index.
     Decode(u32, u32, u32),
-    /// The ids from that index on.
+    /// Rows and ids for each, by which of them the ids go on from what the device knows.
+    Batch(usize, u32, bool),
+    /// The ids from that index on, of the first row.
     Collect(u32),
 }
 
@@ -48,6 +51,8 @@ pub(super) struct Fake {
     script: Vec<u32>,
     /// The index whose collection fails with `BadLogits`, once.
     pub(super) bad: Cell<Option<u32>>,
+    /// The row of the next batch whose logits are no numbers, once.
+    pub(super) bad_row: Cell<Option<usize>>,
     /// The tokens that the state in each slot has seen; none for a model without state.
     slots: RefCell<Vec<Vec<u32>>>,
     /// Of the reply under way.
@@ -57,7 +62,7 @@ pub(super) struct Fake {
 
 pub(super) const CHAIN: u32 = 4;
 pub(super) const MAX_ROWS: usize = 8;
-pub(super) const N_PAGES: usize = 4;
+pub(super) const N_PAGES: usize = 8;
 
 impl Fake {
     /// A backend that always replies with `script`.
@@ -81,16 +86,21 @@ impl Fake {
         seen.extend(tokens);
         let before = self.script.iter().take(index.unwrap_or(0) as usize);
         let whole: Vec<u32> = self.prompt.borrow().iter().chain(before).copied().collect();
-        assert!(if index.is_some() { seen == whole } else { whole.starts_with(&seen) }, "{seen:?} of {whole:?}");
+        assert!(index.is_none() || seen == whole, "{seen:?} of {whole:?}");
         states[slots.to as usize] = seen;
     }
 
     fn open(&self, index: u32, count: u32) -> Ticket {
+        self.open_rows(&[index], count)
+    }
+
+    fn open_rows(&self, indices: &[u32], count: u32) -> Ticket {
         let id = |index: u32| self.script.get(index as usize).copied().unwrap_or(0);
         let mut state = self.state.borrow_mut();
         let number = state.tickets;
         state.tickets += 1;
-        state.open.push_back((number, index, (index..index + count).map(id).collect()));
+        let ids = indices.iter().flat_map(|index| (*index..index + count).map(id)).collect();
+        state.open.push_back((number, indices[0], ids));
         state.most_open = state.most_open.max(state.open.len());
         Ticket(number)
     }
@@ -136,7 +146,7 @@ impl Backend for Rc<Fake> {
         Box::pin(async { Err(Error::new(ErrorKind::Internal, "the fake has no logits")) })
     }
 
-    fn start_reply(&self, _: &SamplerSettings, prompt: &[u32]) -> Result<()> {
+    fn start_reply(&self, _: &SamplerSettings, prompt: &[u32], _: &[u32]) -> Result<()> {
         *self.prompt.borrow_mut() = prompt.to_vec();
         assert_eq!(self.open_tickets(), 0, "a reply starts with nothing under way");
         Ok(())
@@ -161,9 +171,54 @@ impl Backend for Rc<Fake> {
             self.see(slots, chain.position + index - chain.index, &[token], Some(index));
             slots.from = slots.to;
         }
-        assert!(chain.token.is_none() || self.n_states() > 0);
+        if let Some(token) = chain.token.filter(|_| self.n_states() == 0) {
+            assert_eq!(token, self.script.get(chain.index as usize - 1).copied().unwrap_or(0));
+        }
         assert!(chain.pages.len() * PAGE_TOKENS >= (chain.position + chain.count) as usize);
         Ok(self.open(chain.index, chain.count))
+    }
+
+    fn max_batch(&self) -> usize {
+        if self.n_states() > 0 { 1 } else { MAX_BATCH }
+    }
+
+    fn prepare_batches(&self) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn start_place(&self, place: u32, _: &SamplerSettings, prompt: &[u32], reply: &[u32]) -> Result<()> {
+        assert!(place < MAX_BATCH as u32);
+        assert!(self.script.starts_with(reply), "{reply:?} after {prompt:?}");
+        Ok(())
+    }
+
+    fn decode_batch(&self, batch: &Batch<'_>) -> Result<Ticket> {
+        let Batch { rows, count, goes_on } = *batch;
+        self.state.borrow_mut().calls.push(Call::Batch(rows.len(), count, goes_on));
+        for row in rows {
+            assert!(row.pages.len() * PAGE_TOKENS >= (row.position + count) as usize);
+            let before = self.script.get(row.index as usize - 1).copied().unwrap_or(0);
+            assert!(goes_on || row.token == before, "{} instead of {before}", row.token);
+        }
+        let mut places: Vec<u32> = rows.iter().map(|row| row.place).collect();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), rows.len(), "each has a place of its own");
+        let mut pages: Vec<u32> = rows.iter().map(|row| row.pages[row.position as usize / PAGE_TOKENS]).collect();
+        pages.sort_unstable();
+        pages.dedup();
+        assert_eq!(pages.len(), rows.len(), "each writes to pages of its own");
+        let indices: Vec<u32> = rows.iter().map(|row| row.index).collect();
+        let ticket = self.open_rows(&indices, count);
+        if let (Some(bad), Some((.., ids))) = (self.bad_row.take(), self.state.borrow_mut().open.back_mut()) {
+            ids[bad * count as usize..][..count as usize].fill(BAD_LOGITS);
+        }
+        Ok(ticket)
+    }
+
+    fn copy_page(&self, from: u32, to: u32) -> Result<()> {
+        assert!(from != to && from.max(to) < N_PAGES as u32);
+        Ok(())
     }
 
     /// Ready at the second poll, as an answer of a device is.
@@ -220,7 +275,7 @@ fn base() -> Base {
 }
 
 /// A loaded model around the fake, with the tokenizer of the demo model.
-pub(super) fn loaded(fake: &Rc<Fake>) -> Loaded {
+pub(super) fn loaded(fake: &Rc<Fake>) -> Rc<Loaded> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/www/models/tiny-assistant");
     let file = |name: &str| (name.to_owned(), std::fs::read_to_string(format!("{folder}/{name}")).expect("a file"));
     let metadata = Metadata {
@@ -230,7 +285,7 @@ pub(super) fn loaded(fake: &Rc<Fake>) -> Loaded {
         companions: ["tokenizer.json", "tokenizer_config.json", "generation_config.json"].map(file).into(),
         small_tensors: BTreeMap::new(),
     };
-    Loaded {
+    Rc::new(Loaded {
         backend: Box::new(fake.clone()),
         tokenizer: Tokenizer::from_metadata(&metadata).expect("a tokenizer"),
         template: None,
@@ -251,8 +306,9 @@ pub(super) fn loaded(fake: &Rc<Fake>) -> Loaded {
         inline: false,
         base: base(),
         adapters: Adapters::default(),
+        queue: Queue::default(),
         turns: Turns::new(Session::new(N_PAGES, fake.n_states()).expect("pages")),
         totals: Totals::default(),
         disposed: Cell::new(false),
-    }
+    })
 }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::adapters::{Adapters, Base};
+use super::driver::Queue;
 use super::info::{Info, Kind};
 use super::json::invalid;
 use super::options::Environment;
@@ -45,7 +46,10 @@ pub(super) struct Loaded {
     pub(super) inline: bool,
     pub(super) base: Base,
     pub(super) adapters: Adapters,
+    /// Who may use the pages.
     pub(super) turns: Turns<Session>,
+    /// Replies that were asked for.
+    pub(super) queue: Queue,
     pub(super) totals: Totals,
     pub(super) disposed: Cell<bool>,
 }

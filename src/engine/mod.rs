@@ -1,8 +1,9 @@
 //! The engine: a loaded model that answers. Prompts become ids, ids run through a backend, ids become text.
 //!
-//! One reply is computed at a time; calls queue in the order in which they came. The last sequence stays in the pages,
-//! so the next prompt computes only what follows their common beginning. After any error but [`Disposed`] the engine
-//! can be used again.
+//! Replies are computed side by side, as many as there is room for, and wait in the order in which they were asked for;
+//! other calls have the model to themselves when their turn comes. What sequences have computed stays in the pages until
+//! its room is needed, so a prompt computes only what follows the longest beginning that is there. After any error but
+//! [`Disposed`] the engine can be used again.
 //!
 //! [`Disposed`]: crate::error::ErrorKind::Disposed
 
@@ -10,12 +11,14 @@ mod adapters;
 mod bench;
 mod chosen;
 mod defaults;
+mod driver;
 mod embed;
 #[cfg(test)]
 mod fake;
 mod fit;
 mod info;
 mod json;
+mod live;
 mod loaded;
 mod open;
 mod options;
@@ -25,10 +28,14 @@ mod reply;
 mod request;
 mod rerank;
 mod result;
+mod schedule;
+#[cfg(test)]
+mod schedule_tests;
 mod score;
 mod session;
 mod stats;
 mod stop;
+mod track;
 mod transcript;
 mod turn;
 
@@ -139,7 +146,7 @@ impl Engine {
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
         let chosen = Chosen::of(request, &settings, &loaded, &prompt)?;
         let job = Job { prompt, settings, adapter, reading, chosen, asked_secs: (loaded.environment.now_secs)() };
-        loaded.turns.take(async |session| job.run(&loaded, session, aborted, sink).await).await
+        job.run(&loaded, aborted, sink).await
     }
 
     /// The logits after every id, `(tokens, vocab)`, all computed anew.
@@ -165,7 +172,7 @@ impl Engine {
             );
             return Err(Error::new(ErrorKind::LimitExceeded, message));
         }
-        loaded.turns.take(async |session| all_logits(&loaded, session, ids, adapter).await).await
+        driver::alone(&loaded, async |session| all_logits(&loaded, session, ids, adapter).await).await
     }
 
     /// Loads an adapter ([`Checkpoint::open_adapter`]) beside the model, under `name` or one of its own. The model's
@@ -191,7 +198,7 @@ impl Engine {
     /// name.
     pub async fn unload_adapter(&self, name: &str) -> Result<()> {
         let loaded = self.loaded()?;
-        loaded.turns.take(async |_| adapters::unload(&loaded, name)).await
+        driver::alone(&loaded, async |_| adapters::unload(&loaded, name)).await
     }
 
     /// Makes the vectors of texts, in their order. `aborted` is asked between the steps.
@@ -208,7 +215,8 @@ impl Engine {
         };
         let texts = request.texts.list().iter().enumerate().map(encode).collect::<Result<Vec<_>>>()?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
-        loaded.turns.take(async |session| embed::run(&loaded, session, &texts, settings, adapter, aborted).await).await
+        driver::alone(&loaded, async |session| embed::run(&loaded, session, &texts, settings, adapter, aborted).await)
+            .await
     }
 
     /// Ranks documents by how well they answer a query, best first. Fails as [`Engine::embed`] does.
@@ -218,7 +226,8 @@ impl Engine {
         let count = request.count()?;
         let texts = rerank::encode(&loaded, request)?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
-        loaded.turns.take(async |session| rerank::run(&loaded, session, &texts, count, adapter, aborted).await).await
+        driver::alone(&loaded, async |session| rerank::run(&loaded, session, &texts, count, adapter, aborted).await)
+            .await
     }
 
     /// Tells how likely the model finds continuations, in the order of the items. `aborted` is asked between the steps.
@@ -231,14 +240,14 @@ impl Engine {
         let windows = score::windows(&loaded, request)?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
         let asked = (windows.as_slice(), request.items.len());
-        loaded.turns.take(async |session| score::run(&loaded, session, asked, adapter, aborted).await).await
+        driver::alone(&loaded, async |session| score::run(&loaded, session, asked, adapter, aborted).await).await
     }
 
     /// Measures prefill and decode, with the counts of the device.
     pub async fn bench(&self, request: &BenchRequest) -> Result<BenchReport> {
         let loaded = self.loaded()?;
         loaded.needs(Kind::Generator)?;
-        loaded.turns.take(async |session| bench::run(&loaded, session, request).await).await
+        driver::alone(&loaded, async |session| bench::run(&loaded, session, request).await).await
     }
 
     /// Frees what the model holds, once the reply under way has noticed. Later calls fail with `Disposed`.

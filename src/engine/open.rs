@@ -4,6 +4,7 @@
 use std::cell::Cell;
 
 use super::adapters::{Adapters, Base};
+use super::driver::Queue;
 use super::loaded::Loaded;
 use super::options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 use super::session::Session;
@@ -57,6 +58,7 @@ pub(super) async fn load(
     });
     Ok(Loaded {
         turns: Turns::new(Session::new(backend.n_pages(), backend.n_states())?),
+        queue: Queue::default(),
         backend,
         tokenizer,
         template,

@@ -1,14 +1,17 @@
-//! One reply: the prompt in chunks, then chains of ids, submitted ahead of their results.
-//!
-//! The next chain is submitted before the ids of the last one are read, going on from an id that only the backend
-//! knows; so the device never waits for the reader. What was computed past the end of the reply is dropped.
+//! The replies of a call, as the caller sees them: ids come, become text and are told, until the reply ends. What was
+//! computed past its end is dropped.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
 
 use super::chosen::Chosen;
+use super::driver;
+use super::live::{LetterBox, Mail, Order};
 use super::loaded::Loaded;
 use super::output::{Output, Reading};
 use super::request::Settings;
 use super::result::{FinishReason, GenerationResult, Piece, Timings, Usage};
-use super::session::Session;
 use super::stop::StopText;
 use super::transcript::{Telling, Transcript};
 use crate::error::{Error, ErrorKind, Result};
@@ -27,118 +30,89 @@ pub(super) struct Job {
     pub(super) asked_secs: f64,
 }
 
-/// What a reply runs on.
-struct Course<'a> {
-    loaded: &'a Loaded,
-    session: &'a mut Session,
-    aborted: &'a dyn Fn() -> bool,
-    /// Ids of the reply, at most.
-    limit: usize,
+/// One of the replies of a call. The schedule hears of its end however it ends.
+struct Choice<'a> {
+    letters: Rc<LetterBox>,
+    telling: Telling<'a>,
+    seed: u32,
+    chosen: Option<Chosen>,
+    /// How many ids were chosen here.
+    index: u32,
+    result: Option<GenerationResult>,
 }
 
-impl Course<'_> {
-    fn may_go_on(&self) -> Result<()> {
-        self.loaded.alive()?;
-        if (self.aborted)() { Err(Error::new(ErrorKind::Aborted, "the caller ended the reply")) } else { Ok(()) }
+impl Drop for Choice<'_> {
+    fn drop(&mut self) {
+        self.letters.finish(usize::MAX);
     }
+}
 
-    async fn pause(&self) -> Result<()> {
-        (self.loaded.environment.yield_now)().await;
-        self.may_go_on()
-    }
-
-    /// Submits a prompt in chunks; with `choose` the backend chooses the id after it.
-    async fn prefill(&mut self, prompt: &[u32], choose: bool) -> Result<()> {
-        let backend = self.loaded.backend.as_ref();
-        let mut rest = prompt.chunks(backend.max_rows().max(1)).peekable();
-        while let Some(chunk) = rest.next() {
-            self.session.prefill(backend, chunk, choose && rest.peek().is_none())?;
-            self.pause().await?;
-        }
-        Ok(())
-    }
-
-    /// The backend chooses, several ids to a submit.
-    async fn chained(&mut self, prompt: &[u32], telling: &mut Telling<'_>) -> Result<FinishReason> {
-        self.prefill(prompt, true).await?;
-        let backend = self.loaded.backend.as_ref();
-        let ahead = self.loaded.submits_ahead();
-        let limit = u32::try_from(self.limit).unwrap_or(u32::MAX);
-        let mut submitted = 1_u32;
-        loop {
-            if self.session.open() < ahead && submitted < limit {
-                let count = backend.decode_chain().max(1).min(limit - submitted);
-                self.session.decode(backend, count, submitted)?;
-                submitted += count;
-                continue;
-            }
-            let ids = self.session.collect(backend).await?;
-            telling.came();
-            if self.loaded.inline {
-                (self.loaded.environment.yield_now)().await;
-            }
-            self.may_go_on()?;
-            if let Some(reason) = telling.tell(&ids, None)? {
-                return Ok(reason);
-            }
-        }
-    }
-
-    /// Logits come back and one id after another is chosen here.
-    async fn chosen(&mut self, prompt: &[u32], mut chosen: Chosen, telling: &mut Telling<'_>) -> Result<FinishReason> {
-        let Some((last, before)) = prompt.split_last() else {
-            return Err(Error::new(ErrorKind::Internal, "a reply to nothing"));
-        };
-        self.prefill(before, false).await?;
-        self.session.mark();
-        let (mut token, mut index) = (*last, 0);
-        loop {
-            let logits = self.session.next(self.loaded.backend.as_ref(), token).await?;
-            self.pause().await?;
-            token = chosen.choose(&self.loaded.tokenizer, &logits, index)?;
-            telling.came();
-            let logprob = chosen.logprobs(&self.loaded.tokenizer, &logits, token)?;
-            if let Some(reason) = telling.tell(&[token], logprob)? {
-                return Ok(reason);
-            }
-            index += 1;
-        }
-    }
+/// Fails once the model was disposed of or the caller gave up.
+fn may_go_on(loaded: &Loaded, aborted: &dyn Fn() -> bool) -> Result<()> {
+    loaded.alive()?;
+    if aborted() { Err(Error::new(ErrorKind::Aborted, "the caller ended the reply")) } else { Ok(()) }
 }
 
 impl Job {
-    /// Makes all replies on the session, one after another: what they share of their ids is computed once. Whatever comes
-    /// of it, the session can be used again.
+    /// Makes all replies, side by side: what they share of their ids is computed once.
     pub(super) async fn run(
         &self,
-        loaded: &Loaded,
-        session: &mut Session,
+        loaded: &Rc<Loaded>,
         aborted: &dyn Fn() -> bool,
         sink: &mut dyn FnMut(&Piece),
     ) -> Result<GenerationResult> {
-        let limit = self.settings.max_tokens.min(loaded.context.saturating_sub(self.prompt.len()));
-        let mut course = Course { loaded, session, aborted, limit };
-        let mut first = self.reply(&mut course, sink, 0).await?;
-        for choice in 1..self.settings.n {
-            first.others.push(self.reply(&mut course, sink, choice).await?);
-        }
-        Ok(first)
+        let work = async {
+            let result = self.replies(loaded, aborted, sink).await;
+            driver::settled(loaded).await;
+            result
+        };
+        driver::waiting_for(loaded, work).await
     }
 
-    async fn reply(
+    async fn replies(
         &self,
-        course: &mut Course<'_>,
+        loaded: &Loaded,
+        aborted: &dyn Fn() -> bool,
         sink: &mut dyn FnMut(&Piece),
-        choice: u32,
     ) -> Result<GenerationResult> {
-        let result = self.stream(course, sink, choice).await;
-        let (backend, session) = (course.loaded.backend.as_ref(), &mut *course.session);
-        match &result {
-            Ok(done) => session.finish(backend, self.prompt.len().saturating_add(done.tokens.len())).await?,
-            Err(error) if error.kind() == ErrorKind::Aborted => session.finish(backend, usize::MAX).await?,
-            Err(_) => session.abandon(backend).await?,
+        may_go_on(loaded, aborted)?;
+        let mut choices: Vec<Choice<'_>> = (0..self.settings.n).map(|choice| self.choice(loaded, choice)).collect();
+        let told = self.tell(loaded, &mut choices, aborted, sink).await;
+        if let Err(error) = told {
+            // What is not an abort may have left anything in the pages.
+            if error.kind() != ErrorKind::Aborted {
+                choices.iter().for_each(|choice| choice.letters.finish(0));
+            }
+            return Err(error);
         }
-        result
+        let mut results = choices.iter_mut().filter_map(|choice| choice.result.take());
+        let first = results.next().ok_or_else(|| Error::new(ErrorKind::Internal, "no reply was asked for"))?;
+        Ok(GenerationResult { others: results.collect(), ..first })
+    }
+
+    /// Hears and tells until all replies have ended.
+    async fn tell(
+        &self,
+        loaded: &Loaded,
+        choices: &mut [Choice<'_>],
+        aborted: &dyn Fn() -> bool,
+        sink: &mut dyn FnMut(&Piece),
+    ) -> Result<()> {
+        while choices.iter().any(|choice| choice.result.is_none()) {
+            poll_fn(|_| match may_go_on(loaded, aborted) {
+                Ok(()) if choices.iter().all(|choice| choice.letters.is_empty()) => Poll::Pending,
+                outcome => Poll::Ready(outcome),
+            })
+            .await?;
+            for choice in choices.iter_mut() {
+                let Some(mail) = choice.letters.take().filter(|_| choice.result.is_none()) else { continue };
+                if let Some(reason) = choice.hear(loaded, mail, sink)? {
+                    choice.letters.finish(self.prompt.len().saturating_add(choice.telling.transcript.tokens.len()));
+                    choice.result = Some(self.result(loaded, choice, reason));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The seed of one of several replies: the request's own for the first, others as far from it as can be.
@@ -146,59 +120,91 @@ impl Job {
         self.settings.sampler.seed.wrapping_add(choice.wrapping_mul(0x85EB_CA6B))
     }
 
-    async fn stream(
-        &self,
-        course: &mut Course<'_>,
-        sink: &mut dyn FnMut(&Piece),
-        choice: u32,
-    ) -> Result<GenerationResult> {
-        let loaded = course.loaded;
-        let (backend, now) = (loaded.backend.as_ref(), &loaded.environment.now_secs);
-        let sampler = SamplerSettings { seed: self.seed(choice), ..self.settings.sampler.clone() };
-        course.may_go_on()?;
-        let started_secs = now();
+    /// Asks for one of the replies.
+    fn choice<'a>(&self, loaded: &'a Loaded, choice: u32) -> Choice<'a> {
+        let seed = self.seed(choice);
+        let limit = self.settings.max_tokens.min(loaded.context.saturating_sub(self.prompt.len()));
         let transcript = Transcript {
             decoder: Reading::decoder(self.reading.as_ref(), &loaded.tokenizer),
-            output: Output::new(self.reading.as_ref(), &loaded.tokenizer, &self.prompt, sampler.seed),
+            output: Output::new(self.reading.as_ref(), &loaded.tokenizer, &self.prompt, seed),
             stop_text: StopText::new(self.settings.stops.clone()),
             stop_ids: if self.settings.ignore_eos { &[] } else { loaded.tokenizer.stop_ids() },
-            limit: course.limit,
+            limit,
             text: String::new(),
             tokens: Vec::new(),
         };
-        let mut telling = Telling { transcript, sink, choice, logprobs: Vec::new(), now, first_secs: None };
-
-        let cached = course.session.begin(backend, &self.prompt, true, self.adapter).await?;
-        let rest = self.prompt.get(cached..).unwrap_or_default();
-        let finish_reason = match &self.chosen {
-            None => {
-                backend.start_reply(&sampler, &self.prompt)?;
-                course.chained(rest, &mut telling).await?
-            }
-            Some(chosen) => course.chosen(rest, chosen.clone().with_seed(sampler.seed), &mut telling).await?,
+        let now = &loaded.environment.now_secs;
+        let order = Order {
+            prompt: self.prompt.clone(),
+            sampler: SamplerSettings { seed, ..self.settings.sampler.clone() },
+            adapter: self.adapter,
+            limit,
+            by_caller: self.chosen.is_some(),
         };
+        Choice {
+            letters: loaded.queue.ask(order),
+            telling: Telling { transcript, choice, logprobs: Vec::new(), now, first_secs: None },
+            seed,
+            chosen: self.chosen.clone().map(|chosen| chosen.with_seed(seed)),
+            index: 0,
+            result: None,
+        }
+    }
 
-        let Telling { transcript, logprobs, first_secs, .. } = telling;
+    fn result(&self, loaded: &Loaded, choice: &mut Choice<'_>, finish_reason: FinishReason) -> GenerationResult {
+        let Telling { transcript, logprobs, first_secs, now, .. } = &mut choice.telling;
+        let started_secs = choice.letters.started_secs().unwrap_or(self.asked_secs);
         let first_secs = first_secs.unwrap_or(started_secs);
         let timings = Timings::new(self.asked_secs, started_secs, first_secs, now(), transcript.tokens.len());
         let usage = Usage {
             prompt_tokens: self.prompt.len(),
-            cached_tokens: cached,
+            cached_tokens: choice.letters.cached(),
             completion_tokens: transcript.tokens.len(),
         };
         loaded.totals.add(&usage);
-        Ok(GenerationResult {
-            text: transcript.text,
-            reasoning: transcript.output.reasoning,
-            tool_calls: transcript.output.calls,
-            tokens: transcript.tokens,
+        GenerationResult {
+            text: std::mem::take(&mut transcript.text),
+            reasoning: std::mem::take(&mut transcript.output.reasoning),
+            tool_calls: std::mem::take(&mut transcript.output.calls),
+            tokens: std::mem::take(&mut transcript.tokens),
             finish_reason,
             usage,
             timings,
-            seed: sampler.seed,
-            logprobs,
+            seed: choice.seed,
+            logprobs: std::mem::take(logprobs),
             others: Vec::new(),
-        })
+        }
+    }
+}
+
+impl Choice<'_> {
+    /// Tells what came. Gives the reason if the reply has ended.
+    fn hear(&mut self, loaded: &Loaded, mail: Mail, sink: &mut dyn FnMut(&Piece)) -> Result<Option<FinishReason>> {
+        self.telling.came();
+        match (mail, &mut self.chosen) {
+            (Mail::Failed(error), _) => Err(error),
+            (Mail::Ids(ids), _) => self.telling.tell(&ids, None, sink),
+            (Mail::Logits(_), None) => Err(Error::new(ErrorKind::Internal, "logits that nobody asked for")),
+            (Mail::Logits(logits), Some(chosen)) => {
+                let id = chosen.choose(&loaded.tokenizer, &logits, self.index)?;
+                let logprob = chosen.logprobs(&loaded.tokenizer, &logits, id)?;
+                self.index += 1;
+                self.letters.answer(id);
+                self.telling.tell(&[id], logprob, sink)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Job {
+    /// So many replies of so many ids, for tests.
+    pub(super) fn of(prompt: &[u32], max_tokens: f64, n: f64) -> Job {
+        use super::request::{GenerateRequest, Prompt};
+        let request =
+            GenerateRequest { max_tokens: Some(max_tokens), n: Some(n), ..GenerateRequest::new(Prompt::Ids(vec![])) };
+        let settings = request.settings(&crate::sample::SampleOptions::default(), || 0).expect("valid");
+        Job { prompt: prompt.to_vec(), settings, adapter: None, reading: None, chosen: None, asked_secs: 0.0 }
     }
 }
 
@@ -207,31 +213,28 @@ mod tests {
     use std::cell::Cell;
     use std::future::Future;
     use std::pin::pin;
+    use std::rc::Rc;
     use std::task::{Context, Waker};
 
     use pollster::block_on;
 
     use super::super::fake::{Call, Fake, MAX_ROWS, loaded};
     use super::super::loaded::Loaded;
-    use super::super::request::{GenerateRequest, Prompt};
     use super::{FinishReason, GenerationResult, Job};
     use crate::error::{ErrorKind, Result};
     use crate::graph::{AdapterId, AdapterUse};
-    use crate::sample::SampleOptions;
 
     const STOP_ID: u32 = 2047;
 
     fn job(prompt: &[u32], max_tokens: f64) -> Job {
-        let request = GenerateRequest { max_tokens: Some(max_tokens), ..GenerateRequest::new(Prompt::Ids(vec![])) };
-        let settings = request.settings(&SampleOptions::default(), || 0).expect("valid");
-        Job { prompt: prompt.to_vec(), settings, adapter: None, reading: None, chosen: None, asked_secs: 0.0 }
+        Job::of(prompt, max_tokens, 1.0)
     }
 
-    fn run(loaded: &Loaded, job: &Job, aborted: &dyn Fn() -> bool) -> Result<GenerationResult> {
-        block_on(loaded.turns.take(async |session| job.run(loaded, session, aborted, &mut |_| {}).await))
+    fn run(loaded: &Rc<Loaded>, job: &Job, aborted: &dyn Fn() -> bool) -> Result<GenerationResult> {
+        block_on(job.run(loaded, aborted, &mut |_| {}))
     }
 
-    fn reply(loaded: &Loaded, prompt: &[u32], max_tokens: f64) -> GenerationResult {
+    fn reply(loaded: &Rc<Loaded>, prompt: &[u32], max_tokens: f64) -> GenerationResult {
         run(loaded, &job(prompt, max_tokens), &|| false).expect("a reply")
     }
 
@@ -286,9 +289,10 @@ mod tests {
             let job = Job { adapter, ..job(&[1, 2, 3], 2.0) };
             run(&loaded, &job, &|| false).expect("a reply").usage.cached_tokens
         };
-        for adapter in [None, Some((1, 1.0)), Some((1, 0.5)), Some((2, 0.5)), None] {
+        for adapter in [None, Some((1, 1.0)), Some((1, 0.5)), Some((2, 0.5))] {
             assert_eq!((with(adapter), with(adapter)), (0, 2), "{adapter:?}");
         }
+        assert_eq!(with(None), 2, "what each computed is kept for itself");
     }
 
     #[test]
@@ -314,12 +318,13 @@ mod tests {
     fn an_abort_takes_no_more_than_the_chains_under_way() {
         let fake = Fake::new(100..200);
         let loaded = loaded(&fake);
-        let asked = Cell::new(0);
-        let aborted = || asked.replace(asked.get() + 1) >= 3;
-        let error = run(&loaded, &job(&[1, 2, 3], 90.0), &aborted).expect_err("an abort");
-        assert_eq!((error.kind(), fake.open_tickets()), (ErrorKind::Aborted, 0));
+        let told = Cell::new(0);
+        let aborted = || told.get() > 0;
+        let mut sink = |piece: &super::Piece| told.set(told.get() + piece.tokens.len());
+        let error = block_on(job(&[1, 2, 3], 90.0).run(&loaded, &aborted, &mut sink)).expect_err("an abort");
+        assert_eq!((error.kind(), fake.open_tickets(), told.get()), (ErrorKind::Aborted, 0, 1));
         let decodes = fake.calls().0.iter().filter(|call| matches!(call, Call::Decode(..))).count();
-        assert_eq!(decodes, 2);
+        assert_eq!(decodes, 1, "the chain that was submitted before the first id was read");
         let result = reply(&loaded, &[1, 2, 3, 100, 101, 102, 7], 1.0);
         assert_eq!(result.usage.cached_tokens, 6, "what was computed is kept");
     }
@@ -331,8 +336,7 @@ mod tests {
         for polls in 1..6 {
             let (job, never) = (job(&[1, 2, 3], 90.0), || false);
             let mut sink = |_: &super::Piece| {};
-            let work = loaded.turns.take(async |session| job.run(&loaded, session, &never, &mut sink).await);
-            let mut work = pin!(work);
+            let mut work = pin!(job.run(&loaded, &never, &mut sink));
             for _ in 0..polls {
                 assert!(work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
             }
@@ -392,8 +396,7 @@ mod tests {
         for polls in 1..6 {
             let (job, never) = (job(&prompt, 60.0), || false);
             let mut sink = |_: &super::Piece| {};
-            let work = loaded.turns.take(async |session| job.run(&loaded, session, &never, &mut sink).await);
-            let mut work = pin!(work);
+            let mut work = pin!(job.run(&loaded, &never, &mut sink));
             for _ in 0..polls {
                 assert!(work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
             }

@@ -1,54 +1,56 @@
-//! The live sequence on a backend: what is submitted, what is collected, and what its pages hold afterwards.
-//!
-//! The backend works in the order of the submits, so a position that is written again later needs no waiting. Tokens
-//! join the sequence only when it is certain that their keys and values were written.
-//!
-//! A model with recurrence goes on only from a state that was kept ([`States`]). So the last token of a prompt, whose
-//! logits are needed whenever the prompt comes again, is a step of its own there, and the state before it is marked.
+//! What a call has while it is its turn: the pages of the model, a sequence of its own, and the replies under way.
 
-use std::collections::VecDeque;
-
+use super::live::Live;
 use super::pack::Read;
-use crate::cache::{Pool, Sequence, States};
+use super::track::{Common, Open, Track};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{AdapterUse, Backend, Decode, PAGE_TOKENS, Row, StateSlots, Step, Ticket};
+use crate::graph::{AdapterUse, Backend, PAGE_TOKENS};
 
-/// One sequence with its pages and its open tickets.
+/// In place of a reply's number, for the sequence of a call that is no reply.
+const OWN: u64 = 0;
+
+/// All sequences over the pages of a model.
 pub(super) struct Session {
-    pool: Pool,
-    sequence: Sequence,
-    states: States,
+    pub(super) common: Common,
+    /// Replies under way; while there are any, no other call has its turn.
+    pub(super) lives: Vec<Live>,
+    /// The sequence of a call that is no reply.
+    own: Track,
     /// Pages that texts beside the sequence have for the time of one call.
     lent: Vec<u32>,
-    /// Submitted and not collected, oldest first, with the number of ids each will give.
-    open: VecDeque<(Ticket, u32)>,
-    /// The latest collected id; the step that writes its keys and values comes after the one that chose it.
-    latest: Option<u32>,
-    /// The position that the next submit writes first.
-    position: usize,
-    /// What the sequence was computed with.
-    adapter: Option<AdapterUse>,
+    /// What the next steps of replies find on the device.
+    pub(super) on_device: OnDevice,
+    /// Rounds so far, in which chunks and chains were submitted for one reply.
+    pub(super) rounds: u64,
+    /// Whether the backend can batch; it may lack the room for it.
+    pub(super) batches: bool,
+}
+
+/// Whose ids are on the device, so that their next steps need nobody to tell them.
+#[derive(Default)]
+pub(super) struct OnDevice {
+    /// Of the steps for one sequence.
+    pub(super) alone: Option<u64>,
+    /// Of each row of the latest batch.
+    pub(super) batch: Vec<u64>,
 }
 
 impl Session {
     /// An empty sequence over `n_pages` pages and `n_states` slots for states.
     pub(super) fn new(n_pages: usize, n_states: usize) -> Result<Self> {
         Ok(Self {
-            pool: Pool::new(n_pages)?,
-            sequence: Sequence::default(),
-            states: States::new(n_states),
+            common: Common::new(n_pages, n_states)?,
+            lives: Vec::new(),
+            own: Track::default(),
             lent: Vec::new(),
-            open: VecDeque::new(),
-            latest: None,
-            position: 0,
-            adapter: None,
+            on_device: OnDevice::default(),
+            rounds: 0,
+            batches: true,
         })
     }
 
-    /// Makes room for a prompt. Gives the number of its first tokens that need no work: those that the sequence holds
-    /// already (up to a state that was kept, where the model has such), but never all, because the last one's logits
-    /// are needed; 0 unless `reuse`, and 0 where they were computed with another adapter, or more or less of it. All
-    /// steps until the next prompt use `adapter`.
+    /// Makes room for a prompt, see [`Track::begin`]. Gives the number of its first tokens that need no work. All steps
+    /// until the next prompt use `adapter`.
     pub(super) async fn begin(
         &mut self,
         backend: &dyn Backend,
@@ -57,79 +59,22 @@ impl Session {
         adapter: Option<AdapterUse>,
     ) -> Result<usize> {
         self.settle(backend).await?;
-        let same = self.switch(backend, adapter)?;
-        let held = if reuse && same { self.sequence.common_prefix(prompt) } else { 0 };
-        let held = self.states.resume(held.min(prompt.len().saturating_sub(1)));
-        self.sequence.truncate(&mut self.pool, held)?;
-        self.sequence.reserve(&mut self.pool, prompt.len())?;
-        self.latest = None;
-        self.position = held;
-        Ok(held)
-    }
-
-    fn rows(&self, tokens: &[u32]) -> Result<Vec<Row>> {
-        let row = |(token, position): (&u32, usize)| {
-            let position = u32::try_from(position).map_err(|_| too_long())?;
-            Ok(Row { token: *token, position, sequence: 0, segment: 0 })
-        };
-        tokens.iter().zip(self.position..).map(row).collect()
-    }
-
-    /// The slots of the next `tokens` tokens of a prompt.
-    fn slots(&mut self, tokens: usize) -> StateSlots {
-        self.states.advance(self.position.saturating_add(tokens), false)
-    }
-
-    fn written(&mut self, tokens: &[u32]) {
-        self.sequence.append(tokens);
-        self.position += tokens.len();
+        self.on_device = OnDevice::default();
+        self.own = Track::begin(&mut self.common, backend, prompt, reuse, adapter)?;
+        Ok(self.own.position())
     }
 
     /// Submits the next tokens of the prompt; with `choose` the id after them is chosen and can be collected.
     pub(super) fn prefill(&mut self, backend: &dyn Backend, tokens: &[u32], choose: bool) -> Result<()> {
-        if choose && self.states.any() {
-            return self.prefill_and_mark(backend, tokens);
-        }
-        let rows = self.rows(tokens)?;
-        let last = u32::try_from(rows.len().saturating_sub(1)).map_err(|_| too_long())?;
-        let outputs: &[u32] = if choose { &[last] } else { &[] };
-        let states = [self.slots(tokens.len())];
-        let ticket =
-            backend.prefill(&Step { rows: &rows, pages: self.sequence.page_table(), states: &states, outputs })?;
-        if ticket.is_some() != choose {
-            return Err(Error::new(ErrorKind::Internal, "the backend gave no ticket for an output, or one for none"));
-        }
-        self.open.extend(ticket.map(|ticket| (ticket, 1)));
-        self.written(tokens);
+        let ticket = self.own.prefill(&mut self.common, backend, tokens, choose)?;
+        let open = ticket.map(|ticket| Open { ticket, count: 1, rows: vec![OWN], batched: false });
+        self.common.open.extend(open);
         Ok(())
-    }
-
-    /// Submits the last tokens of a prompt of a model with state: all but one, whose state is marked, then that one.
-    fn prefill_and_mark(&mut self, backend: &dyn Backend, tokens: &[u32]) -> Result<()> {
-        let Some((last, before)) = tokens.split_last() else { return Ok(()) };
-        if !before.is_empty() {
-            self.prefill(backend, before, false)?;
-        }
-        self.states.mark();
-        self.submit(backend, Some(*last), 1, 0)?;
-        self.sequence.append(&[*last]);
-        Ok(())
-    }
-
-    /// Marks the state before the last token of a prompt, whose logits are needed whenever the prompt comes again.
-    pub(super) fn mark(&mut self) {
-        self.states.mark();
-    }
-
-    /// Runs the next token and gives its logits, `(vocab)`.
-    pub(super) async fn next(&mut self, backend: &dyn Backend, token: u32) -> Result<Vec<f32>> {
-        self.sequence.reserve(&mut self.pool, self.position.saturating_add(1))?;
-        self.read(backend, &[token], &[0], Read::End).await
     }
 
     /// Runs the next tokens and gives the logits of all of them, `(tokens, vocab)`.
     pub(super) async fn forward(&mut self, backend: &dyn Backend, tokens: &[u32]) -> Result<Vec<f32>> {
-        let outputs: Vec<u32> = (0..u32::try_from(tokens.len()).map_err(|_| too_long())?).collect();
+        let outputs: Vec<u32> = (0..).take(tokens.len()).collect();
         self.read(backend, tokens, &outputs, Read::End).await
     }
 
@@ -141,75 +86,54 @@ impl Session {
         outputs: &[u32],
         read: Read,
     ) -> Result<Vec<f32>> {
-        let rows = self.rows(tokens)?;
-        let states = [self.slots(tokens.len())];
-        let step = Step { rows: &rows, pages: self.sequence.page_table(), states: &states, outputs };
-        let numbers = read.of(backend, &step).await?;
-        self.written(tokens);
-        Ok(numbers)
+        self.own.read(&mut self.common, backend, tokens, outputs, read).await
     }
 
     /// Submits a chain of `count` ids, the first of them being number `index` of the reply. It goes on from the id
     /// that the step before it chooses, collected or not.
     pub(super) fn decode(&mut self, backend: &dyn Backend, count: u32, index: u32) -> Result<()> {
-        self.submit(backend, None, count, index)
-    }
-
-    fn submit(&mut self, backend: &dyn Backend, token: Option<u32>, count: u32, index: u32) -> Result<()> {
-        let end = self.position.saturating_add(count as usize);
-        self.sequence.reserve(&mut self.pool, end)?;
-        let position = u32::try_from(self.position).map_err(|_| too_long())?;
-        let states = self.states.advance(end, true);
-        let pages = self.sequence.pages();
-        let ticket = backend.decode(&Decode { token, position, count, pages, states, index })?;
-        self.open.push_back((ticket, count));
-        self.position = end;
+        let ticket = self.own.chain(&mut self.common, backend, None, count, index)?;
+        self.common.open.push_back(Open { ticket, count, rows: vec![OWN], batched: false });
         Ok(())
     }
 
     /// Submits that have not been collected.
     pub(super) fn open(&self) -> usize {
-        self.open.len()
+        self.common.open.len()
     }
 
     /// Waits for the ids of the oldest open submit.
     pub(super) async fn collect(&mut self, backend: &dyn Backend) -> Result<Vec<u32>> {
-        let Some((ticket, count)) = self.open.pop_front() else {
+        let Some(Open { ticket, count, .. }) = self.common.open.pop_front() else {
             return Err(Error::new(ErrorKind::Internal, "there is nothing to collect"));
         };
         let ids = backend.collect(ticket).await?;
         if ids.len() != count as usize {
             return Err(Error::new(ErrorKind::Internal, format!("{} ids where {count} were asked for", ids.len())));
         }
-        if let Some(token) = self.latest {
-            self.sequence.append(&[token]);
-        }
-        if let [before @ .., latest] = ids.as_slice() {
-            self.sequence.append(before);
-            self.latest = Some(*latest);
-        }
+        self.own.collected(&ids);
         Ok(ids)
     }
 
     /// Collects what is still open and keeps the first `len` tokens.
     pub(super) async fn finish(&mut self, backend: &dyn Backend, len: usize) -> Result<()> {
-        self.settle(backend).await?;
-        self.states.truncate(len);
-        self.sequence.truncate(&mut self.pool, len)
+        self.collect_open(backend).await;
+        self.own.close(&mut self.common, len)
     }
 
     /// Collects what is still open and forgets the sequence: after an error nobody knows what its pages hold.
     pub(super) async fn abandon(&mut self, backend: &dyn Backend) -> Result<()> {
-        while let Some((ticket, _)) = self.open.pop_front() {
-            // The reply ends with the error that came first; the ones that follow from it say nothing new.
-            backend.collect(ticket).await.ok();
-        }
-        self.states.truncate(0);
-        self.sequence.truncate(&mut self.pool, 0)
+        self.finish(backend, 0).await
+    }
+
+    /// Forgets whatever was kept of sequences that ended.
+    pub(super) async fn forget(&mut self, backend: &dyn Backend) -> Result<()> {
+        self.abandon(backend).await?;
+        self.common.pages.clear()
     }
 
     /// Makes ready for texts beside the sequence, of which one has `pages` pages at most: the sequence stays if there is
-    /// room for both, and if it was computed with the same adapter. Where texts read `shared` pages of it, it must.
+    /// room for both. Where texts read `shared` pages of it, it must.
     pub(super) async fn lend(
         &mut self,
         backend: &dyn Backend,
@@ -217,12 +141,13 @@ impl Session {
         shared: usize,
         adapter: Option<AdapterUse>,
     ) -> Result<()> {
-        self.settle(backend).await?;
-        let same = self.switch(backend, adapter)?;
-        if !same || self.pool.free_pages() < pages {
-            self.sequence.truncate(&mut self.pool, 0)?;
+        self.collect_open(backend).await;
+        self.return_lent()?;
+        if shared == 0 || self.common.pages.free_pages() < pages {
+            self.own.close(&mut self.common, usize::MAX)?;
         }
-        match self.sequence.pages().len() < shared {
+        self.common.switch(backend, adapter)?;
+        match self.own.pages().len() < shared {
             true => Err(Error::new(ErrorKind::Internal, "texts share pages that are gone")),
             false => Ok(()),
         }
@@ -247,28 +172,18 @@ impl Session {
             self.prefill(backend, chunk, false)?;
             pause().await?;
         }
-        Ok(self.sequence.pages().iter().take(pages).copied().collect())
-    }
-
-    /// All steps from now on use `adapter`. Gives whether they did already.
-    fn switch(&mut self, backend: &dyn Backend, adapter: Option<AdapterUse>) -> Result<bool> {
-        let same = self.adapter == adapter;
-        if !same {
-            backend.use_adapter(adapter).map_err(|error| error.at("adapter"))?;
-            self.adapter = adapter;
-        }
-        Ok(same)
+        Ok(self.own.pages().iter().take(pages).copied().collect())
     }
 
     /// Pages that a text beside the sequence can have.
     pub(super) fn free_pages(&self) -> usize {
-        self.pool.free_pages()
+        self.common.pages.free_pages()
     }
 
     /// Pages for a text beside the sequence, until [`Session::return_pages`] or the next call.
     pub(super) fn take_pages(&mut self, count: usize) -> Result<Vec<u32>> {
         let mut pages = Vec::new();
-        self.pool.take(count, &mut pages)?;
+        self.common.pages.take(count, &mut pages)?;
         self.lent.extend(&pages);
         Ok(pages)
     }
@@ -277,24 +192,33 @@ impl Session {
     pub(super) fn return_pages(&mut self, pages: impl IntoIterator<Item = u32>) -> Result<()> {
         for page in pages {
             self.lent.retain(|lent| *lent != page);
-            self.pool.give_back([page])?;
+            self.common.pages.give_back([page])?;
         }
         Ok(())
     }
 
-    async fn settle(&mut self, backend: &dyn Backend) -> Result<()> {
-        // Left by a call that failed or was given up.
+    fn return_lent(&mut self) -> Result<()> {
         let left = std::mem::take(&mut self.lent);
-        self.pool.give_back(left)?;
-        while self.open() > 0 {
-            if self.collect(backend).await.is_err() {
-                self.abandon(backend).await?;
+        self.common.pages.give_back(left)
+    }
+
+    /// Puts away what calls have left that ended, failed or were given up; what they computed stays for others.
+    pub(super) async fn settle(&mut self, backend: &dyn Backend) -> Result<()> {
+        self.collect_open(backend).await;
+        self.return_lent()?;
+        self.own.close(&mut self.common, usize::MAX)?;
+        self.reap()
+    }
+
+    /// Waits for everything under way.
+    async fn collect_open(&mut self, backend: &dyn Backend) {
+        while let Some(open) = self.common.open.front() {
+            if open.rows != [OWN] {
+                self.collect_oldest(backend).await;
+            } else if self.collect(backend).await.is_err() {
+                // Nobody knows what the pages hold. The error itself says nothing new: who waited has heard of it.
+                self.own.close(&mut self.common, 0).ok();
             }
         }
-        Ok(())
     }
-}
-
-fn too_long() -> Error {
-    Error::new(ErrorKind::LimitExceeded, "positions and rows are 32-bit numbers")
 }

@@ -62,7 +62,6 @@ impl Transcript<'_> {
 /// A reply under way.
 pub(super) struct Telling<'a> {
     pub(super) transcript: Transcript<'a>,
-    pub(super) sink: &'a mut dyn FnMut(&Piece),
     pub(super) choice: u32,
     pub(super) logprobs: Vec<TokenLogprob>,
     pub(super) now: &'a dyn Fn() -> f64,
@@ -71,14 +70,19 @@ pub(super) struct Telling<'a> {
 
 impl Telling<'_> {
     /// Tells what came. Gives the reason if the reply has ended.
-    pub(super) fn tell(&mut self, ids: &[u32], logprob: Option<TokenLogprob>) -> Result<Option<FinishReason>> {
+    pub(super) fn tell(
+        &mut self,
+        ids: &[u32],
+        logprob: Option<TokenLogprob>,
+        sink: &mut dyn FnMut(&Piece),
+    ) -> Result<Option<FinishReason>> {
         let (mut piece, end) = self.transcript.take(ids)?;
         piece.choice = self.choice;
         self.logprobs.extend(logprob.clone());
         piece.logprobs = logprob.into_iter().collect();
-        (self.sink)(&piece);
+        sink(&piece);
         for call in self.transcript.output.tell_calls() {
-            (self.sink)(&Piece { choice: self.choice, ..call });
+            sink(&Piece { choice: self.choice, ..call });
         }
         Ok(end)
     }

@@ -12,7 +12,7 @@ use super::program::{PARAMS_STRIDE, Parts, Program, Shared, activations};
 use super::sizes::n_programs;
 use super::stage::Class;
 use crate::error::Result;
-use crate::graph::{Graph, Output, RopeId, WeightId};
+use crate::graph::{Graph, MAX_BATCH, Output, RopeId, WeightId};
 use crate::kernel::{Context, launches, sample};
 use crate::quant::FormatId;
 
@@ -40,6 +40,17 @@ pub(super) struct Making<'a> {
     pub(super) max_outputs: usize,
 }
 
+/// A program to be made: of a class, for so many rows and outputs, with where its steps are written.
+struct Kind<'a> {
+    class: Class,
+    max_rows: usize,
+    max_outputs: usize,
+    state: &'a wgpu::Buffer,
+    kept: &'a RefCell<Vec<wgpu::Buffer>>,
+    /// Every row is of another reply.
+    batch: bool,
+}
+
 impl Making<'_> {
     /// The program that prefills and, where the model decodes, the one that does so.
     pub(super) async fn programs(
@@ -49,48 +60,79 @@ impl Making<'_> {
         shared: &Shared,
         prefill_state: &wgpu::Buffer,
     ) -> Result<Vec<Program>> {
-        let Self { device, graph, recipe, .. } = *self;
-        let without: Vec<&str> = recipe.without.iter().map(String::as_str).collect();
-        let shapes = matrices.shapes();
+        let [of_prefill, of_decode] = &self.recipe.activations;
+        let (max_rows, max_outputs) = (self.max_rows, self.max_outputs);
+        let prefill =
+            Kind { class: Class::Prefill, max_rows, max_outputs, state: prefill_state, kept: of_prefill, batch: false };
+        let decode = Kind {
+            class: Class::Decode,
+            max_rows: 1,
+            max_outputs: 1,
+            state: &shared.decode_state,
+            kept: of_decode,
+            batch: false,
+        };
         let mut programs = vec![];
-        let classes = [
-            (Class::Prefill, self.max_rows, self.max_outputs, prefill_state),
-            (Class::Decode, 1, 1, &shared.decode_state),
-        ];
-        for ((class, max_rows, max_outputs, state), kept) in
-            classes.into_iter().zip(&recipe.activations).take(n_programs(graph))
-        {
-            let lowered = lower(graph, &recipe.formats, &recipe.of_node, joints, class, &without)?;
-            let context = Context {
-                graph,
-                class,
-                max_rows,
-                matrices: &shapes,
-                norm_offset: &|weight| self.norm_offsets.get(&weight).copied().unwrap_or(0),
-                rope_offset: &|RopeId(index)| recipe.rope_offsets.get(index).copied().unwrap_or(0),
-            };
-            let stages: Vec<_> = lowered.stages.iter().map(|stage| launches(stage, &context)).collect();
-            let activations = activations(device, class, &lowered, (max_rows, max_outputs), kept).await?;
-            let parts = Parts {
-                lowered: &lowered,
-                graph,
-                stages: &stages,
-                sampler: (graph.output == Output::Logits).then(|| sample(lowered.logits, graph.vocab().max(1))),
-                matrices,
-                shared,
-                pipelines: &recipe.pipelines,
-                state: state.clone(),
-                activations,
-            };
-            // Pipelines are made inside, so a shader that does not compile is found here.
-            let launches: usize = stages.iter().map(Vec::len).sum();
-            let bytes = PARAMS_STRIDE * launches as u64;
-            let made = device.guarded(bytes, || Program::new(device, parts)).await;
-            if made.is_err() {
-                device.made().forget();
-            }
-            programs.push(made?);
+        for kind in [prefill, decode].into_iter().take(n_programs(self.graph)) {
+            programs.push(self.program(kind, matrices, joints, shared).await?);
         }
         Ok(programs)
+    }
+
+    /// The program that decodes one row of each of several sequences, lowered as for one.
+    pub(super) async fn batch(&self, matrices: Bank<'_>, shared: &Shared) -> Result<Program> {
+        let kind = Kind {
+            class: Class::Decode,
+            max_rows: MAX_BATCH,
+            max_outputs: MAX_BATCH,
+            state: &shared.decode_state,
+            kept: &RefCell::default(),
+            batch: true,
+        };
+        self.program(kind, matrices, &BTreeMap::new(), shared).await
+    }
+
+    async fn program(
+        &self,
+        kind: Kind<'_>,
+        matrices: Bank<'_>,
+        joints: &BTreeMap<usize, Joint>,
+        shared: &Shared,
+    ) -> Result<Program> {
+        let Self { device, graph, recipe, .. } = *self;
+        let Kind { class, max_rows, max_outputs, state, kept, batch } = kind;
+        let without: Vec<&str> = recipe.without.iter().map(String::as_str).collect();
+        let shapes = matrices.shapes();
+        let lowered = lower(graph, &recipe.formats, &recipe.of_node, joints, class, &without)?;
+        let context = Context {
+            graph,
+            class,
+            max_rows,
+            matrices: &shapes,
+            norm_offset: &|weight| self.norm_offsets.get(&weight).copied().unwrap_or(0),
+            rope_offset: &|RopeId(index)| recipe.rope_offsets.get(index).copied().unwrap_or(0),
+        };
+        let stages: Vec<_> = lowered.stages.iter().map(|stage| launches(stage, &context)).collect();
+        let activations = activations(device, class, &lowered, (max_rows, max_outputs), kept).await?;
+        let sampler = || sample(lowered.logits, graph.vocab().max(1), batch.then_some(max_rows));
+        let parts = Parts {
+            lowered: &lowered,
+            graph,
+            stages: &stages,
+            sampler: (graph.output == Output::Logits).then(sampler),
+            matrices,
+            shared,
+            pipelines: &recipe.pipelines,
+            state: state.clone(),
+            activations,
+        };
+        // Pipelines are made inside, so a shader that does not compile is found here.
+        let launches: usize = stages.iter().map(Vec::len).sum();
+        let bytes = PARAMS_STRIDE * launches as u64;
+        let made = device.guarded(bytes, || Program::new(device, parts)).await;
+        if made.is_err() {
+            device.made().forget();
+        }
+        made
     }
 }

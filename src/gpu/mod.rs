@@ -2,6 +2,7 @@
 //! wgpu.
 
 mod adapter;
+mod batch;
 mod buffers;
 mod device;
 mod footprint;

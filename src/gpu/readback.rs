@@ -11,6 +11,9 @@ use crate::graph::Ticket;
 /// Most ids of one chain.
 pub(super) const MAX_CHAIN: u32 = 32;
 
+/// Most ids of one submit: of a chain, or of all rows of a batch.
+pub(super) const MAX_IDS: u32 = 64;
+
 /// Chains that may be open at a time, and one that is being read.
 pub(super) const BUFFERS: usize = 3;
 
@@ -82,14 +85,15 @@ fn wait(_: &Device, _: Option<wgpu::SubmissionIndex>) -> Result<()> {
 pub(super) struct IdRing {
     buffers: Vec<wgpu::Buffer>,
     next: usize,
-    open: VecDeque<(u64, Pending)>,
+    /// With whether they are those of a batch.
+    open: VecDeque<(u64, Pending, bool)>,
     issued: u64,
 }
 
 impl IdRing {
     pub(super) fn new(device: &Device) -> Self {
         use wgpu::BufferUsages as U;
-        let size_bytes = u64::from(MAX_CHAIN) * 4;
+        let size_bytes = u64::from(MAX_IDS) * 4;
         let make = |_| device.buffer("ids", size_bytes, U::MAP_READ | U::COPY_DST);
         Self { buffers: (0..BUFFERS).map(make).collect(), next: 0, open: VecDeque::new(), issued: 0 }
     }
@@ -104,9 +108,9 @@ impl IdRing {
         buffer.ok_or_else(|| Error::new(ErrorKind::Internal, "no buffer for ids"))
     }
 
-    pub(super) fn issue(&mut self, pending: Pending) -> Ticket {
+    pub(super) fn issue(&mut self, pending: Pending, batch: bool) -> Ticket {
         self.issued += 1;
-        self.open.push_back((self.issued, pending));
+        self.open.push_back((self.issued, pending, batch));
         Ticket(self.issued)
     }
 
@@ -115,9 +119,10 @@ impl IdRing {
         self.open.clear();
     }
 
-    pub(super) fn take(&mut self, ticket: &Ticket) -> Result<Pending> {
+    /// What a ticket stands for, and whether it is that of a batch.
+    pub(super) fn take(&mut self, ticket: &Ticket) -> Result<(Pending, bool)> {
         match self.open.pop_front() {
-            Some((number, pending)) if number == ticket.0 => Ok(pending),
+            Some((number, pending, batch)) if number == ticket.0 => Ok((pending, batch)),
             other => {
                 if let Some(other) = other {
                     self.open.push_front(other);

@@ -5,23 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::adapter::{Adapter, AdapterLayout};
+use super::batch::Batches;
 use super::device::Device;
 use super::lower::matrices;
 use super::making::{Making, Recipe};
 use super::pipelines::Pipelines;
 use super::planes::{Bank, Matrices};
 use super::program::{Program, Shared, Size, Wanted};
-use super::readback::{IdRing, MAX_CHAIN, Pending};
+use super::readback::{IdRing, MAX_CHAIN, MAX_IDS, Pending};
 use super::rope;
 use super::sizes::{check_sizes, kv_sizes, norm_layout, rope_layout, slot_sizes, step_sizes};
 use super::stage::Class;
 use super::state::{Layout, Words};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    AdapterId, AdapterUse, Backend, BackendInfo, Counters, Decode, Delta, DeltaValues, Graph, KvFormat, PAGE_TOKENS,
-    Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId,
+    AdapterId, AdapterUse, BAD_LOGITS, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, Graph,
+    KvFormat, KvWidths, MAX_BATCH, PAGE_TOKENS, Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId,
 };
-use crate::kernel::{BAD_LOGITS, reply_words, word};
+use crate::kernel::{REPLY_WORDS, reply_words, word};
 use crate::model::{Plan, WeightSink};
 use crate::source::LocalFuture;
 
@@ -47,6 +48,10 @@ pub struct Gpu {
     slots: RefCell<SlotBook>,
     ids: RefCell<IdRing>,
     logits_readback: RefCell<Option<wgpu::Buffer>>,
+    /// Not there before the first batch.
+    batches: RefCell<Option<Rc<Batches>>>,
+    /// What a page goes through when it is copied.
+    page: RefCell<Option<wgpu::Buffer>>,
     adapters: RefCell<BTreeMap<AdapterId, Rc<Adapter>>>,
     adapter: RefCell<Option<Rc<Adapter>>>,
     next_adapter: Cell<u64>,
@@ -85,10 +90,10 @@ impl Gpu {
                     ropes: device.storage("rotations", rope_pairs as u64 * 8),
                     kv: kv_sizes.iter().map(|size| device.storage("keys and values", *size)).collect(),
                     slots: slot_sizes.iter().map(|size| device.storage("slots", *size)).collect(),
-                    reply: device.storage("reply", 32),
+                    reply: device.storage("reply", REPLY_WORDS as u64 * 4),
                     history: device.storage("history", vocab as u64 * 4),
                     decode_state: device.storage("decode state", state_bytes(1)),
-                    ids: device.storage("ids", u64::from(MAX_CHAIN) * 4),
+                    ids: device.storage("ids", u64::from(MAX_IDS) * 4),
                 })
             })
             .await?;
@@ -131,6 +136,8 @@ impl Gpu {
             slots: RefCell::new(SlotBook::new(slots)),
             ids: RefCell::new(IdRing::new(device)),
             logits_readback: RefCell::new(None),
+            batches: RefCell::new(None),
+            page: RefCell::new(None),
             adapters: RefCell::default(),
             adapter: RefCell::default(),
             next_adapter: Cell::new(0),
@@ -201,13 +208,51 @@ impl Gpu {
     }
 
     /// Ends a submit that chooses `count` ids.
-    fn submit_ids(&self, mut encoder: wgpu::CommandEncoder, count: u32) -> Result<Ticket> {
+    fn submit_ids(&self, mut encoder: wgpu::CommandEncoder, count: u32, batch: bool) -> Result<Ticket> {
         let size_bytes = u64::from(count) * 4;
         let mut ids = self.ids.borrow_mut();
         let buffer = ids.claim()?;
         encoder.copy_buffer_to_buffer(&self.shared.ids, 0, &buffer, 0, size_bytes);
         let submission = self.device.submit(encoder);
-        Ok(ids.issue(Pending::new(&buffer, size_bytes, submission)))
+        Ok(ids.issue(Pending::new(&buffer, size_bytes, submission), batch))
+    }
+
+    /// What batches are made of.
+    async fn make_batches(&self) -> Result<Batches> {
+        let device = &self.device;
+        let vocab = self.graph.vocab().max(1);
+        let shared = Batches::buffers(device, &self.shared, vocab, self.n_pages).await?;
+        let making = Making {
+            device,
+            graph: &self.graph,
+            recipe: &self.recipe,
+            norm_offsets: &self.norm_offsets,
+            max_rows: self.max_rows,
+            max_outputs: self.max_outputs,
+        };
+        let program = making.batch(Bank { model: &self.matrices, adapter: None }, &shared).await?;
+        Ok(Batches::new(program, shared, vocab))
+    }
+
+    fn batches(&self) -> Result<Rc<Batches>> {
+        let words = "batches were not prepared";
+        self.batches.borrow().clone().ok_or_else(|| Error::new(ErrorKind::InvalidArgument, words))
+    }
+
+    /// The words that penalties look at, one an id.
+    fn history(&self, prompt: &[u32], reply: &[u32]) -> Vec<u32> {
+        let mut history = vec![0u32; self.graph.vocab()];
+        for &id in prompt {
+            if let Some(seen) = history.get_mut(id as usize) {
+                *seen = 1 << 31;
+            }
+        }
+        for &id in reply {
+            if let Some(seen) = history.get_mut(id as usize) {
+                *seen += 1;
+            }
+        }
+        history
     }
 
     /// Runs a step and reads what is wanted of its outputs back, `(outputs, width)`.
@@ -351,20 +396,72 @@ impl Backend for Gpu {
         })
     }
 
-    fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32]) -> Result<()> {
+    fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32], reply: &[u32]) -> Result<()> {
         self.graph.need_logits()?;
         self.device.check()?;
         self.ids.borrow_mut().forget();
-        self.device.write(&self.shared.reply, 0, bytemuck::cast_slice(&reply_words(sampler)));
+        self.device.write(&self.shared.reply, 0, bytemuck::cast_slice(&reply_words(sampler, 0)));
         if sampler.penalises() {
-            let mut history = vec![0u32; self.graph.vocab()];
-            for &id in prompt {
-                if let Some(seen) = history.get_mut(id as usize) {
-                    *seen = 1 << 31;
-                }
-            }
-            self.device.write(&self.shared.history, 0, bytemuck::cast_slice(&history));
+            self.device.write(&self.shared.history, 0, bytemuck::cast_slice(&self.history(prompt, reply)));
         }
+        Ok(())
+    }
+
+    fn max_batch(&self) -> usize {
+        if self.decode.is_some() && self.graph.n_states() == 0 { MAX_BATCH } else { 1 }
+    }
+
+    fn prepare_batches(&self) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async move {
+            if self.max_batch() == 1 {
+                return Err(no_decoding());
+            }
+            if self.batches.borrow().is_none() {
+                let made = self.make_batches().await?;
+                *self.batches.borrow_mut() = Some(Rc::new(made));
+            }
+            Ok(())
+        })
+    }
+
+    fn start_place(&self, place: u32, sampler: &SamplerSettings, prompt: &[u32], reply: &[u32]) -> Result<()> {
+        self.device.check()?;
+        let history = sampler.penalises().then(|| self.history(prompt, reply));
+        self.batches()?.start(&self.device, place, sampler, history.as_deref())
+    }
+
+    fn decode_batch(&self, batch: &Batch<'_>) -> Result<Ticket> {
+        self.device.check()?;
+        if self.adapter.borrow().is_some() {
+            return Err(Error::new(ErrorKind::InvalidArgument, "batches use no adapter"));
+        }
+        let batches = self.batches()?;
+        batches.check(batch, self.graph.vocab(), self.n_pages)?;
+        let size = batches.write(&self.device, batch)?;
+        let mut encoder = self.device.encoder();
+        for _ in 0..batch.count {
+            batches.program.encode(&self.device, &mut encoder, size, true);
+        }
+        self.submit_ids(encoder, word(batch.rows.len()) * batch.count, true)
+    }
+
+    fn copy_page(&self, from: u32, to: u32) -> Result<()> {
+        self.device.check()?;
+        if let Some(page) = [from, to].into_iter().find(|page| *page as usize >= self.n_pages) {
+            return Err(Error::new(ErrorKind::InvalidArgument, format!("page {page} of {}", self.n_pages)));
+        }
+        // A buffer is not copied to itself, so the page goes through another one.
+        let bytes = |widths: &KvWidths| (PAGE_TOKENS * widths.position_bytes(self.kv)) as u64;
+        let largest = self.graph.kv_widths.iter().map(bytes).max().unwrap_or(0);
+        let mut kept = self.page.borrow_mut();
+        let between = kept.get_or_insert_with(|| self.device.storage("page", largest));
+        let mut encoder = self.device.encoder();
+        for (layer, widths) in self.shared.kv.iter().zip(&self.graph.kv_widths) {
+            let bytes = bytes(widths);
+            encoder.copy_buffer_to_buffer(layer, u64::from(from) * bytes, between, 0, bytes);
+            encoder.copy_buffer_to_buffer(between, 0, layer, u64::from(to) * bytes, bytes);
+        }
+        self.device.submit(encoder);
         Ok(())
     }
 
@@ -386,7 +483,7 @@ impl Backend for Gpu {
         let mut encoder = self.device.encoder();
         self.encode(Class::Prefill, &mut encoder, size, choose)?;
         if choose {
-            return self.submit_ids(encoder, 1).map(Some);
+            return self.submit_ids(encoder, 1, false).map(Some);
         }
         self.device.submit(encoder);
         Ok(None)
@@ -417,14 +514,14 @@ impl Backend for Gpu {
         for _ in 0..chain.count {
             self.encode(Class::Decode, &mut encoder, size, true)?;
         }
-        self.submit_ids(encoder, chain.count)
+        self.submit_ids(encoder, chain.count, false)
     }
 
     fn collect(&self, ticket: Ticket) -> LocalFuture<'_, Result<Vec<u32>>> {
         Box::pin(async move {
-            let pending = self.ids.borrow_mut().take(&ticket)?;
+            let (pending, batch) = self.ids.borrow_mut().take(&ticket)?;
             let ids = pending.words(&self.device).await?;
-            match ids.contains(&BAD_LOGITS) {
+            match !batch && ids.contains(&BAD_LOGITS) {
                 true => Err(bad_logits()),
                 false => Ok(ids),
             }

@@ -2,7 +2,7 @@
 
 use super::program::Size;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Decode, Graph, Row, StateSlots, Step};
+use crate::graph::{Batch, Decode, Graph, MAX_BATCH, Row, StateSlots, Step};
 use crate::kernel::word;
 
 /// Words of a state's header.
@@ -119,6 +119,45 @@ impl Layout {
         sequences
     }
 
+    /// The layout for batches of a graph without state. What a step has for outputs and segments, a batch, whose rows all are
+    /// outputs, has for the index of each row's next id and the slot that it goes to.
+    pub(super) fn of_batch() -> Self {
+        Self { max_rows: MAX_BATCH, recurrent: false, segments: true }
+    }
+
+    /// Where a batch starts; if it goes on, the last chosen tokens stay.
+    pub(super) fn batch(self, batch: &Batch<'_>) -> Words {
+        let Batch { rows, count, goes_on } = *batch;
+        let most = self.max_rows;
+        let n = word(rows.len());
+        let mut words = Vec::new();
+        if !goes_on {
+            words.extend(rows.iter().rev().map(|row| row.token));
+        }
+        words.extend([n, n, 0, 0, 0, 0, 0, 0]);
+        let mut next = self.page_tables();
+        let mut tables = Vec::with_capacity(rows.len());
+        for row in rows {
+            tables.push(word(next + 1));
+            next += 1 + row.pages.len();
+        }
+        let slots: Vec<u32> = (0..n).map(|row| row * count).collect();
+        let positions: Vec<u32> = rows.iter().map(|row| row.position).collect();
+        let indices: Vec<u32> = rows.iter().map(|row| row.index).collect();
+        for values in [positions, tables, indices, slots] {
+            let from = words.len();
+            words.extend(values);
+            words.resize(from + most, 0);
+        }
+        for row in rows {
+            // The length is not looked at: a decoded row sees what is before it.
+            words.push(row.position + 1);
+            words.extend(row.pages);
+        }
+        let skipped = if goes_on { most } else { most - rows.len() };
+        Words { words, offset_bytes: skipped as u64 * 4, size: Size { rows: n, outputs: n, sequences: n } }
+    }
+
     /// Where a chain starts, for the program of one row; without a token the last chosen one stays.
     pub(super) fn chain(self, chain: &Decode<'_>) -> Words {
         let Decode { token, position, index, pages, states: StateSlots { from, to }, .. } = *chain;
@@ -140,6 +179,7 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::BatchRow;
 
     #[test]
     fn sequences_are_told_with_their_rows() {
@@ -165,6 +205,25 @@ mod tests {
         assert_eq!(words[9..12], [9, 18, 0]);
         assert_eq!(words[12..18], [0, 3, 9, 1, 17, 0]);
         assert_eq!(words[18..], [8, 2]);
+    }
+
+    #[test]
+    fn a_batch_tells_each_row_its_place() {
+        let row = |token, pages| BatchRow { token, position: token + 30, pages, index: token + 2, place: 0 };
+        let rows = [row(5, &[4, 6][..]), row(9, &[7, 8][..])];
+        let layout = Layout::of_batch();
+        let batch = Batch { rows: &rows, count: 3, goes_on: false };
+        let Words { words, offset_bytes, size } = layout.batch(&batch);
+        assert_eq!((offset_bytes, size.rows, &words[..4]), (4 * 6, 2, [9, 5, 2, 2].as_slice()));
+        // As a kernel sees it.
+        let state: Vec<u32> = std::iter::repeat_n(u32::MAX, 6).chain(words.iter().copied()).collect();
+        assert_eq!((state[7], state[6], state[8]), (5, 9, 2));
+        let of_row = |table: usize, row: usize| state[8 + 8 + table * 8 + row];
+        assert_eq!([0, 1].map(|row| (of_row(0, row), of_row(2, row), of_row(3, row))), [(35, 7, 0), (39, 11, 3)]);
+        assert_eq!([0, 1].map(|row| state[of_row(1, row) as usize]), [4, 7]);
+        assert!((state.len() as u64) * 4 <= layout.size_bytes(4));
+        let on = layout.batch(&Batch { goes_on: true, ..batch });
+        assert_eq!((on.offset_bytes, &on.words), (4 * 8, &words[2..].to_vec()));
     }
 
     #[test]

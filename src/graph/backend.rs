@@ -85,6 +85,39 @@ pub struct Decode<'a> {
     pub index: u32,
 }
 
+/// A chain of decode steps for several sequences at once, each feeding its ids to itself alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// The sequences, at least one and no more than [`Backend::max_batch`].
+    pub rows: &'a [BatchRow<'a>],
+    /// How many ids to make for each.
+    pub count: u32,
+    /// Whether each row's first token is the last id of the same row of the last batch on this backend; the tokens of the
+    /// rows are not looked at then.
+    pub goes_on: bool,
+}
+
+/// One sequence of a [`Batch`].
+#[derive(Clone, Copy, Debug)]
+pub struct BatchRow<'a> {
+    /// The token at `position`.
+    pub token: u32,
+    /// Position of the first token of the chain.
+    pub position: u32,
+    /// Pages that hold all positions up to `position + count - 1`.
+    pub pages: &'a [u32],
+    /// Index, among the generated tokens of its reply, of the first id of the chain.
+    pub index: u32,
+    /// The place that [`Backend::start_place`] made ready for its reply.
+    pub place: u32,
+}
+
+/// Sequences of a batch, at most: a kernel keeps a sum for each of them.
+pub const MAX_BATCH: usize = 8;
+
+/// Stands for an id where the logits were not numbers.
+pub const BAD_LOGITS: u32 = u32::MAX;
+
 /// A submitted chain whose ids have not been collected yet.
 #[derive(Debug)]
 pub struct Ticket(pub u64);
@@ -115,8 +148,9 @@ pub trait Backend {
     /// Runs a step and reads back the final hidden states of its outputs, `(outputs, dim)`.
     fn hidden<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>>;
 
-    /// Starts a reply: how ids are chosen from now on, and the ids of the prompt (for the penalties).
-    fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32]) -> Result<()>;
+    /// Starts a reply, or goes on with one: how ids are chosen from now on, the ids of the prompt, and those of the reply
+    /// so far (for the penalties).
+    fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32], reply: &[u32]) -> Result<()>;
 
     /// Runs a step whose logits stay where they are. With one output its next id (generated token 0) is chosen and
     /// a ticket for that single id comes back; without outputs the step only fills pages.
@@ -125,7 +159,26 @@ pub trait Backend {
     /// Submits a chain of decode steps.
     fn decode(&self, chain: &Decode<'_>) -> Result<Ticket>;
 
-    /// The ids of a ticket. Fails with `BadLogits` where logits were not numbers.
+    /// Sequences that one batch can have. Where it is one, there are no batches.
+    fn max_batch(&self) -> usize;
+
+    /// Makes what batches need, if that is not there yet. What a backend that never batches does without is made here.
+    ///
+    /// Fails with `GpuOutOfMemory` where there is no room for it.
+    fn prepare_batches(&self) -> LocalFuture<'_, Result<()>>;
+
+    /// Makes place `place`, below [`Backend::max_batch`], ready for a reply of a batch, as [`Backend::start_reply`] does
+    /// for one that is alone. Batches must have been prepared.
+    fn start_place(&self, place: u32, sampler: &SamplerSettings, prompt: &[u32], reply: &[u32]) -> Result<()>;
+
+    /// Submits a chain for several sequences. Each has the ids that it would have alone. All use no adapter.
+    fn decode_batch(&self, batch: &Batch<'_>) -> Result<Ticket>;
+
+    /// Gives one page the keys and values of another, before whatever is submitted next.
+    fn copy_page(&self, from: u32, to: u32) -> Result<()>;
+
+    /// The ids of a ticket, for a batch `(rows, count)`. Where logits were not numbers, fails with `BadLogits`; in a batch
+    /// such a row has [`BAD_LOGITS`] for an id instead, and the others are as they should be.
     fn collect(&self, ticket: Ticket) -> LocalFuture<'_, Result<Vec<u32>>>;
 
     /// Makes room for an adapter, and everything that steps with it need; its numbers come through

@@ -1,6 +1,6 @@
 //! Mixtures of experts: the choice of a row's experts, and products by the chosen ones' matrices.
 
-use super::matmul::{MATVEC_ROWS, glu_constants};
+use super::matmul::{MATRIX_ROWS, glu_constants};
 use super::{Buffer, Context, Extent, Kernel, Launch, ShardRows, Use, lanes, switch, word};
 use crate::gpu::stage::{Class, Place, Stage};
 use crate::graph::{GroupScore, RouterScore, Routing, WeightId};
@@ -111,7 +111,7 @@ pub(super) fn experts(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
                 ("RESIDUAL", switch(*residual || (*sum && index > 0))),
             ]);
             let grid_y = if *sum { Extent::Rows(1) } else { Extent::RowParts(word(slots.count)) };
-            (&EXPERT_MATVEC, rows.div_ceil(MATVEC_ROWS), grid_y)
+            (&EXPERT_MATVEC, rows.div_ceil(MATRIX_ROWS), grid_y)
         };
         Launch {
             kernel,

@@ -1,4 +1,4 @@
-//! Matrix products: by a vector when decoding, by a tile of rows when prefilling.
+//! Matrix products: by a vector or a few when decoding, by a tile of rows when prefilling.
 
 use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, fold, lanes, padded, switch, word};
 use crate::gpu::stage::{Adapt, Domain, Stage};
@@ -14,6 +14,13 @@ pub(super) const MATVEC: Kernel = Kernel {
     ..Kernel::PLAIN
 };
 
+pub(super) const MATVEC_ROWS: Kernel = Kernel {
+    name: "matvec_rows",
+    source: include_str!("../../shaders/matvec_rows.wgsl"),
+    bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
+    ..MATVEC
+};
+
 pub(super) const MATMUL: Kernel = Kernel {
     name: "matmul",
     source: include_str!("../../shaders/matmul.wgsl"),
@@ -24,8 +31,8 @@ pub(super) const MATMUL: Kernel = Kernel {
     ..Kernel::PLAIN
 };
 
-/// Rows that one workgroup of `matvec` makes.
-pub(super) const MATVEC_ROWS: usize = 4;
+/// Rows of the matrix that one workgroup of `matvec` goes through.
+pub(super) const MATRIX_ROWS: usize = 4;
 /// Rows of x and of w in one tile of `matmul`.
 const TILE_X: u32 = 32;
 const TILE_W: usize = 64;
@@ -83,36 +90,36 @@ fn made(rows: usize, glu: Option<Activation>) -> usize {
     if glu.is_some() { rows / 2 } else { rows }
 }
 
-/// `y = W x` for one row, a launch a shard.
+/// `y = W x` for one row or, in a program of several, a few, a launch a shard.
 pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
     let Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt, .. } = stage else { return vec![] };
     let Some((cols, shards)) = context.matrices.get(*matrix) else { return vec![] };
     let launch = |(index, shard): (usize, &super::ShardRows)| {
-        let (grid_x, grid_y) = fold(shard.rows.div_ceil(MATVEC_ROWS));
+        let (grid_x, grid_y) = fold(shard.rows.div_ceil(MATRIX_ROWS));
         let mut params = [shard.rows, padded(*cols), x.offset, y.offset + made(shard.first, *glu)].map(word).to_vec();
         params.push(norm.map_or(0, |norm| context.norm_weight(norm)));
         params.push(norm.map_or(0.0f32, |norm| norm.eps).to_bits());
         params.push(bias_offset(*bias, shard, context));
-        params.extend(adapt_words(*adapt, shard));
-        Launch {
-            kernel: &MATVEC,
-            weights: Some((*matrix, index)),
-            constants: [
-                ("WG", lanes(cols / 8, 64)),
-                ("TAIL", tail(*cols)),
-                ("NORM", switch(norm.is_some())),
-                ("RESIDUAL", switch(*residual)),
-                ("BIAS", switch(bias.is_some())),
-                ("ADAPT", adapt_number(*adapt)),
-            ]
-            .into_iter()
-            .chain(glu_constants(*glu))
-            .collect(),
-            params,
-            buffers: vec![Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
-            grid_x,
-            grid_y: Extent::Fixed(grid_y),
-        }
+        let mut constants = vec![
+            ("WG", lanes(cols / 8, 64)),
+            ("TAIL", tail(*cols)),
+            ("NORM", switch(norm.is_some())),
+            ("RESIDUAL", switch(*residual)),
+            ("BIAS", switch(bias.is_some())),
+        ];
+        let mut buffers = vec![Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)];
+        let kernel = if context.max_rows == 1 {
+            params.extend(adapt_words(*adapt, shard));
+            constants.push(("ADAPT", adapt_number(*adapt)));
+            &MATVEC
+        } else {
+            params.extend([word(x.stride), word(y.stride), context.max_rows()]);
+            buffers.insert(0, Buffer::State);
+            &MATVEC_ROWS
+        };
+        constants.extend(glu_constants(*glu));
+        let weights = Some((*matrix, index));
+        Launch { kernel, weights, constants, params, buffers, grid_x, grid_y: Extent::Fixed(grid_y) }
     };
     shards.iter().enumerate().map(launch).collect()
 }

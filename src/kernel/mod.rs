@@ -17,7 +17,7 @@ pub(crate) use attention::MAX_HEAD_DIM;
 pub(crate) use experts::MAX_EXPERTS;
 pub(crate) use gated_delta::MAX_KEY_DIM;
 pub(crate) use matmul::adapter_factor;
-pub use sample::{BAD_LOGITS, reply_words, sample};
+pub use sample::{REPLY_WORDS, reply_words, sample};
 
 use crate::gpu::stage::{Class, Domain, Norm, Stage};
 use crate::graph::{Graph, Rope, RopeId, WeightId};
@@ -77,6 +77,7 @@ pub const KERNELS: &[&Kernel] = &[
     &norm::RMS_NORM,
     &norm::LAYER_NORM,
     &matmul::MATVEC,
+    &matmul::MATVEC_ROWS,
     &matmul::MATMUL,
     &experts::ROUTE,
     &experts::EXPERT_MATVEC,

@@ -1,6 +1,6 @@
 //! Choosing the next id on the device.
 
-use super::{Buffer, Extent, Kernel, Launch, Use, word};
+use super::{Buffer, Extent, Kernel, Launch, Use, switch, word};
 use crate::gpu::stage::Place;
 use crate::graph::SamplerSettings;
 
@@ -11,16 +11,14 @@ pub(super) const SAMPLE: Kernel = Kernel {
     ..Kernel::PLAIN
 };
 
-/// The id that stands for logits which are not numbers.
-pub const BAD_LOGITS: u32 = u32::MAX;
-
-/// Chooses an id from the first row of the logits and hands it to the decode program.
-pub fn sample(logits: Place, vocab: usize) -> Launch {
+/// Chooses an id from the first row of the logits and hands it to the decode program, or, in a program of `batch` rows,
+/// one from each.
+pub fn sample(logits: Place, vocab: usize, batch: Option<usize>) -> Launch {
     Launch {
         kernel: &SAMPLE,
         weights: None,
-        constants: vec![],
-        params: vec![word(vocab), word(logits.offset)],
+        constants: vec![("BATCH", switch(batch.is_some()))],
+        params: vec![word(vocab), word(logits.offset), word(logits.stride), word(batch.unwrap_or(1))],
         buffers: vec![
             Buffer::Activation(logits.buffer),
             Buffer::Reply,
@@ -29,12 +27,15 @@ pub fn sample(logits: Place, vocab: usize) -> Launch {
             Buffer::Ids,
         ],
         grid_x: 1,
-        grid_y: Extent::Fixed(1),
+        grid_y: if batch.is_some() { Extent::Rows(1) } else { Extent::Fixed(1) },
     }
 }
 
-/// The words of the shader's `Reply`.
-pub fn reply_words(sampler: &SamplerSettings) -> [u32; 8] {
+/// Words of one of the shader's `Reply`.
+pub const REPLY_WORDS: usize = 9;
+
+/// The words of one of the shader's `Reply`; `place` is whose history is its own.
+pub fn reply_words(sampler: &SamplerSettings, place: u32) -> [u32; REPLY_WORDS] {
     [
         sampler.temperature.to_bits(),
         sampler.top_k,
@@ -44,5 +45,6 @@ pub fn reply_words(sampler: &SamplerSettings) -> [u32; 8] {
         sampler.frequency_penalty.to_bits(),
         sampler.presence_penalty.to_bits(),
         sampler.seed,
+        place,
     ]
 }

@@ -59,6 +59,11 @@ impl Chooser {
         self.settings.seed = seed;
     }
 
+    /// These were chosen before, in this order.
+    pub fn go_on_from(&mut self, reply: &[u32]) {
+        reply.iter().for_each(|id| self.history.push(*id));
+    }
+
     /// From now on no repetition that DRY looks for goes across this id.
     pub fn break_at(&mut self, id: u32) {
         if let Some(dry) = &mut self.extra.dry {

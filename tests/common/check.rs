@@ -103,7 +103,7 @@ impl<'a> Sequence<'a> {
 
     /// A whole reply of `count` ids, decoded in chains of at most `chain`, two of them under way at a time.
     pub fn reply(&mut self, settings: &SamplerSettings, prompt: &[u32], count: usize, chain: u32) -> Vec<u32> {
-        self.backend.start_reply(settings, prompt).unwrap();
+        self.backend.start_reply(settings, prompt, &[]).unwrap();
         let mut ids = vec![];
         let n_chunks = prompt.chunks(self.backend.max_rows()).count();
         for (index, chunk) in prompt.chunks(self.backend.max_rows()).enumerate() {

@@ -1,0 +1,162 @@
+//! A reply under way, in two halves: what the schedule knows of it, and the letter box through which its caller hears of
+//! ids and says when it has heard enough. Only the caller looks into ids, text and calls are its business.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use super::track::Track;
+use crate::error::Error;
+use crate::graph::{AdapterUse, SamplerSettings};
+
+/// What a reply is made of.
+#[derive(Clone)]
+pub(super) struct Order {
+    pub(super) prompt: Vec<u32>,
+    pub(super) sampler: SamplerSettings,
+    pub(super) adapter: Option<AdapterUse>,
+    /// Ids, at most.
+    pub(super) limit: usize,
+    /// The caller chooses the ids, from logits.
+    pub(super) by_caller: bool,
+}
+
+/// What comes for a caller.
+pub(super) enum Mail {
+    Ids(Vec<u32>),
+    /// `(vocab)`; the caller answers by [`LetterBox::answer`].
+    Logits(Vec<f32>),
+    Failed(Error),
+}
+
+/// Where a caller and the schedule leave word for each other.
+#[derive(Default)]
+pub(super) struct LetterBox {
+    mail: RefCell<VecDeque<Mail>>,
+    /// How many tokens of prompt and reply are of use, once the caller is done.
+    done: Cell<Option<usize>>,
+    answer: Cell<Option<u32>>,
+    cached: Cell<usize>,
+    started_secs: Cell<Option<f64>>,
+}
+
+impl LetterBox {
+    pub(super) fn put(&self, mail: Mail) {
+        self.mail.borrow_mut().push_back(mail);
+    }
+
+    pub(super) fn take(&self) -> Option<Mail> {
+        self.mail.borrow_mut().pop_front()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.mail.borrow().is_empty()
+    }
+
+    /// The caller has heard enough; the first `keep` tokens of prompt and reply are of use.
+    pub(super) fn finish(&self, keep: usize) {
+        if self.done.get().is_none() {
+            self.done.set(Some(keep));
+        }
+    }
+
+    pub(super) fn done(&self) -> Option<usize> {
+        self.done.get()
+    }
+
+    /// The id that the caller chose.
+    pub(super) fn answer(&self, id: u32) {
+        self.answer.set(Some(id));
+    }
+
+    /// What was chosen since the last time.
+    pub(super) fn answered(&self) -> Option<u32> {
+        self.answer.take()
+    }
+
+    /// Notes that the reply has its turn for the first time, and how much of its prompt was there.
+    pub(super) fn started(&self, now_secs: f64, cached: usize) {
+        if self.started_secs.get().is_none() {
+            self.started_secs.set(Some(now_secs));
+            self.cached.set(cached);
+        }
+    }
+
+    pub(super) fn started_secs(&self) -> Option<f64> {
+        self.started_secs.get()
+    }
+
+    pub(super) fn cached(&self) -> usize {
+        self.cached.get()
+    }
+}
+
+/// What comes next for a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Tokens of the prompt are to be computed.
+    Prompt,
+    /// Ids are to be chosen.
+    Reply,
+}
+
+/// A reply as the schedule sees it.
+pub(super) struct Live {
+    /// In the order of asking, from 1.
+    pub(super) number: u64,
+    pub(super) order: Order,
+    pub(super) letters: std::rc::Rc<LetterBox>,
+    /// The ids that were collected.
+    pub(super) reply: Vec<u32>,
+    /// Ids that were asked of the backend, collected or not.
+    pub(super) submitted: usize,
+    pub(super) track: Track,
+    pub(super) phase: Phase,
+    /// Where batches have it, and of how many ids that place knows.
+    pub(super) place: Option<(u32, usize)>,
+    /// The round in which it last computed a part of its prompt.
+    pub(super) round: u64,
+    /// The next id to be run, where the caller chooses.
+    pub(super) next: Option<u32>,
+}
+
+impl Live {
+    pub(super) fn new(number: u64, order: Order, letters: std::rc::Rc<LetterBox>) -> Self {
+        Self {
+            number,
+            order,
+            letters,
+            reply: Vec::new(),
+            submitted: 0,
+            track: Track::default(),
+            phase: Phase::Prompt,
+            place: None,
+            round: 0,
+            next: None,
+        }
+    }
+
+    /// All ids that are known.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        [self.order.prompt.as_slice(), &self.reply].concat()
+    }
+
+    /// Whether the next ids can be asked of the backend: the caller has heard of the last ones and wants more.
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase == Phase::Reply
+            && !self.order.by_caller
+            && self.letters.done().is_none()
+            && self.letters.is_empty()
+            && self.submitted < self.order.limit
+    }
+
+    /// Ids that are still to be asked for.
+    pub(super) fn left(&self) -> u32 {
+        u32::try_from(self.order.limit.saturating_sub(self.submitted)).unwrap_or(u32::MAX)
+    }
+
+    /// Ends it with an error; nobody knows what its pages hold.
+    pub(super) fn fail(&mut self, error: Error) {
+        self.letters.put(Mail::Failed(error));
+        self.letters.done.set(Some(0));
+    }
+}

@@ -1,0 +1,452 @@
+//! The schedule of the replies under way, in rounds: a chunk of a prompt, then a chain of ids for all replies that are
+//! past their prompts, then the ids of the oldest chain. So a long prompt holds nobody up for longer than a chunk takes.
+//!
+//! The next chain is submitted before the ids of the last one are read, going on from ids that only the backend knows; so
+//! the device never waits for a caller. Whenever other replies take part than before, the chains under way are read
+//! first. Replies that have no room wait in the order of asking; the youngest makes room for older ones, and goes on
+//! later from what is left of its prefix.
+
+use std::collections::VecDeque;
+
+use super::live::{Live, Mail, Phase};
+use super::loaded::Loaded;
+use super::session::Session;
+use super::track::{Open, Track};
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::{BAD_LOGITS, Backend, Batch, PAGE_TOKENS};
+
+/// What became of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    /// There is nothing under way.
+    Done,
+    /// Something was submitted that nobody waited for.
+    Submitted,
+    /// Ids were waited for.
+    Collected,
+    /// Callers are to say how it goes on.
+    Waits,
+}
+
+/// What two lists have in common at their beginning.
+fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+impl Session {
+    /// One round. What goes wrong with a reply goes to its letter box.
+    pub(super) async fn round(&mut self, loaded: &Loaded) -> Result<Round> {
+        let backend = loaded.backend.as_ref();
+        self.reap()?;
+        self.admit(loaded)?;
+        if self.lives.is_empty() && self.common.open.is_empty() {
+            return Ok(Round::Done);
+        }
+        let computed = self.compute_prompt(loaded).await?;
+        let stepped = self.step_for_callers(loaded).await;
+        let submitted = self.submit_chains(loaded).await?;
+        if self.common.open.len() >= loaded.submits_ahead() || !submitted && !self.common.open.is_empty() {
+            self.collect_oldest(backend).await;
+            return Ok(Round::Collected);
+        }
+        Ok(if computed || stepped || submitted { Round::Submitted } else { Round::Waits })
+    }
+
+    /// Ends the replies that nobody waits for any more, once nothing of them is under way.
+    pub(super) fn reap(&mut self) -> Result<()> {
+        let mut index = 0;
+        while let Some(live) = self.lives.get(index) {
+            let under_way = self.common.open.iter().any(|open| open.rows.contains(&live.number));
+            match live.letters.done() {
+                Some(keep) if !under_way => {
+                    let mut ended = self.lives.remove(index);
+                    self.forget_on_device(ended.number);
+                    ended.track.close(&mut self.common, keep)?;
+                }
+                _ => index += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_on_device(&mut self, number: u64) {
+        self.on_device.alone = self.on_device.alone.filter(|alone| *alone != number);
+        if self.on_device.batch.contains(&number) {
+            self.on_device.batch.clear();
+        }
+    }
+
+    /// Takes in the replies that wait, in their order, as long as there is room for the next one.
+    fn admit(&mut self, loaded: &Loaded) -> Result<()> {
+        while let Some(live) = loaded.queue.next(|live| self.has_room(loaded, live)) {
+            self.start(loaded, live)?;
+        }
+        Ok(())
+    }
+
+    fn has_room(&self, loaded: &Loaded, next: &Live) -> bool {
+        if self.lives.is_empty() {
+            return true;
+        }
+        // A model with state has states for one sequence.
+        let most = if loaded.backend.n_states() > 0 { 1 } else { loaded.backend.max_batch() };
+        if self.lives.len() >= most || self.lives.iter().any(|live| live.order.adapter != next.order.adapter) {
+            return false;
+        }
+        let ids = next.ids();
+        let held = self.common.pages.held(next.order.adapter, &ids);
+        // A page more for each, so that they do not push each other out at once.
+        let pages = (ids.len() / PAGE_TOKENS).saturating_sub(held / PAGE_TOKENS).saturating_add(2);
+        if self.common.pages.free_pages() < pages.saturating_add(self.lives.len()) {
+            return false;
+        }
+        // What most of its prompt shares with one that is being computed need not be computed twice.
+        let shares = |live: &Live| {
+            live.phase == Phase::Prompt
+                && common_prefix(&live.order.prompt, &ids).saturating_sub(held) >= ids.len().div_ceil(2)
+        };
+        !self.lives.iter().any(shares)
+    }
+
+    fn start(&mut self, loaded: &Loaded, mut live: Live) -> Result<()> {
+        let ids = live.ids();
+        match Track::begin(&mut self.common, loaded.backend.as_ref(), &ids, true, live.order.adapter) {
+            Ok(track) => live.track = track,
+            Err(error) => {
+                live.fail(error);
+                return Ok(());
+            }
+        }
+        live.letters.started((loaded.environment.now_secs)(), live.track.position());
+        live.phase = Phase::Prompt;
+        live.submitted = live.reply.len();
+        let goes_on = live.order.by_caller || !live.reply.is_empty();
+        if goes_on && live.track.position().saturating_add(1) == ids.len() {
+            live.past_prompt(&mut self.common, &ids);
+        }
+        self.lives.push(live);
+        Ok(())
+    }
+
+    /// Computes a chunk of the prompt that has waited for the longest time. Gives whether there was one.
+    async fn compute_prompt(&mut self, loaded: &Loaded) -> Result<bool> {
+        let backend = loaded.backend.as_ref();
+        let prompts = self.lives.iter().enumerate();
+        let prompts = prompts.filter(|(_, live)| live.phase == Phase::Prompt && live.letters.done().is_none());
+        let Some((index, _)) = prompts.min_by_key(|(_, live)| (live.round, live.number)) else { return Ok(false) };
+        self.rounds += 1;
+        let Some(live) = self.lives.get_mut(index) else { return Ok(false) };
+        live.round = self.rounds;
+        // Of a reply that goes on, the last id is where the next chain begins; a caller wants its logits.
+        let (ids, goes_on) = (live.ids(), live.order.by_caller || !live.reply.is_empty());
+        let (first, target) = (live.track.position(), ids.len().saturating_sub(usize::from(goes_on)));
+        let end = target.min(first.saturating_add(backend.max_rows().max(1)));
+        let choose = end == target && !goes_on;
+        if choose && !self.common.open.is_empty() {
+            self.collect_all(backend).await;
+        }
+        let Self { common, lives, on_device, .. } = self;
+        let Some(live) = lives.get_mut(index) else { return Ok(false) };
+        let mut chunk = || {
+            if choose {
+                on_device.alone = None;
+                backend.start_reply(&live.order.sampler, &live.order.prompt, &[])?;
+            }
+            let chunk = ids.get(first..end).unwrap_or_default();
+            let ticket = live.track.prefill(common, backend, chunk, choose)?;
+            if let Some(ticket) = ticket {
+                common.open.push_back(Open { ticket, count: 1, rows: vec![live.number], batched: false });
+                on_device.alone = Some(live.number);
+                live.submitted = 1;
+                live.phase = Phase::Reply;
+            }
+            if end == target {
+                if goes_on {
+                    live.past_prompt(common, &ids);
+                }
+                let full = end / PAGE_TOKENS * PAGE_TOKENS;
+                if let Some(shared) =
+                    loaded.queue.longest_prefix(live.order.adapter, &ids).filter(|_| backend.n_states() == 0)
+                {
+                    live.track.publish(common, backend, shared > full)?;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = chunk() {
+            live.fail(error);
+        }
+        Ok(true)
+    }
+
+    /// Runs one id for each caller that chose one, and hands it the logits.
+    async fn step_for_callers(&mut self, loaded: &Loaded) -> bool {
+        let backend = loaded.backend.as_ref();
+        let mut stepped = false;
+        for index in 0..self.lives.len() {
+            let Some(live) = self.lives.get_mut(index) else { continue };
+            if live.phase != Phase::Reply || !live.order.by_caller || live.letters.done().is_some() {
+                continue;
+            }
+            if let Some(answer) = live.letters.answered() {
+                live.reply.push(answer);
+                live.next = Some(answer);
+            }
+            let Some(token) = live.next else { continue };
+            // The step takes the place of the reply that is alone on the device.
+            if self.on_device.alone.take().is_some() {
+                self.collect_all(backend).await;
+            }
+            if !self.make_room(loaded, index, 1).await {
+                // Others may have moved up.
+                return true;
+            }
+            let Some(live) = self.lives.get_mut(index) else { continue };
+            live.next = None;
+            match live.track.next(&mut self.common, backend, token).await {
+                Ok(logits) => live.letters.put(Mail::Logits(logits)),
+                Err(error) => live.fail(error),
+            }
+            stepped = true;
+        }
+        stepped
+    }
+
+    /// Submits a chain of ids for the replies that are past their prompts. Gives whether one was submitted.
+    async fn submit_chains(&mut self, loaded: &Loaded) -> Result<bool> {
+        let backend = loaded.backend.as_ref();
+        if self.common.open.len() >= loaded.submits_ahead() {
+            return Ok(false);
+        }
+        let ready: Vec<usize> = (0..).zip(&self.lives).filter(|(_, live)| live.is_ready()).map(|(at, _)| at).collect();
+        let least_served = ready.iter().copied().min_by_key(|at| self.lives.get(*at).map(|live| live.round));
+        let Some(one) = least_served else { return Ok(false) };
+        let batched = ready.len() > 1 && self.batches && backend.max_batch() > 1;
+        let plain = ready.iter().all(|at| self.lives.get(*at).is_some_and(|live| live.order.adapter.is_none()));
+        if batched && plain { self.submit_batch(loaded, &ready).await } else { self.submit_alone(loaded, one).await }
+    }
+
+    /// Submits a chain for one reply.
+    async fn submit_alone(&mut self, loaded: &Loaded, index: usize) -> Result<bool> {
+        let backend = loaded.backend.as_ref();
+        let Some((number, left)) = self.lives.get(index).map(|live| (live.number, live.left())) else {
+            return Ok(false);
+        };
+        let count = backend.decode_chain().max(1).min(left);
+        let goes_on = self.on_device.alone == Some(number);
+        if !goes_on && !self.common.open.is_empty() {
+            self.collect_all(backend).await;
+            return Ok(false);
+        }
+        if !self.make_room(loaded, index, count as usize).await {
+            return Ok(false);
+        }
+        self.rounds += 1;
+        let Self { common, lives, on_device, rounds, .. } = self;
+        let Some(live) = lives.get_mut(index) else { return Ok(false) };
+        live.round = *rounds;
+        let mut submit = |live: &mut Live| {
+            let token = if goes_on { None } else { live.track.latest() };
+            if !goes_on {
+                backend.start_reply(&live.order.sampler, &live.order.prompt, &live.reply)?;
+            }
+            live.track.chain(common, backend, token, count, word(live.submitted))
+        };
+        match submit(live) {
+            Ok(ticket) => {
+                live.submitted = live.submitted.saturating_add(count as usize);
+                on_device.alone = Some(number);
+                if on_device.batch.contains(&number) {
+                    on_device.batch.clear();
+                }
+                common.open.push_back(Open { ticket, count, rows: vec![number], batched: false });
+                Ok(true)
+            }
+            Err(error) => {
+                live.fail(error);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Submits a chain for several replies.
+    async fn submit_batch(&mut self, loaded: &Loaded, ready: &[usize]) -> Result<bool> {
+        let backend = loaded.backend.as_ref();
+        let members = || ready.iter().filter_map(|at| self.lives.get(*at));
+        let numbers: Vec<u64> = members().map(|live| live.number).collect();
+        let left = members().map(Live::left).min().unwrap_or(1);
+        let count = backend.decode_chain().max(1).min(left);
+        let goes_on = self.on_device.batch == numbers;
+        if !goes_on {
+            if !self.common.open.is_empty() {
+                self.collect_all(backend).await;
+                return Ok(false);
+            }
+            if let Err(error) = backend.prepare_batches().await {
+                // They can still take turns.
+                log::warn!("replies are computed in turns: {error}");
+                self.batches = false;
+                return Ok(false);
+            }
+        }
+        for at in ready {
+            if !self.make_room(loaded, *at, count as usize).await {
+                return Ok(false);
+            }
+        }
+        let submitted = self.submit_rows(backend, &numbers, count, goes_on);
+        let Self { common, lives, on_device, .. } = self;
+        let members = lives.iter_mut().filter(|live| numbers.contains(&live.number));
+        match submitted {
+            Ok(ticket) => {
+                for live in members {
+                    live.track.went_on(count);
+                    live.submitted = live.submitted.saturating_add(count as usize);
+                    live.place = live.place.map(|(place, _)| (place, live.submitted));
+                }
+                on_device.alone = on_device.alone.filter(|alone| !numbers.contains(alone));
+                on_device.batch.clone_from(&numbers);
+                common.open.push_back(Open { ticket, count, rows: numbers, batched: true });
+                Ok(true)
+            }
+            Err(error) => {
+                members.for_each(|live| live.fail(again(&error)));
+                Ok(false)
+            }
+        }
+    }
+
+    fn submit_rows(
+        &mut self,
+        backend: &dyn Backend,
+        numbers: &[u64],
+        count: u32,
+        goes_on: bool,
+    ) -> Result<crate::graph::Ticket> {
+        if !goes_on {
+            for number in numbers {
+                let taken: Vec<u32> = self.lives.iter().filter_map(|live| live.place).map(|(place, _)| place).collect();
+                let Some(live) = self.lives.iter_mut().find(|live| live.number == *number) else { continue };
+                if live.place.is_none_or(|(_, known)| known != live.reply.len()) {
+                    let free = || (0..).find(|place| !taken.contains(place)).unwrap_or(0);
+                    let place = live.place.map_or_else(free, |(place, _)| place);
+                    backend.start_place(place, &live.order.sampler, &live.order.prompt, &live.reply)?;
+                    live.place = Some((place, live.reply.len()));
+                }
+            }
+        }
+        let of = |number: &u64| self.lives.iter().find(|live| live.number == *number);
+        let rows = numbers
+            .iter()
+            .filter_map(of)
+            .map(|live| live.track.row(word(live.submitted), live.place.map_or(0, |(place, _)| place)));
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        backend.decode_batch(&Batch { rows: &rows, count, goes_on })
+    }
+
+    /// Makes room for `count` more tokens of a reply, if need be by putting the youngest off. Gives whether the reply can
+    /// go on in this round.
+    async fn make_room(&mut self, loaded: &Loaded, index: usize, count: usize) -> bool {
+        loop {
+            let Some(live) = self.lives.get_mut(index) else { return false };
+            let Err(error) = live.track.reserve(&mut self.common, count) else { return true };
+            if !self.common.open.is_empty() {
+                self.collect_all(loaded.backend.as_ref()).await;
+                return false;
+            }
+            let Some(number) = self.lives.get(index).map(|live| live.number) else { return false };
+            let youngest = self.lives.iter().map(|live| live.number).max();
+            if error.kind() != ErrorKind::ContextFull || self.lives.len() < 2 {
+                self.lives.iter_mut().filter(|live| live.number == number).for_each(|live| live.fail(again(&error)));
+                return false;
+            }
+            self.put_off(loaded, youngest.unwrap_or(number));
+            // Indices of others may have changed with it; who asked comes again in the next round.
+            if self.lives.get(index).is_none_or(|live| live.number != number) {
+                return false;
+            }
+        }
+    }
+
+    /// Lets a reply wait again; what it has computed stays for as long as nobody needs the room.
+    fn put_off(&mut self, loaded: &Loaded, number: u64) {
+        let Some(at) = self.lives.iter().position(|live| live.number == number) else { return };
+        let mut live = self.lives.remove(at);
+        self.forget_on_device(number);
+        live.place = None;
+        match live.track.close(&mut self.common, usize::MAX) {
+            Ok(()) => loaded.queue.put_back(live),
+            Err(error) => live.fail(error),
+        }
+    }
+
+    /// Waits for the oldest chain and hands out its ids.
+    pub(super) async fn collect_oldest(&mut self, backend: &dyn Backend) {
+        let Some(Open { ticket, count, rows, batched }) = self.common.open.pop_front() else { return };
+        let count = count as usize;
+        let collected = match backend.collect(ticket).await {
+            Ok(ids) if ids.len() == rows.len().saturating_mul(count) => Ok(ids),
+            Ok(ids) => {
+                let words = format!("{} ids where {} times {count} were asked for", ids.len(), rows.len());
+                Err(Error::new(ErrorKind::Internal, words))
+            }
+            Err(error) => Err(error),
+        };
+        for (at, number) in rows.iter().enumerate() {
+            let Some(live) = self.lives.iter_mut().find(|live| live.number == *number) else { continue };
+            match &collected {
+                Err(error) => live.fail(again(error)),
+                Ok(ids) => {
+                    let ids = ids.get(at * count..).and_then(|ids| ids.get(..count)).unwrap_or_default();
+                    if batched && ids.contains(&BAD_LOGITS) {
+                        live.fail(Error::new(ErrorKind::BadLogits, "the model's logits are not numbers"));
+                        continue;
+                    }
+                    live.track.collected(ids);
+                    live.reply.extend_from_slice(ids);
+                    if live.letters.done().is_none() {
+                        live.letters.put(Mail::Ids(ids.to_vec()));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn collect_all(&mut self, backend: &dyn Backend) {
+        while !self.common.open.is_empty() {
+            self.collect_oldest(backend).await;
+        }
+    }
+
+    /// Ends everything with an error.
+    pub(super) fn fail_all(&mut self, error: &Error) {
+        self.lives.iter_mut().for_each(|live| live.fail(again(error)));
+    }
+}
+
+impl Live {
+    /// All but the last of its ids are computed; the last one is where it goes on.
+    fn past_prompt(&mut self, common: &mut super::track::Common, ids: &[u32]) {
+        let Some(last) = ids.last() else { return };
+        self.phase = Phase::Reply;
+        match self.order.by_caller {
+            true => {
+                self.track.mark(common);
+                self.next = Some(*last);
+            }
+            false => self.track.go_on_from(*last),
+        }
+    }
+}
+
+/// The same error for another reply.
+pub(super) fn again(error: &Error) -> Error {
+    Error::new(error.kind(), error.message().to_owned()).at(error.place())
+}
+
+fn word(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Replies that wait, in the order of asking.
+pub(super) type Waiting = VecDeque<Live>;
