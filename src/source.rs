@@ -21,6 +21,11 @@ pub trait Source {
         true
     }
 
+    /// SHA-256 of the whole file in hexadecimal digits, where that was verified.
+    fn sha256(&self) -> Option<String> {
+        None
+    }
+
     /// Exactly `len` bytes from `offset`. Fails with `SizeMismatch` when they are not all there.
     fn read(&self, offset: u64, len: usize) -> LocalFuture<'_, Result<Vec<u8>>>;
 }

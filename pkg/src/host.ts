@@ -112,6 +112,8 @@ export class Host {
         return this.#loaded().rerank(call.request, signal);
       case "score":
         return this.#loaded().score(call.request, signal);
+      case "checkReceipt":
+        return this.#loaded().checkReceipt(call.receipt, call.prompt, signal);
       case "tokenize":
         return this.#loaded().tokenize(call.text, call.options);
       case "detokenize":

@@ -24,6 +24,8 @@ import type {
   Piece,
   Prompt,
   Ranked,
+  Receipt,
+  ReceiptCheck,
   Score,
   ScoreItem,
   Stats,
@@ -96,6 +98,16 @@ export class Model {
     const { signal, ...rest } = options;
     const request = toJson("", { ...rest, items });
     return JSON.parse(await this.#client.call({ call: "score", request }, { signal })) as Score[];
+  }
+
+  /**
+   * Whether a receipt holds: makes its reply again, to the prompt that it is said to answer. Adapters that it names have to be
+   * loaded.
+   */
+  async checkReceipt(receipt: Receipt, prompt: Prompt, options: { readonly signal?: AbortSignal } = {}): Promise<ReceiptCheck> {
+    checkCallOptions("checkReceipt", options);
+    const call = { call: "checkReceipt", receipt: toJson("receipt", receipt), prompt: toJson("prompt", prompt) } as const;
+    return JSON.parse(await this.#client.call(call, { signal: options.signal })) as ReceiptCheck;
   }
 
   /** Token ids of a text. */

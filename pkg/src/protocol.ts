@@ -34,6 +34,7 @@ export type Call =
   | { readonly call: "embed"; readonly request: string }
   | { readonly call: "rerank"; readonly request: string }
   | { readonly call: "score"; readonly request: string }
+  | { readonly call: "checkReceipt"; readonly receipt: string; readonly prompt: string }
   | { readonly call: "tokenize"; readonly text: string; readonly options: string }
   | { readonly call: "detokenize"; readonly ids: string }
   | { readonly call: "countTokens"; readonly prompt: string }
@@ -55,6 +56,7 @@ export interface Answers {
   embed: Float32Array;
   rerank: string;
   score: string;
+  checkReceipt: string;
   tokenize: string;
   detokenize: string;
   countTokens: string;

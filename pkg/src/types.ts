@@ -140,8 +140,47 @@ export interface GenerationResult {
   readonly seed: number;
   /** How likely each token was; with `logprobs`. */
   readonly logprobs?: readonly TokenLogprob[];
+  /** What it was made of and by; see `Model.checkReceipt`. */
+  readonly receipt: Receipt;
   /** The second reply and those after it; with `n`. */
   readonly others?: readonly GenerationResult[];
+}
+
+/**
+ * What a reply was made of and by. Of prompt and reply it has only hashes; hashes are SHA-256 in hexadecimal digits.
+ */
+export interface Receipt {
+  /** The form of this receipt. */
+  readonly version: 1;
+  /** The engine and its version. */
+  readonly engine: string;
+  readonly backend: string;
+  readonly device: string;
+  readonly kvFormat: string;
+  /** Of the model: hyperparameters, names, formats, shapes and places of its tensors, and the hashes of its files. */
+  readonly model: string;
+  /** Whether that covers the weights themselves: models from a hub, whose files were verified. */
+  readonly weightsHashed: boolean;
+  readonly tokenizer: string;
+  readonly template: string | null;
+  readonly adapter: { readonly name: string; readonly hash: string; readonly scale: number } | null;
+  /** Every option that was given, but prompt and seed. */
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly seed: number;
+  /** Of the prompt's ids, four bytes each, the lowest first. */
+  readonly prompt: string;
+  /** Of the reply's ids. */
+  readonly reply: string;
+  /** Of all of the above as JSON. */
+  readonly digest: string;
+}
+
+/** What came of `Model.checkReceipt`. */
+export interface ReceiptCheck {
+  /** This model made this reply to this prompt: it made it again. */
+  readonly holds: boolean;
+  /** What is not as the receipt says; another version or device does no harm where the reply is the same. */
+  readonly differences: readonly string[];
 }
 
 /** Tokens that a reply took. */
@@ -341,6 +380,8 @@ export interface AdapterInfo {
   readonly sizeBytes: number;
   /** What its files say that it was made for. */
   readonly baseModel: string | null;
+  /** Of its settings and tensors, and of its files where their hashes were verified: SHA-256 in hexadecimal digits. */
+  readonly hash: string;
   /** With an adapter of a hub, as `load` gives it: where it came from. */
   readonly origin?: Origin;
   /** Likewise: whether its card names this model, or what that was made from; null where either of them tells nothing. */

@@ -109,6 +109,11 @@ impl Template {
         Ok(Some((found.source, hash.hex())))
     }
 
+    /// All of a model's templates as one text.
+    pub fn text(metadata: &Metadata) -> Result<Option<String>> {
+        Ok(sources::find(metadata)?.map(|found| found.templates.into_iter().map(|(_, text)| text).collect()))
+    }
+
     /// Where the template came from, such as `chat_template.jinja`.
     pub fn source(&self) -> &str {
         &self.source

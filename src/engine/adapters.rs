@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use super::identity::Identity;
 use super::json::invalid;
 use super::loaded::Loaded;
 use crate::error::{At, Error, ErrorKind, Result};
@@ -36,10 +37,12 @@ pub struct AdapterInfo {
     pub size_bytes: u64,
     /// What its files say that it was made for.
     pub base_model: Option<String>,
+    /// Of its settings and tensors, and of its files where their hashes were verified: SHA-256 in hexadecimal digits.
+    pub hash: String,
 }
 
 /// The adapter of a request: its name, or its name and a scale.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a name or an object { name, scale } is needed")]
 pub enum AdapterChoice {
     /// As it was trained.
@@ -49,7 +52,7 @@ pub enum AdapterChoice {
 }
 
 /// See [`AdapterChoice`].
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScaledAdapter {
     /// Its name.
@@ -59,7 +62,7 @@ pub struct ScaledAdapter {
 }
 
 impl AdapterChoice {
-    fn parts(&self) -> (&str, f64) {
+    pub(super) fn parts(&self) -> (&str, f64) {
         match self {
             Self::Name(name) => (name, 1.0),
             Self::Scaled(ScaledAdapter { name, scale }) => (name, scale.unwrap_or(1.0)),
@@ -74,6 +77,13 @@ pub(super) struct Adapters(RefCell<Vec<(AdapterId, AdapterInfo)>>);
 impl Adapters {
     pub(super) fn list(&self) -> Vec<AdapterInfo> {
         self.0.borrow().iter().map(|(_, info)| info.clone()).collect()
+    }
+
+    /// See [`AdapterInfo::hash`].
+    pub(super) fn hash(&self, name: &str) -> Result<String> {
+        let id = self.find(name)?;
+        let adapters = self.0.borrow();
+        Ok(adapters.iter().find(|(own, _)| *own == id).map(|(_, info)| info.hash.clone()).unwrap_or_default())
     }
 
     fn find(&self, name: &str) -> Result<AdapterId> {
@@ -159,6 +169,7 @@ pub(super) async fn load(
         matrices: adapter_plan.deltas.len(),
         size_bytes: adapter_plan.deltas.iter().map(|delta| size_bytes(plan, delta)).sum(),
         base_model: adapter_plan.base_model,
+        hash: Identity::of(adapter)?.model,
     };
     loaded.adapters.0.borrow_mut().push((id, info.clone()));
     Ok(info)

@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use super::adapters::{Adapters, Base};
 use super::driver::Queue;
+use super::identity::Identity;
 use super::info::Info;
 use super::loaded::Loaded;
 use super::options::Environment;
@@ -304,6 +305,7 @@ pub(super) fn loaded(fake: &Rc<Fake>) -> Rc<Loaded> {
             yield_now: Box::new(|| Box::pin(async {})),
         },
         inline: false,
+        identity: Identity::default(),
         base: base(),
         adapters: Adapters::default(),
         queue: Queue::default(),

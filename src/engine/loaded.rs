@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use super::adapters::{Adapters, Base};
 use super::driver::Queue;
+use super::identity::Identity;
 use super::info::{Info, Kind};
 use super::json::invalid;
 use super::options::Environment;
@@ -44,6 +45,8 @@ pub(super) struct Loaded {
     /// The backend works while it is called, not beside us: nothing is gained by submitting ahead, and other work of
     /// the thread needs pauses that are made for it.
     pub(super) inline: bool,
+    /// Which model it is.
+    pub(super) identity: Identity,
     pub(super) base: Base,
     pub(super) adapters: Adapters,
     /// Who may use the pages.

@@ -16,6 +16,7 @@ mod embed;
 #[cfg(test)]
 mod fake;
 mod fit;
+mod identity;
 mod info;
 mod json;
 mod live;
@@ -24,6 +25,7 @@ mod open;
 mod options;
 mod output;
 mod pack;
+mod receipt;
 mod reply;
 mod request;
 mod rerank;
@@ -48,6 +50,7 @@ pub use fit::{DeviceLimits, FitReport, Verdict, fit};
 pub use info::{FileInfo, Info, Kind, Runtime, TemplateInfo, inspect, look};
 pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 pub use output::{ReasoningOptions, ToolCall};
+pub use receipt::{Receipt, ReceiptAdapter, ReceiptCheck};
 pub use request::{GenerateRequest, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};
 pub use rerank::{Ranked, Ranking, RerankRequest};
 pub use result::{FinishReason, GenerationResult, Piece, Timings, Usage};
@@ -61,6 +64,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::graph::AdapterUse;
 use chosen::Chosen;
+use identity::hash_ids;
 use loaded::{Loaded, TemplateInput, disposed};
 use output::Plan;
 use reply::Job;
@@ -145,8 +149,31 @@ impl Engine {
         loaded.check_room(prompt.len(), 1)?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
         let chosen = Chosen::of(request, &settings, &loaded, &prompt)?;
+        let asked = hash_ids(&prompt);
         let job = Job { prompt, settings, adapter, reading, chosen, asked_secs: (loaded.environment.now_secs)() };
-        job.run(&loaded, aborted, sink).await
+        let mut result = job.run(&loaded, aborted, sink).await?;
+        for other in &mut result.others {
+            other.receipt = Some(Receipt::of(&loaded, request, asked.clone(), other)?);
+        }
+        result.receipt = Some(Receipt::of(&loaded, request, asked, &result)?);
+        Ok(result)
+    }
+
+    /// Makes the reply of a receipt again, to the prompt that it is said to answer, and tells whether the receipt holds.
+    ///
+    /// Fails with `InvalidArgument` for a receipt that cannot be read, with `NotFound` where its adapter is not loaded, and as
+    /// [`Engine::generate`] does.
+    pub async fn check_receipt(
+        &self,
+        receipt: &Receipt,
+        prompt: Prompt,
+        aborted: &dyn Fn() -> bool,
+    ) -> Result<ReceiptCheck> {
+        let made = self.generate(&receipt.request(prompt)?, aborted, &mut |_| ()).await?;
+        match &made.receipt {
+            Some(now) => receipt.check(now),
+            None => Err(Error::new(ErrorKind::Internal, "a reply without a receipt")),
+        }
     }
 
     /// The logits after every id, `(tokens, vocab)`, all computed anew.

@@ -5,6 +5,7 @@ use std::cell::Cell;
 
 use super::adapters::{Adapters, Base};
 use super::driver::Queue;
+use super::identity::Identity;
 use super::loaded::Loaded;
 use super::options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 use super::session::Session;
@@ -56,7 +57,10 @@ pub(super) async fn load(
         features: runs.features,
         kv_format: kv.name().to_owned(),
     });
+    // Last, because files that come while they are loaded are verified by now.
+    let identity = Identity::of(checkpoint)?;
     Ok(Loaded {
+        identity,
         turns: Turns::new(Session::new(backend.n_pages(), backend.n_states())?),
         queue: Queue::default(),
         backend,

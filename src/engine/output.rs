@@ -20,7 +20,7 @@ const ID_LEN: usize = 9;
 const ID_LETTERS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// The option `reasoning`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReasoningOptions {
     /// Whether the model shall think before it answers; as its template has it when absent.

@@ -172,6 +172,7 @@ impl Job {
             timings,
             seed: choice.seed,
             logprobs: std::mem::take(logprobs),
+            receipt: None,
             others: Vec::new(),
         }
     }

@@ -69,7 +69,7 @@ fn each<T: DeserializeOwned>(items: Vec<Value>) -> std::result::Result<Vec<T>, S
 }
 
 /// One stop string or several.
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(untagged, expecting = "a text or an array of texts is needed")]
 pub enum Stops {
     /// One.
@@ -82,10 +82,11 @@ pub enum Stops {
 ///
 /// Where `temperature`, `topK`, `topP`, `minP` or `repetitionPenalty` is absent, the model's own
 /// `generation_config.json` decides; where there is none, the likeliest id is taken (temperature 0).
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GenerateRequest {
     /// What is to be continued.
+    #[serde(skip_serializing)]
     pub prompt: Prompt,
     /// With a text prompt: special tokens written in it are special tokens.
     #[serde(default)]

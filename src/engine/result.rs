@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::chosen::TokenLogprob;
 use super::output::ToolCall;
+use super::receipt::Receipt;
 
 /// A part of a reply, as it comes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -102,6 +103,8 @@ pub struct GenerationResult {
     /// How likely each id was, where that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<TokenLogprob>,
+    /// What it was made of and by; [`Engine::check_receipt`](super::Engine::check_receipt).
+    pub receipt: Option<Receipt>,
     /// The second reply and those after it, where several were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<GenerationResult>,

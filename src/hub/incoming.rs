@@ -149,6 +149,13 @@ impl Source for Arriving {
         self.size_bytes
     }
 
+    fn sha256(&self) -> Option<String> {
+        match &*self.stage.borrow() {
+            Stage::Kept(source) => source.sha256(),
+            _ => None,
+        }
+    }
+
     fn read(&self, offset: u64, len: usize) -> LocalFuture<'_, Result<Vec<u8>>> {
         Box::pin(self.read_when_there(offset, len))
     }

@@ -225,7 +225,8 @@ impl Shelf {
     pub(super) async fn open(&self, record: &Record) -> Result<Vec<Rc<dyn Source>>> {
         let mut sources: Vec<Rc<dyn Source>> = Vec::new();
         for (file, blob) in record.model.files.iter().zip(&record.blobs) {
-            sources.push(open_kept(self.store.as_ref(), blob, &file.path, file.size_bytes).await?);
+            let name = (file.path.as_str(), file.size_bytes);
+            sources.push(open_kept(self.store.as_ref(), blob, name, Some(&file.sha256)).await?);
         }
         Ok(sources)
     }

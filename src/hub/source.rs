@@ -15,11 +15,14 @@ pub(super) struct StoredSource {
     name: String,
     size_bytes: u64,
     data: Rc<dyn StoredFile>,
+    /// Its hash, once it was verified.
+    sha256: Option<String>,
 }
 
 impl StoredSource {
+    /// A file of which nothing is certain.
     pub(super) fn new(name: &str, size_bytes: u64, data: Rc<dyn StoredFile>) -> Self {
-        Self { name: name.to_owned(), size_bytes, data }
+        Self { name: name.to_owned(), size_bytes, data, sha256: None }
     }
 }
 
@@ -32,6 +35,10 @@ impl Source for StoredSource {
         self.size_bytes
     }
 
+    fn sha256(&self) -> Option<String> {
+        self.sha256.clone()
+    }
+
     fn read(&self, offset: u64, len: usize) -> LocalFuture<'_, Result<Vec<u8>>> {
         Box::pin(async move {
             check_range(&self.name, self.size_bytes, offset, len)?;
@@ -41,7 +48,12 @@ impl Source for StoredSource {
 }
 
 /// A verified file, to be read. Fails with `StorageLost` where it is not there any more.
-pub(super) async fn open_kept(store: &dyn Store, blob: &str, path: &str, size_bytes: u64) -> Result<Rc<dyn Source>> {
+pub(super) async fn open_kept(
+    store: &dyn Store,
+    blob: &str,
+    (path, size_bytes): (&str, u64),
+    sha256: Option<&str>,
+) -> Result<Rc<dyn Source>> {
     let data = store.read(blob).await.at(|| path.to_owned())?;
     let size = match &data {
         Some(data) => data.size_bytes().await?,
@@ -51,7 +63,7 @@ pub(super) async fn open_kept(store: &dyn Store, blob: &str, path: &str, size_by
         let words = "it was stored, and is not there any more (was the site's data cleared?); fetch it again";
         return Err(Error::new(ErrorKind::StorageLost, words).at(path));
     };
-    Ok(Rc::new(StoredSource::new(path, size_bytes, data)))
+    Ok(Rc::new(StoredSource { sha256: sha256.map(str::to_owned), ..StoredSource::new(path, size_bytes, data) }))
 }
 
 /// A file on a server, read in ranges and never kept. What it says is shown before a download and trusted for nothing.

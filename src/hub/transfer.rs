@@ -82,7 +82,7 @@ impl Transfer<'_> {
     async fn bring_file(&self, job: &Job) -> Result<Kept> {
         if let Some(kept) = kept(self.store, &job.blob, &job.file).await? {
             self.meter.loaded(job.file.size_bytes);
-            self.tell_kept(job).await?;
+            self.tell_kept(job, &kept).await?;
             return Ok(kept);
         }
         let blob = Blob::open(self.store, self.meter, &job.file, &job.blob, job.arriving.as_deref()).await?;
@@ -90,7 +90,7 @@ impl Transfer<'_> {
         let closed = blob.close().await;
         let kept = brought?;
         closed?;
-        self.tell_kept(job).await?;
+        self.tell_kept(job, &kept).await?;
         if is_weights(&job.file.path) && matches!(job.file.expected, Expected::Sha256(_)) {
             // What takes a token to fetch is not for everybody.
             self.store.share(&job.blob, &kept.sha256, !self.client.has_token()).await;
@@ -99,9 +99,10 @@ impl Transfer<'_> {
     }
 
     /// Lets a file be read that was verified.
-    async fn tell_kept(&self, job: &Job) -> Result<()> {
+    async fn tell_kept(&self, job: &Job, kept: &Kept) -> Result<()> {
         if let Some(arriving) = &job.arriving {
-            arriving.kept(open_kept(self.store, &job.blob, &job.file.path, job.file.size_bytes).await?);
+            let file = (job.file.path.as_str(), job.file.size_bytes);
+            arriving.kept(open_kept(self.store, &job.blob, file, Some(&kept.sha256)).await?);
         }
         Ok(())
     }

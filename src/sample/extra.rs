@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::dry::Dry;
 use super::range::{Range, number, whole};
@@ -65,7 +65,7 @@ impl Default for Extra {
 }
 
 /// As callers write [`Xtc`].
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct XtcOptions {
     /// See [`Xtc::probability`].
@@ -75,7 +75,7 @@ pub struct XtcOptions {
 }
 
 /// As callers write [`Mirostat`].
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MirostatOptions {
     /// See [`Mirostat::tau`]; 5 when absent.
@@ -85,7 +85,7 @@ pub struct MirostatOptions {
 }
 
 /// As callers write [`Dry`].
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DryOptions {
     /// See [`Dry::multiplier`].

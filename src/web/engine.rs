@@ -17,7 +17,7 @@ use super::source::{JsFile, JsSource, check_aborted, is_aborted};
 use super::{environment, fault};
 use crate::engine::{
     self, AdapterChoice, AdapterInfo, BenchRequest, DeviceLimits, EmbedRequest, Engine, GenerateRequest, LoadOptions,
-    Piece, Progress, Prompt, RerankRequest, ScoreRequest,
+    Piece, Progress, Prompt, Receipt, RerankRequest, ScoreRequest,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
@@ -132,6 +132,20 @@ impl WebEngine {
         let request = ScoreRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
         let scores = self.0.score(&request, &|| is_aborted(signal.as_ref())).await;
         give(&scores.map_err(|error| fault::to_js(&error))?)
+    }
+
+    /// Makes the reply of a receipt again. `receipt` is the JSON of [`Receipt`], `prompt` of [`Prompt`].
+    #[wasm_bindgen(js_name = checkReceipt)]
+    pub async fn check_receipt(
+        &self,
+        receipt: String,
+        prompt: String,
+        signal: Option<AbortSignal>,
+    ) -> JsResult<String> {
+        let read = Receipt::from_json(&receipt).and_then(|receipt| Ok((receipt, Prompt::from_json(&prompt)?)));
+        let (receipt, prompt) = read.map_err(|error| fault::to_js(&error))?;
+        let check = self.0.check_receipt(&receipt, prompt, &|| is_aborted(signal.as_ref())).await;
+        give(&check.map_err(|error| fault::to_js(&error))?)
     }
 
     /// Token ids of a text, as a JSON list.

@@ -1,0 +1,86 @@
+//! Which model it is: hashes of what a checkpoint is made of, for receipts.
+
+use sha2::{Digest, Sha256};
+
+use crate::chat::Template;
+use crate::error::Result;
+use crate::format::{Checkpoint, Metadata};
+
+/// Hashes of a model's parts, SHA-256 in hexadecimal digits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// Of its hyperparameters, of names, formats, shapes and places of all tensors, and of the files' own hashes.
+    pub(super) model: String,
+    /// Whether `model` covers every weight: where a file came without a hash that was verified, its weights are not read
+    /// again for one.
+    pub(super) weights: bool,
+    /// Of everything that the tokenizer is made from.
+    pub(super) tokenizer: String,
+    /// Of the chat template's text.
+    pub(super) template: Option<String>,
+}
+
+/// Takes parts with their lengths, so that no two lists of parts give the same bytes.
+#[derive(Default)]
+struct Parts(Sha256);
+
+impl Parts {
+    fn add(&mut self, part: impl AsRef<[u8]>) {
+        let part = part.as_ref();
+        self.0.update((part.len() as u64).to_le_bytes());
+        self.0.update(part);
+    }
+
+    fn hex(self) -> String {
+        hex(&self.0.finalize())
+    }
+}
+
+/// Hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The hash of a text.
+pub(super) fn hash_text(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
+/// The hash of ids, each as four bytes, the lowest first.
+pub(super) fn hash_ids(ids: &[u32]) -> String {
+    let mut hash = Sha256::new();
+    ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+    hex(&hash.finalize())
+}
+
+/// Whether a key or a companion file belongs to the tokenizer rather than to the mathematics.
+fn is_tokenizers(name: &str) -> bool {
+    ["tokenizer", "special_tokens", "added_tokens", "vocab.", "merges."].iter().any(|start| name.starts_with(start))
+}
+
+impl Identity {
+    /// Of a checkpoint that is loaded with this template.
+    pub(super) fn of(checkpoint: &Checkpoint) -> Result<Self> {
+        let (mut model, mut tokenizer, mut weights) = (Parts::default(), Parts::default(), true);
+        let Metadata { architecture, values, companions, .. } = &checkpoint.metadata;
+        model.add(architecture);
+        let values = values.iter().map(|(key, value)| (key, format!("{value:?}")));
+        let companions = companions.iter().map(|(name, text)| (name, text.clone()));
+        for (name, value) in values.chain(companions).filter(|(name, _)| !name.contains("chat_template")) {
+            let to = if is_tokenizers(name) { &mut tokenizer } else { &mut model };
+            to.add(name);
+            to.add(value);
+        }
+        for file in checkpoint.files.iter().filter(|file| file.is_given()) {
+            model.add(file.size_bytes().to_le_bytes());
+            weights &= file.sha256().is_some();
+            model.add(file.sha256().unwrap_or_default());
+        }
+        for tensor in &checkpoint.tensors {
+            model.add(&tensor.name);
+            model.add(format!("{:?} {:?} {} {}", tensor.format, tensor.shape, tensor.offset, tensor.size_bytes));
+        }
+        let template = Template::text(&checkpoint.metadata)?.map(|text| hash_text(&text));
+        Ok(Self { model: model.hex(), weights, tokenizer: tokenizer.hex(), template })
+    }
+}
