@@ -430,7 +430,7 @@ fn replies_at_the_same_time_are_those_that_each_has_alone() {
 fn one_prefill_serves_several_replies_and_several_calls() {
     let engine = tiny();
     let request = GenerateRequest { n: Some(4.0), max_tokens: Some(6.0), temperature: Some(1.0), ..ids(&noise(200)) };
-    let result = reply(&engine, &request);
+    let result = block_on(engine.generate(&request, &|| false, &mut |_| {})).expect("replies");
     let cached: Vec<usize> = result.others.iter().map(|other| other.usage.cached_tokens).collect();
     assert_eq!((result.usage.cached_tokens, cached), (0, vec![199; 3]), "the last id is always computed");
     for (at, other) in result.others.iter().enumerate() {

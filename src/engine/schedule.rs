@@ -282,7 +282,7 @@ impl Session {
                 self.collect_all(backend).await;
                 return Ok(false);
             }
-            if let Err(error) = backend.prepare_batches().await {
+            if let Err(error) = backend.prepare_batches(numbers.len()).await {
                 // They can still take turns.
                 log::warn!("replies are computed in turns: {error}");
                 self.batches = false;
