@@ -440,6 +440,27 @@ fn one_prefill_serves_several_replies_and_several_calls() {
 }
 
 #[test]
+fn replies_that_outgrow_the_pages_come_to_their_ends() {
+    let small = || load(TINY_Q8, &LoadOptions { context: Some(96), ..cpu() });
+    let request = |first: u32, logprobs: bool| GenerateRequest {
+        logprobs,
+        max_tokens: Some(70.0),
+        ignore_eos: true,
+        ..ids(&[first, 9, 8, 7, 6, 5])
+    };
+    // Chosen by the backend and by the caller, together more than there is room for.
+    let requests = [request(20, false), request(30, true), request(40, false)];
+    let expected = requests.each_ref().map(|request| reply(&small(), request).tokens);
+    let engine = small();
+    let ask = |at: usize| {
+        let (engine, request) = (&engine, &requests[at]);
+        async move { engine.generate(request, &|| false, &mut |_| {}).await.expect("a reply").tokens }
+    };
+    let ((one, two), three) = block_on(both(both(ask(0), ask(1)), ask(2)));
+    assert_eq!([one, two, three], expected);
+}
+
+#[test]
 fn conversations_in_turns_keep_their_prefixes() {
     let engine = tiny();
     let (a, b) = (noise(150), noise(140).into_iter().rev().collect::<Vec<u32>>());
