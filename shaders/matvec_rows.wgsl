@@ -5,6 +5,7 @@
 override NORM: bool = false;
 override RESIDUAL: bool = false;
 override BIAS: bool = false;
+override MOST: u32 = 8u;                                               // rows, at most; some devices compute what is masked out
 
 struct Params {
     rows: u32, cols: u32, x_offset: u32, y_offset: u32, norm_offset: u32, eps: f32, bias_offset: u32,
@@ -17,7 +18,34 @@ struct Params {
 @group(1) @binding(3) var<storage, read> norms: array<vec4<f32>>;      // g: (cols) from norm_offset, bias: (rows)
 @group(1) @binding(4) var<storage, read_write> y: array<f32>;          // (T, rows) from y_offset, rows y_stride apart
 
-const MOST = 8u;                                                       // rows of a batch
+// What one row has of four outputs, and of its mean square.
+struct Part { sums: vec4<f32>, square: f32 }
+
+struct Weights4 { r0: Weights8, r1: Weights8, r2: Weights8, r3: Weights8 }
+
+fn part(t: u32, group: u32, w: Weights4, g: Weights8) -> Part {
+    let at = (params.x_offset + t * params.x_stride) / 4u + group * 2u;
+    let x8 = columns8(Weights8(x[at], x[at + 1u]), (group + 1u) * 8u == params.cols);
+    var x0 = x8.lo;
+    var x1 = x8.hi;
+    var square = 0.0;
+    if (NORM) {
+        square = dot(x0, x0) + dot(x1, x1);
+        x0 *= g.lo;
+        x1 *= g.hi;
+    }
+    let sums = vec4(
+        dot(w.r0.lo, x0) + dot(w.r0.hi, x1),
+        dot(w.r1.lo, x0) + dot(w.r1.hi, x1),
+        dot(w.r2.lo, x0) + dot(w.r2.hi, x1),
+        dot(w.r3.lo, x0) + dot(w.r3.hi, x1),
+    );
+    return Part(sums, square);
+}
+
+fn add(a: Part, b: Part) -> Part {
+    return Part(a.sums + b.sums, a.square + b.square);
+}
 
 @compute @workgroup_size(WG)
 fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
@@ -29,66 +57,77 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_wo
     let row2 = min(row0 + 2u, last);
     let row3 = min(row0 + 3u, last);
     let groups = params.cols / 8u;
-    var sums: array<vec4<f32>, MOST>;
-    var squares: array<vec4<f32>, MOST / 4u>;                          // four rows to a vector
+    // A variable a row, not an array: some compilers keep those in memory.
+    var p0 = Part();
+    var p1 = Part();
+    var p2 = Part();
+    var p3 = Part();
+    var p4 = Part();
+    var p5 = Part();
+    var p6 = Part();
+    var p7 = Part();
     for (var group = lane.index; group < groups; group += WG) {
-        let w0 = weights8(row0, group);
-        let w1 = weights8(row1, group);
-        let w2 = weights8(row2, group);
-        let w3 = weights8(row3, group);
-        var g0 = vec4(1.0);
-        var g1 = vec4(1.0);
+        let w = Weights4(weights8(row0, group), weights8(row1, group), weights8(row2, group), weights8(row3, group));
+        var g = Weights8(vec4(1.0), vec4(1.0));
         if (NORM) {
-            g0 = norms[params.norm_offset / 4u + group * 2u];
-            g1 = norms[params.norm_offset / 4u + group * 2u + 1u];
+            let at = params.norm_offset / 4u + group * 2u;
+            g = Weights8(norms[at], norms[at + 1u]);
         }
-        for (var t = 0u; t < MOST; t++) {
-            if (t >= tokens) { break; }
-            let at = (params.x_offset + t * params.x_stride) / 4u + group * 2u;
-            let x8 = columns8(Weights8(x[at], x[at + 1u]), group + 1u == groups);
-            var x0 = x8.lo;
-            var x1 = x8.hi;
-            if (NORM) {
-                squares[t / 4u][t % 4u] += dot(x0, x0) + dot(x1, x1);
-                x0 *= g0;
-                x1 *= g1;
-            }
-            sums[t] += vec4(
-                dot(w0.lo, x0) + dot(w0.hi, x1),
-                dot(w1.lo, x0) + dot(w1.hi, x1),
-                dot(w2.lo, x0) + dot(w2.hi, x1),
-                dot(w3.lo, x0) + dot(w3.hi, x1),
-            );
-        }
+        p0 = add(p0, part(0u, group, w, g));
+        if (tokens > 1u) { p1 = add(p1, part(1u, group, w, g)); }
+        if (MOST > 2u && tokens > 2u) { p2 = add(p2, part(2u, group, w, g)); }
+        if (MOST > 2u && tokens > 3u) { p3 = add(p3, part(3u, group, w, g)); }
+        if (MOST > 4u && tokens > 4u) { p4 = add(p4, part(4u, group, w, g)); }
+        if (MOST > 4u && tokens > 5u) { p5 = add(p5, part(5u, group, w, g)); }
+        if (MOST > 4u && tokens > 6u) { p6 = add(p6, part(6u, group, w, g)); }
+        if (MOST > 4u && tokens > 7u) { p7 = add(p7, part(7u, group, w, g)); }
     }
+    reduce_put(0u, p0.sums, lane);
+    if (tokens > 1u) { reduce_put(1u, p1.sums, lane); }
+    if (MOST > 2u && tokens > 2u) { reduce_put(2u, p2.sums, lane); }
+    if (MOST > 2u && tokens > 3u) { reduce_put(3u, p3.sums, lane); }
+    if (MOST > 4u && tokens > 4u) { reduce_put(4u, p4.sums, lane); }
+    if (MOST > 4u && tokens > 5u) { reduce_put(5u, p5.sums, lane); }
+    if (MOST > 4u && tokens > 6u) { reduce_put(6u, p6.sums, lane); }
+    if (MOST > 4u && tokens > 7u) { reduce_put(7u, p7.sums, lane); }
+    var count = tokens;
     if (NORM) {
-        for (var four = 0u; four < MOST / 4u; four++) {
-            if (four * 4u >= tokens) { break; }
-            squares[four] = reduce_sum(squares[four], lane);
+        // The squares come after the sums, those of four rows in a vector.
+        reduce_put(tokens, vec4(p0.square, p1.square, p2.square, p3.square), lane);
+        count += 1u;
+        if (MOST > 4u && tokens > 4u) {
+            reduce_put(tokens + 1u, vec4(p4.square, p5.square, p6.square, p7.square), lane);
+            count += 1u;
         }
     }
-    for (var t = 0u; t < MOST; t++) {
-        if (t >= tokens) { break; }
-        var found = reduce_sum(sums[t], lane);
-        if (NORM) {
-            let cols = params.cols - select(0u, 8u - TAIL, TAIL != 0u);
-            found *= 1.0 / sqrt(squares[t / 4u][t % 4u] / f32(cols) + params.eps);
+    reduce_many(count, lane);
+
+    // An output an invocation, with GLU two rows of the matrix an output.
+    let outputs = select(4u, 2u, GLU != 0u);
+    if (lane.index >= tokens * outputs) { return; }
+    let t = lane.index / outputs;
+    let i = lane.index % outputs;
+    var scale = 1.0;
+    if (NORM) {
+        let cols = params.cols - select(0u, 8u - TAIL, TAIL != 0u);
+        scale = 1.0 / sqrt(reduce_get(tokens + t / 4u, t % 4u, lane) / f32(cols) + params.eps);
+    }
+    let y_row = params.y_offset + t * params.y_stride;
+    if (GLU != 0u) {
+        if (row0 + i * 2u < params.rows) {
+            let gate = reduce_get(t, i * 2u, lane) * scale;
+            let up = reduce_get(t, i * 2u + 1u, lane) * scale;
+            y[y_row + row0 / 2u + i] = glu(gate, up);
         }
-        let y_row = params.y_offset + t * params.y_stride;
-        if (GLU != 0u) {
-            if (lane.index < 2u && row0 + lane.index * 2u < params.rows) {
-                let i = lane.index * 2u;
-                y[y_row + row0 / 2u + lane.index] = glu(found[i], found[i + 1u]);
-            }
-        } else if (lane.index < 4u && row0 + lane.index < params.rows) {
-            let at = y_row + row0 + lane.index;
-            var result = found[lane.index];
-            if (BIAS) {
-                let b = params.bias_offset + row0 + lane.index;
-                result += norms[b / 4u][b % 4u];
-            }
-            if (RESIDUAL) { result += y[at]; }
-            y[at] = result;
+    } else if (row0 + i < params.rows) {
+        let at = y_row + row0 + i;
+        var result = reduce_get(t, i, lane);
+        if (NORM) { result *= scale; }
+        if (BIAS) {
+            let b = params.bias_offset + row0 + i;
+            result += norms[b / 4u][b % 4u];
         }
+        if (RESIDUAL) { result += y[at]; }
+        y[at] = result;
     }
 }

@@ -120,7 +120,7 @@ fn same_ids(backend: &dyn Backend, vocab: usize) {
     let chains = [3, 3, 5, 2];
     let expected: Vec<Vec<u32>> = replies.iter().map(|reply| alone(backend, reply, &chains)).collect();
 
-    block_on(backend.prepare_batches()).expect("room");
+    block_on(backend.prepare_batches(replies.len())).expect("room");
     let mut ids: Vec<Vec<u32>> = replies.iter().map(|reply| vec![begin(backend, reply)]).collect();
     let places = [3, 0, 7, 1];
     for ((reply, ids), place) in replies.iter().zip(&ids).zip(places) {
@@ -129,7 +129,8 @@ fn same_ids(backend: &dyn Backend, vocab: usize) {
     let all: Vec<&Reply> = replies.iter().collect();
     together(backend, &all, &mut ids, &places, 3, false);
     together(backend, &all, &mut ids, &places, 3, true);
-    // Two go on without the others, in another order.
+    // Two go on without the others, in another order, by the program for two.
+    block_on(backend.prepare_batches(2)).expect("room");
     let (some, some_places) = ([all[2], all[1]], [places[2], places[1]]);
     let mut of_some = vec![ids[2].clone(), ids[1].clone()];
     together(backend, &some, &mut of_some, &some_places, 5, false);
@@ -174,9 +175,9 @@ fn a_step_of_a_batch_costs_what_one_row_does() {
     let dispatches = spent(before, |c| c.dispatches);
 
     let mut ids: Vec<Vec<u32>> = replies.iter().map(|reply| vec![begin(&gpu, reply)]).collect();
-    block_on(gpu.prepare_batches()).expect("room");
+    block_on(gpu.prepare_batches(replies.len())).expect("room");
     let before = gpu.counters();
-    block_on(gpu.prepare_batches()).expect("nothing to do");
+    block_on(gpu.prepare_batches(3)).expect("nothing to do");
     assert_eq!(gpu.counters(), before, "batches are prepared once");
     for ((reply, ids), place) in replies.iter().zip(&ids).zip(0..) {
         gpu.start_place(place, &reply.sampler, &reply.prompt, ids).expect("a place");
@@ -198,7 +199,8 @@ fn what_a_batch_cannot_be_is_refused() {
     let shape = Shape::default();
     let on_gpu = Box::new(gpu(&shape, DeviceOptions::default(), KvFormat::F16)) as Box<dyn Backend>;
     for backend in [Box::new(cpu(&shape)), on_gpu] {
-        block_on(backend.prepare_batches()).expect("room");
+        block_on(backend.prepare_batches(1)).expect("room");
+        assert!(block_on(backend.prepare_batches(9)).is_err() || backend.info().name == "cpu", "there are no such");
         let (settings, pages) = (SamplerSettings::default(), [0, 1]);
         backend.start_place(0, &settings, &[1], &[]).expect("a place");
         assert!(backend.start_place(8, &settings, &[1], &[]).is_err(), "there are eight places");

@@ -430,13 +430,34 @@ fn replies_at_the_same_time_are_those_that_each_has_alone() {
 fn one_prefill_serves_several_replies_and_several_calls() {
     let engine = tiny();
     let request = GenerateRequest { n: Some(4.0), max_tokens: Some(6.0), temperature: Some(1.0), ..ids(&noise(200)) };
-    let result = reply(&engine, &request);
+    let result = block_on(engine.generate(&request, &|| false, &mut |_| {})).expect("replies");
     let cached: Vec<usize> = result.others.iter().map(|other| other.usage.cached_tokens).collect();
     assert_eq!((result.usage.cached_tokens, cached), (0, vec![199; 3]), "the last id is always computed");
     for (at, other) in result.others.iter().enumerate() {
         let alone = GenerateRequest { n: None, seed: Some(f64::from(other.seed)), ..request.clone() };
         assert_eq!(reply(&tiny(), &alone).tokens, other.tokens, "reply {at}");
     }
+}
+
+#[test]
+fn replies_that_outgrow_the_pages_come_to_their_ends() {
+    let small = || load(TINY_Q8, &LoadOptions { context: Some(96), ..cpu() });
+    let request = |first: u32, logprobs: bool| GenerateRequest {
+        logprobs,
+        max_tokens: Some(70.0),
+        ignore_eos: true,
+        ..ids(&[first, 9, 8, 7, 6, 5])
+    };
+    // Chosen by the backend and by the caller, together more than there is room for.
+    let requests = [request(20, false), request(30, true), request(40, false)];
+    let expected = requests.each_ref().map(|request| reply(&small(), request).tokens);
+    let engine = small();
+    let ask = |at: usize| {
+        let (engine, request) = (&engine, &requests[at]);
+        async move { engine.generate(request, &|| false, &mut |_| {}).await.expect("a reply").tokens }
+    };
+    let ((one, two), three) = block_on(both(both(ask(0), ask(1)), ask(2)));
+    assert_eq!([one, two, three], expected);
 }
 
 #[test]

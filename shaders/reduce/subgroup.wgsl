@@ -30,3 +30,25 @@ fn reduce_max(value: f32, lane: Lane) -> f32 {
     for (var i = 1u; i < lane.subgroups; i++) { largest = max(largest, reduce_parts[i].x); }
     return largest;
 }
+
+// Sums of several vectors at once, by the same additions: each invocation puts what it has of vectors 0 .. MANY, all
+// pass `reduce_many`, then any of them gets elements of any sum.
+const MANY = 10u;
+override MANY_PARTS: u32 = WG * MANY;
+
+var<workgroup> reduce_many_parts: array<vec4<f32>, MANY_PARTS>;
+
+fn reduce_put(vector: u32, value: vec4<f32>, lane: Lane) {
+    let part = subgroupAdd(value);
+    if (lane.in_subgroup == 0u) { reduce_many_parts[vector * WG + lane.subgroup] = part; }
+}
+
+fn reduce_many(count: u32, lane: Lane) {
+    workgroupBarrier();
+}
+
+fn reduce_get(vector: u32, element: u32, lane: Lane) -> f32 {
+    var sum = reduce_many_parts[vector * WG][element];
+    for (var i = 1u; i < lane.subgroups; i++) { sum += reduce_many_parts[vector * WG + i][element]; }
+    return sum;
+}

@@ -58,6 +58,11 @@ impl Pages {
         self.pool.free_pages().saturating_add(self.nodes.values().filter(|node| node.users == 0).count())
     }
 
+    /// Pages that can be had without forgetting anything.
+    pub fn unused_pages(&self) -> usize {
+        self.pool.free_pages()
+    }
+
     /// Adds `count` pages to `pages`, forgetting prefixes where it must: all of them, or none and `ContextFull`.
     pub fn take(&mut self, count: usize, pages: &mut Vec<u32>) -> Result<()> {
         if self.free_pages() >= count {

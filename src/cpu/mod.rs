@@ -230,7 +230,7 @@ impl Backend for Cpu {
         if self.graph.n_states() > 0 { 1 } else { MAX_BATCH }
     }
 
-    fn prepare_batches(&self) -> LocalFuture<'_, Result<()>> {
+    fn prepare_batches(&self, _: usize) -> LocalFuture<'_, Result<()>> {
         Box::pin(async { Ok(()) })
     }
 

@@ -117,6 +117,8 @@ pub(super) struct Live {
     pub(super) round: u64,
     /// The next id to be run, where the caller chooses.
     pub(super) next: Option<u32>,
+    /// The caller has logits that it has not chosen from, so that all ids that are known were run.
+    pub(super) told: bool,
 }
 
 impl Live {
@@ -132,12 +134,25 @@ impl Live {
             place: None,
             round: 0,
             next: None,
+            told: false,
         }
     }
 
     /// All ids that are known.
     pub(super) fn ids(&self) -> Vec<u32> {
         [self.order.prompt.as_slice(), &self.reply].concat()
+    }
+
+    /// How many of its ids are computed before others are chosen. Of a reply that goes on, the last id is where the next
+    /// chain begins, and a caller that chooses wants its logits.
+    pub(super) fn target(&self) -> usize {
+        let known = self.order.prompt.len().saturating_add(self.reply.len());
+        known.saturating_sub(usize::from(self.goes_on() && !self.told))
+    }
+
+    /// Whether there is more to do after its prompt than to choose the first id on the device.
+    pub(super) fn goes_on(&self) -> bool {
+        self.order.by_caller || !self.reply.is_empty()
     }
 
     /// Whether the next ids can be asked of the backend: the caller has heard of the last ones and wants more.

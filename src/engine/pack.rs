@@ -190,7 +190,7 @@ impl Packing<'_> {
             // A text that must be in one step may be longer than a step should be; then it is alone.
             let fits = filled == 0
                 || if self.loaded.at_once { filled.saturating_add(len) <= self.most() } else { filled < self.most() };
-            if !fits || (filled > 0 && text.pages() > session.free_pages()) {
+            if !fits || (filled > 0 && text.pages() > session.unused_pages()) {
                 break;
             }
             let pages = [text.shared.clone(), session.take_pages(text.pages())?].concat();

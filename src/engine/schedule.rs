@@ -120,8 +120,7 @@ impl Session {
         live.letters.started((loaded.environment.now_secs)(), live.track.position());
         live.phase = Phase::Prompt;
         live.submitted = live.reply.len();
-        let goes_on = live.order.by_caller || !live.reply.is_empty();
-        if goes_on && live.track.position().saturating_add(1) == ids.len() {
+        if live.track.position() == live.target() {
             live.past_prompt(&mut self.common, &ids);
         }
         self.lives.push(live);
@@ -137,9 +136,8 @@ impl Session {
         self.rounds += 1;
         let Some(live) = self.lives.get_mut(index) else { return Ok(false) };
         live.round = self.rounds;
-        // Of a reply that goes on, the last id is where the next chain begins; a caller wants its logits.
-        let (ids, goes_on) = (live.ids(), live.order.by_caller || !live.reply.is_empty());
-        let (first, target) = (live.track.position(), ids.len().saturating_sub(usize::from(goes_on)));
+        let (ids, goes_on) = (live.ids(), live.goes_on());
+        let (first, target) = (live.track.position(), live.target());
         let end = target.min(first.saturating_add(backend.max_rows().max(1)));
         let choose = end == target && !goes_on;
         if choose && !self.common.open.is_empty() {
@@ -190,7 +188,7 @@ impl Session {
             }
             if let Some(answer) = live.letters.answered() {
                 live.reply.push(answer);
-                live.next = Some(answer);
+                (live.next, live.told) = (Some(answer), false);
             }
             let Some(token) = live.next else { continue };
             // The step takes the place of the reply that is alone on the device.
@@ -204,7 +202,10 @@ impl Session {
             let Some(live) = self.lives.get_mut(index) else { continue };
             live.next = None;
             match live.track.next(&mut self.common, backend, token).await {
-                Ok(logits) => live.letters.put(Mail::Logits(logits)),
+                Ok(logits) => {
+                    live.told = true;
+                    live.letters.put(Mail::Logits(logits));
+                }
                 Err(error) => live.fail(error),
             }
             stepped = true;
@@ -282,7 +283,7 @@ impl Session {
                 self.collect_all(backend).await;
                 return Ok(false);
             }
-            if let Err(error) = backend.prepare_batches().await {
+            if let Err(error) = backend.prepare_batches(numbers.len()).await {
                 // They can still take turns.
                 log::warn!("replies are computed in turns: {error}");
                 self.batches = false;
@@ -293,6 +294,10 @@ impl Session {
             if !self.make_room(loaded, *at, count as usize).await {
                 return Ok(false);
             }
+        }
+        if numbers.iter().any(|number| self.lives.iter().all(|live| live.number != *number)) {
+            // One of them was put off for another.
+            return Ok(false);
         }
         let submitted = self.submit_rows(backend, &numbers, count, goes_on);
         let Self { common, lives, on_device, .. } = self;
@@ -374,8 +379,10 @@ impl Session {
         let mut live = self.lives.remove(at);
         self.forget_on_device(number);
         live.place = None;
-        match live.track.close(&mut self.common, usize::MAX) {
-            Ok(()) => loaded.queue.put_back(live),
+        let done = live.letters.done();
+        match live.track.close(&mut self.common, done.unwrap_or(usize::MAX)) {
+            Ok(()) if done.is_none() => loaded.queue.put_back(live),
+            Ok(()) => {}
             Err(error) => live.fail(error),
         }
     }
@@ -432,7 +439,7 @@ impl Live {
         match self.order.by_caller {
             true => {
                 self.track.mark(common);
-                self.next = Some(*last);
+                self.next = Some(*last).filter(|_| !self.told);
             }
             false => self.track.go_on_from(*last),
         }

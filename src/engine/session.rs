@@ -175,9 +175,9 @@ impl Session {
         Ok(self.own.pages().iter().take(pages).copied().collect())
     }
 
-    /// Pages that a text beside the sequence can have.
-    pub(super) fn free_pages(&self) -> usize {
-        self.common.pages.free_pages()
+    /// Pages that a text more can have without a prefix being forgotten for it.
+    pub(super) fn unused_pages(&self) -> usize {
+        self.common.pages.unused_pages()
     }
 
     /// Pages for a text beside the sequence, until [`Session::return_pages`] or the next call.

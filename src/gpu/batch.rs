@@ -1,7 +1,9 @@
-//! Batches: one row of each of several sequences, by a program that is lowered as that for one row and made when the first
-//! batch comes.
+//! Batches: one row of each of several sequences, by programs that are lowered as that for one row and made when the first
+//! batch of their size comes.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::device::Device;
 use super::program::{Program, Shared, Size};
@@ -11,10 +13,18 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Batch, MAX_BATCH, PAGE_TOKENS, SamplerSettings};
 use crate::kernel::{REPLY_WORDS, reply_words};
 
+/// Rows that programs of batches take: a size for which there is none goes by the next larger one. What a kernel does
+/// for rows that a batch does not have is not free everywhere.
+pub(super) const SIZES: [usize; 3] = [2, 4, MAX_BATCH];
+
 /// What batches need beside what one sequence does.
 pub(super) struct Batches {
-    pub(super) program: Program,
-    shared: Shared,
+    /// By the rows that they take at most.
+    programs: RefCell<BTreeMap<usize, Rc<Program>>>,
+    /// The buffers of the model's programs, those of replies being of their own.
+    pub(super) shared: Shared,
+    /// Of all programs, which run one after another.
+    pub(super) activations: RefCell<Vec<wgpu::Buffer>>,
     vocab: usize,
     /// How the reply in each place is chosen.
     settings: RefCell<[Option<SamplerSettings>; MAX_BATCH]>,
@@ -23,8 +33,8 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    /// The buffers that the model's programs share, those of replies being of their own.
-    pub(super) async fn buffers(device: &Device, shared: &Shared, vocab: usize, n_pages: usize) -> Result<Shared> {
+    /// For a model with those buffers.
+    pub(super) async fn new(device: &Device, shared: &Shared, vocab: usize, n_pages: usize) -> Result<Self> {
         let words = [MAX_BATCH * REPLY_WORDS, MAX_BATCH * vocab].map(|words| words as u64 * 4);
         let state_bytes = Layout::of_batch().size_bytes(n_pages * MAX_BATCH);
         let make = || {
@@ -35,11 +45,24 @@ impl Batches {
                 ..shared.clone()
             })
         };
-        device.guarded(words[0] + words[1] + state_bytes, make).await
+        Ok(Self {
+            programs: RefCell::default(),
+            shared: device.guarded(words[0] + words[1] + state_bytes, make).await?,
+            activations: RefCell::default(),
+            vocab,
+            settings: RefCell::default(),
+            rows: RefCell::default(),
+        })
     }
 
-    pub(super) fn new(program: Program, shared: Shared, vocab: usize) -> Self {
-        Self { program, shared, vocab, settings: RefCell::default(), rows: RefCell::default() }
+    /// The program for so many rows: the smallest that takes them.
+    pub(super) fn program(&self, rows: usize) -> Option<Rc<Program>> {
+        self.programs.borrow().range(rows..).next().map(|(_, program)| program.clone())
+    }
+
+    /// Keeps a program for so many rows.
+    pub(super) fn keep(&self, most: usize, program: Program) {
+        self.programs.borrow_mut().insert(most, Rc::new(program));
     }
 
     /// Makes a place ready for a reply; `history` is there if penalties look at it.
@@ -99,7 +122,7 @@ impl Batches {
             device.write(&self.shared.reply, 0, bytemuck::cast_slice(&replies));
         }
         let Words { words, offset_bytes, size } = Layout::of_batch().batch(batch);
-        device.write(&self.program.state, offset_bytes, bytemuck::cast_slice(&words));
+        device.write(&self.shared.decode_state, offset_bytes, bytemuck::cast_slice(&words));
         *self.rows.borrow_mut() = batch.rows.len();
         Ok(size)
     }

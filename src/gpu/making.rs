@@ -47,8 +47,8 @@ struct Kind<'a> {
     max_outputs: usize,
     state: &'a wgpu::Buffer,
     kept: &'a RefCell<Vec<wgpu::Buffer>>,
-    /// Every row is of another reply.
-    batch: bool,
+    /// Rows of other replies that it takes, for a batch.
+    batch: Option<usize>,
 }
 
 impl Making<'_> {
@@ -63,14 +63,14 @@ impl Making<'_> {
         let [of_prefill, of_decode] = &self.recipe.activations;
         let (max_rows, max_outputs) = (self.max_rows, self.max_outputs);
         let prefill =
-            Kind { class: Class::Prefill, max_rows, max_outputs, state: prefill_state, kept: of_prefill, batch: false };
+            Kind { class: Class::Prefill, max_rows, max_outputs, state: prefill_state, kept: of_prefill, batch: None };
         let decode = Kind {
             class: Class::Decode,
             max_rows: 1,
             max_outputs: 1,
             state: &shared.decode_state,
             kept: of_decode,
-            batch: false,
+            batch: None,
         };
         let mut programs = vec![];
         for kind in [prefill, decode].into_iter().take(n_programs(self.graph)) {
@@ -79,15 +79,21 @@ impl Making<'_> {
         Ok(programs)
     }
 
-    /// The program that decodes one row of each of several sequences, lowered as for one.
-    pub(super) async fn batch(&self, matrices: Bank<'_>, shared: &Shared) -> Result<Program> {
+    /// The program that decodes one row of each of up to `most` sequences, lowered as for one.
+    pub(super) async fn batch(
+        &self,
+        matrices: Bank<'_>,
+        shared: &Shared,
+        kept: &RefCell<Vec<wgpu::Buffer>>,
+        most: usize,
+    ) -> Result<Program> {
         let kind = Kind {
             class: Class::Decode,
             max_rows: MAX_BATCH,
             max_outputs: MAX_BATCH,
             state: &shared.decode_state,
-            kept: &RefCell::default(),
-            batch: true,
+            kept,
+            batch: Some(most),
         };
         self.program(kind, matrices, &BTreeMap::new(), shared).await
     }
@@ -108,13 +114,14 @@ impl Making<'_> {
             graph,
             class,
             max_rows,
+            together: batch.unwrap_or(1),
             matrices: &shapes,
             norm_offset: &|weight| self.norm_offsets.get(&weight).copied().unwrap_or(0),
             rope_offset: &|RopeId(index)| recipe.rope_offsets.get(index).copied().unwrap_or(0),
         };
         let stages: Vec<_> = lowered.stages.iter().map(|stage| launches(stage, &context)).collect();
         let activations = activations(device, class, &lowered, (max_rows, max_outputs), kept).await?;
-        let sampler = || sample(lowered.logits, graph.vocab().max(1), batch.then_some(max_rows));
+        let sampler = || sample(lowered.logits, graph.vocab().max(1), batch.map(|_| max_rows));
         let parts = Parts {
             lowered: &lowered,
             graph,

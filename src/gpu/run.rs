@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::adapter::{Adapter, AdapterLayout};
-use super::batch::Batches;
+use super::batch::{self, Batches};
 use super::device::Device;
 use super::lower::matrices;
 use super::making::{Making, Recipe};
@@ -163,16 +163,8 @@ impl Gpu {
             with_gains = Some(norms.clone());
             shared.norms = norms;
         }
-        let making = Making {
-            device,
-            graph: &self.graph,
-            recipe: &self.recipe,
-            norm_offsets: &self.norm_offsets,
-            max_rows: self.max_rows,
-            max_outputs: self.max_outputs,
-        };
         let bank = Bank { model: &self.matrices, adapter: Some(&matrices) };
-        let programs = making.programs(bank, &layout.joints, &shared, &self.prefill.state).await?;
+        let programs = self.making().programs(bank, &layout.joints, &shared, &self.prefill.state).await?;
         Ok(Adapter::new(layout, matrices, with_gains, vectors, programs))
     }
 
@@ -217,26 +209,19 @@ impl Gpu {
         Ok(ids.issue(Pending::new(&buffer, size_bytes, submission), batch))
     }
 
-    /// What batches are made of.
-    async fn make_batches(&self) -> Result<Batches> {
-        let device = &self.device;
-        let vocab = self.graph.vocab().max(1);
-        let shared = Batches::buffers(device, &self.shared, vocab, self.n_pages).await?;
-        let making = Making {
-            device,
+    fn making(&self) -> Making<'_> {
+        Making {
+            device: &self.device,
             graph: &self.graph,
             recipe: &self.recipe,
             norm_offsets: &self.norm_offsets,
             max_rows: self.max_rows,
             max_outputs: self.max_outputs,
-        };
-        let program = making.batch(Bank { model: &self.matrices, adapter: None }, &shared).await?;
-        Ok(Batches::new(program, shared, vocab))
+        }
     }
 
     fn batches(&self) -> Result<Rc<Batches>> {
-        let words = "batches were not prepared";
-        self.batches.borrow().clone().ok_or_else(|| Error::new(ErrorKind::InvalidArgument, words))
+        self.batches.borrow().clone().ok_or_else(unprepared)
     }
 
     /// The words that penalties look at, one an id.
@@ -336,6 +321,10 @@ fn no_decoding() -> Error {
     Error::new(ErrorKind::InvalidArgument, "this model makes no logits to decode with")
 }
 
+fn unprepared() -> Error {
+    Error::new(ErrorKind::InvalidArgument, "batches of that size were not prepared")
+}
+
 fn no_adapter() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such adapter")
 }
@@ -411,14 +400,23 @@ impl Backend for Gpu {
         if self.decode.is_some() && self.graph.n_states() == 0 { MAX_BATCH } else { 1 }
     }
 
-    fn prepare_batches(&self) -> LocalFuture<'_, Result<()>> {
+    fn prepare_batches(&self, rows: usize) -> LocalFuture<'_, Result<()>> {
         Box::pin(async move {
-            if self.max_batch() == 1 {
-                return Err(no_decoding());
-            }
-            if self.batches.borrow().is_none() {
-                let made = self.make_batches().await?;
-                *self.batches.borrow_mut() = Some(Rc::new(made));
+            let most = batch::SIZES.into_iter().find(|most| rows <= *most && *most <= self.max_batch());
+            let most = most.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, format!("a batch of {rows} rows")))?;
+            let made = self.batches.borrow().clone();
+            let batches = match made {
+                Some(batches) => batches,
+                None => {
+                    let (vocab, shared) = (self.graph.vocab().max(1), &self.shared);
+                    let made = Rc::new(Batches::new(&self.device, shared, vocab, self.n_pages).await?);
+                    self.batches.borrow_mut().get_or_insert(made).clone()
+                }
+            };
+            if batches.program(rows).is_none() {
+                let bank = Bank { model: &self.matrices, adapter: None };
+                let program = self.making().batch(bank, &batches.shared, &batches.activations, most).await?;
+                batches.keep(most, program);
             }
             Ok(())
         })
@@ -437,10 +435,11 @@ impl Backend for Gpu {
         }
         let batches = self.batches()?;
         batches.check(batch, self.graph.vocab(), self.n_pages)?;
+        let program = batches.program(batch.rows.len()).ok_or_else(unprepared)?;
         let size = batches.write(&self.device, batch)?;
         let mut encoder = self.device.encoder();
         for _ in 0..batch.count {
-            batches.program.encode(&self.device, &mut encoder, size, true);
+            program.encode(&self.device, &mut encoder, size, true);
         }
         self.submit_ids(encoder, word(batch.rows.len()) * batch.count, true)
     }

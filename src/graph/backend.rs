@@ -162,10 +162,11 @@ pub trait Backend {
     /// Sequences that one batch can have. Where it is one, there are no batches.
     fn max_batch(&self) -> usize;
 
-    /// Makes what batches need, if that is not there yet. What a backend that never batches does without is made here.
+    /// Makes what batches of so many rows need, if that is not there yet. What a backend that never batches does without is
+    /// made here.
     ///
     /// Fails with `GpuOutOfMemory` where there is no room for it.
-    fn prepare_batches(&self) -> LocalFuture<'_, Result<()>>;
+    fn prepare_batches(&self, rows: usize) -> LocalFuture<'_, Result<()>>;
 
     /// Makes place `place`, below [`Backend::max_batch`], ready for a reply of a batch, as [`Backend::start_reply`] does
     /// for one that is alone. Batches must have been prepared.

@@ -108,12 +108,13 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
             ("BIAS", switch(bias.is_some())),
         ];
         let mut buffers = vec![Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)];
-        let kernel = if context.max_rows == 1 {
+        let kernel = if context.together == 1 {
             params.extend(adapt_words(*adapt, shard));
             constants.push(("ADAPT", adapt_number(*adapt)));
             &MATVEC
         } else {
             params.extend([word(x.stride), word(y.stride), context.max_rows()]);
+            constants.push(("MOST", f64::from(word(context.together))));
             buffers.insert(0, Buffer::State);
             &MATVEC_ROWS
         };

@@ -169,6 +169,8 @@ pub struct Context<'a> {
     pub class: Class,
     /// Most rows of a step of this program.
     pub max_rows: usize,
+    /// Rows that a decoding program takes at most: one, or as many as a batch has.
+    pub together: usize,
     /// For each matrix its columns and the rows of its shards.
     pub matrices: &'a [(usize, Vec<ShardRows>)],
     /// Where a vector starts in the buffer of vectors, in elements.
