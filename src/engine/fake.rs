@@ -247,6 +247,7 @@ pub(super) fn loaded(fake: &Rc<Fake>) -> Loaded {
             now_secs: Box::new(|| 0.0),
             seed: Box::new(|| 0),
             yield_now: Box::new(|| Box::pin(async {})),
+            grammars: Box::<crate::sample::NativeGrammars>::default(),
         },
         inline: false,
         base: base(),

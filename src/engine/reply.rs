@@ -3,7 +3,12 @@
 //! The next chain is submitted before the ids of the last one are read, going on from an id that only the backend
 //! knows; so the device never waits for the reader. What was computed past the end of the reply is dropped.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
 use super::chosen::Chosen;
+use super::guide::{Guide, Wish};
 use super::loaded::Loaded;
 use super::output::{Output, Reading};
 use super::request::Settings;
@@ -23,6 +28,8 @@ pub(super) struct Job {
     pub(super) reading: Option<Reading>,
     /// Where the backend cannot choose the ids.
     pub(super) chosen: Option<Chosen>,
+    /// Beside chance; chosen here then.
+    pub(super) wish: Option<Wish>,
     /// When the caller asked.
     pub(super) asked_secs: f64,
 }
@@ -78,31 +85,82 @@ impl Course<'_> {
                 (self.loaded.environment.yield_now)().await;
             }
             self.may_go_on()?;
-            if let Some(reason) = telling.tell(&ids, None)? {
+            if let Some(reason) = telling.tell(&ids, None, false)? {
                 return Ok(reason);
             }
         }
     }
 
-    /// Logits come back and one id after another is chosen here.
-    async fn chosen(&mut self, prompt: &[u32], mut chosen: Chosen, telling: &mut Telling<'_>) -> Result<FinishReason> {
+    /// Logits come back and one id after another is chosen here; ids that are forced come with the one before them.
+    async fn chosen(
+        &mut self,
+        prompt: &[u32],
+        mut chosen: Chosen,
+        guide: &mut Option<Guide<'_>>,
+        telling: &mut Telling<'_>,
+    ) -> Result<FinishReason> {
         let Some((last, before)) = prompt.split_last() else {
             return Err(Error::new(ErrorKind::Internal, "a reply to nothing"));
         };
         self.prefill(before, false).await?;
         self.session.mark();
-        let (mut token, mut index) = (*last, 0);
+        let (tokenizer, backend) = (&self.loaded.tokenizer, self.loaded.backend.as_ref());
+        // Each id needs its own logits where it is told how likely it was.
+        let at_once = if chosen.tells() { 0 } else { backend.max_rows().saturating_sub(1) };
+        let (mut ids, mut index) = (vec![*last], 0_u32);
+        let mut forced = guide.as_mut().map(|guide| guide.take_forced(at_once)).transpose()?.unwrap_or_default();
         loop {
-            let logits = self.session.next(self.loaded.backend.as_ref(), token).await?;
+            if !forced.is_empty() {
+                let ended = guide.as_mut().map_or(Ok(false), Guide::ended)?;
+                telling.came();
+                if let Some(reason) = telling.tell(&forced, None, ended)? {
+                    return Ok(reason);
+                }
+                forced.iter().try_for_each(|id| chosen.push(tokenizer, *id))?;
+                index = index.saturating_add(u32::try_from(forced.len()).unwrap_or(u32::MAX));
+                ids.append(&mut forced);
+            }
+            let (logits, mask) = {
+                let logits = self.session.last_of(backend, &ids);
+                // The device works meanwhile.
+                beside(logits, || guide.as_mut().map_or(Ok(None), Guide::mask)).await
+            };
+            let (logits, mask) = (logits?, mask?);
             self.pause().await?;
-            token = chosen.choose(&self.loaded.tokenizer, &logits, index)?;
+            let must =
+                guide.as_mut().map(|guide| guide.take_forced(1)).transpose()?.and_then(|ids| ids.first().copied());
+            let id = match must {
+                Some(id) => {
+                    chosen.push(tokenizer, id)?;
+                    id
+                }
+                None => {
+                    let id = chosen.choose(tokenizer, &logits, mask.as_ref(), index)?;
+                    guide.as_mut().map_or(Ok(()), |guide| guide.accept(id))?;
+                    id
+                }
+            };
             telling.came();
-            let logprob = chosen.logprobs(&self.loaded.tokenizer, &logits, token)?;
-            if let Some(reason) = telling.tell(&[token], logprob)? {
+            index = index.saturating_add(1);
+            let logprob = chosen.logprobs(tokenizer, &logits, id)?;
+            let ended = guide.as_mut().map_or(Ok(false), Guide::ended)?;
+            if let Some(reason) = telling.tell(&[id], logprob, ended)? {
                 return Ok(reason);
             }
-            index += 1;
+            ids = vec![id];
+            forced = guide.as_mut().map(|guide| guide.take_forced(at_once)).transpose()?.unwrap_or_default();
         }
+    }
+}
+
+/// Starts some work, does other work while it is under way, and waits for it.
+async fn beside<T, U>(work: impl Future<Output = T>, other: impl FnOnce() -> U) -> (T, U) {
+    let mut work = pin!(work);
+    let started = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+    let other = other();
+    match started {
+        Poll::Ready(result) => (result, other),
+        Poll::Pending => (work.await, other),
     }
 }
 
@@ -170,13 +228,18 @@ impl Job {
 
         let cached = course.session.begin(backend, &self.prompt, true, self.adapter).await?;
         let rest = self.prompt.get(cached..).unwrap_or_default();
+        let mut guide = self.wish.as_ref().map(|wish| Guide::new(wish, &loaded.tokenizer)).transpose()?;
         let finish_reason = match &self.chosen {
             None => {
                 backend.start_reply(&sampler, &self.prompt)?;
                 course.chained(rest, &mut telling).await?
             }
-            Some(chosen) => course.chosen(rest, chosen.clone().with_seed(sampler.seed), &mut telling).await?,
+            Some(chosen) => {
+                let chosen = chosen.clone().with_seed(sampler.seed);
+                course.chosen(rest, chosen, &mut guide, &mut telling).await?
+            }
         };
+        let constraint_complete = guide.as_mut().map_or(Ok(None), Guide::complete)?;
 
         let Telling { transcript, logprobs, first_secs, .. } = telling;
         let first_secs = first_secs.unwrap_or(started_secs);
@@ -193,6 +256,7 @@ impl Job {
             tool_calls: transcript.output.calls,
             tokens: transcript.tokens,
             finish_reason,
+            constraint_complete,
             usage,
             timings,
             seed: sampler.seed,
@@ -224,7 +288,15 @@ mod tests {
     fn job(prompt: &[u32], max_tokens: f64) -> Job {
         let request = GenerateRequest { max_tokens: Some(max_tokens), ..GenerateRequest::new(Prompt::Ids(vec![])) };
         let settings = request.settings(&SampleOptions::default(), || 0).expect("valid");
-        Job { prompt: prompt.to_vec(), settings, adapter: None, reading: None, chosen: None, asked_secs: 0.0 }
+        Job {
+            prompt: prompt.to_vec(),
+            settings,
+            adapter: None,
+            reading: None,
+            chosen: None,
+            wish: None,
+            asked_secs: 0.0,
+        }
     }
 
     fn run(loaded: &Loaded, job: &Job, aborted: &dyn Fn() -> bool) -> Result<GenerationResult> {

@@ -121,10 +121,11 @@ impl Session {
         self.states.mark();
     }
 
-    /// Runs the next token and gives its logits, `(vocab)`.
-    pub(super) async fn next(&mut self, backend: &dyn Backend, token: u32) -> Result<Vec<f32>> {
-        self.sequence.reserve(&mut self.pool, self.position.saturating_add(1))?;
-        self.read(backend, &[token], &[0], Read::End).await
+    /// Runs the next tokens and gives the logits of the last, `(vocab)`.
+    pub(super) async fn last_of(&mut self, backend: &dyn Backend, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.sequence.reserve(&mut self.pool, self.position.saturating_add(tokens.len()))?;
+        let last = u32::try_from(tokens.len().saturating_sub(1)).map_err(|_| too_long())?;
+        self.read(backend, tokens, &[last], Read::End).await
     }
 
     /// Runs the next tokens and gives the logits of all of them, `(tokens, vocab)`.
