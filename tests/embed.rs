@@ -14,7 +14,12 @@ use headwater::model::plan;
 use pollster::block_on;
 
 fn environment() -> Environment {
-    Environment { now_secs: Box::new(|| 0.0), seed: Box::new(|| 0), yield_now: Box::new(|| Box::pin(async {})) }
+    Environment {
+        now_secs: Box::new(|| 0.0),
+        seed: Box::new(|| 0),
+        yield_now: Box::new(|| Box::pin(async {})),
+        grammars: Box::<headwater::sample::NativeGrammars>::default(),
+    }
 }
 
 fn load_files(files: &[&str], backend: BackendChoice, context: Option<usize>) -> Engine {

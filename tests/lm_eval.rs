@@ -22,8 +22,12 @@ fn load(model: &str) -> Engine {
             .filter(|path| std::path::Path::new(path).exists())
             .collect();
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
-    let environment =
-        Environment { now_secs: Box::new(|| 0.0), seed: Box::new(|| 0), yield_now: Box::new(|| Box::pin(async {})) };
+    let environment = Environment {
+        now_secs: Box::new(|| 0.0),
+        seed: Box::new(|| 0),
+        yield_now: Box::new(|| Box::pin(async {})),
+        grammars: Box::<headwater::sample::NativeGrammars>::default(),
+    };
     let options = LoadOptions { backend: BackendChoice::Cpu, exact: true, ..LoadOptions::default() };
     block_on(Engine::load(open(&files), &options, environment, &mut |_| Ok(()))).unwrap()
 }

@@ -17,8 +17,12 @@ const Q8: &str = "www/models/tiny-assistant/tiny-assistant-q8_0.gguf";
 const Q4: &str = "www/models/tiny-assistant/tiny-assistant-q4_0.gguf";
 
 fn load(files: &[&str], backend: BackendChoice) -> Engine {
-    let environment =
-        Environment { now_secs: Box::new(|| 0.0), seed: Box::new(|| 77), yield_now: Box::new(|| Box::pin(async {})) };
+    let environment = Environment {
+        now_secs: Box::new(|| 0.0),
+        seed: Box::new(|| 77),
+        yield_now: Box::new(|| Box::pin(async {})),
+        grammars: Box::<headwater::sample::NativeGrammars>::default(),
+    };
     let options = LoadOptions { backend, ..LoadOptions::default() };
     block_on(Engine::load(open(files), &options, environment, &mut |_| Ok(()))).unwrap()
 }

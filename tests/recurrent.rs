@@ -24,8 +24,12 @@ const MODELS: &[&[&str]] = &[
 ];
 
 fn load(files: &[&str], backend: BackendChoice) -> Engine {
-    let environment =
-        Environment { now_secs: Box::new(|| 0.0), seed: Box::new(|| 0), yield_now: Box::new(|| Box::pin(async {})) };
+    let environment = Environment {
+        now_secs: Box::new(|| 0.0),
+        seed: Box::new(|| 0),
+        yield_now: Box::new(|| Box::pin(async {})),
+        grammars: Box::<headwater::sample::NativeGrammars>::default(),
+    };
     let options = LoadOptions { backend, exact: true, ..LoadOptions::default() };
     block_on(Engine::load(open(files), &options, environment, &mut |_| Ok(()))).expect("a model that loads")
 }

@@ -17,8 +17,12 @@ const ASSISTANT: &[&str] = &["www/models/tiny-assistant/tiny-assistant-q8_0.gguf
 const BACKENDS: [BackendChoice; 2] = [BackendChoice::Cpu, BackendChoice::Gpu];
 
 fn load(files: &[&str], backend: BackendChoice) -> Engine {
-    let environment =
-        Environment { now_secs: Box::new(|| 0.0), seed: Box::new(|| 77), yield_now: Box::new(|| Box::pin(async {})) };
+    let environment = Environment {
+        now_secs: Box::new(|| 0.0),
+        seed: Box::new(|| 77),
+        yield_now: Box::new(|| Box::pin(async {})),
+        grammars: Box::<headwater::sample::NativeGrammars>::default(),
+    };
     let options = LoadOptions { backend, exact: true, context: Some(256), ..LoadOptions::default() };
     block_on(Engine::load(open(files), &options, environment, &mut |_| Ok(()))).unwrap()
 }

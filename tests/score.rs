@@ -14,7 +14,12 @@ use pollster::block_on;
 const ASSISTANT: &str = "www/models/tiny-assistant/tiny-assistant-q8_0.gguf";
 
 fn environment() -> Environment {
-    Environment { now_secs: Box::new(|| 0.0), seed: Box::new(|| 0), yield_now: Box::new(|| Box::pin(async {})) }
+    Environment {
+        now_secs: Box::new(|| 0.0),
+        seed: Box::new(|| 0),
+        yield_now: Box::new(|| Box::pin(async {})),
+        grammars: Box::<headwater::sample::NativeGrammars>::default(),
+    }
 }
 
 fn load(files: &[&str], backend: BackendChoice, context: Option<usize>) -> Engine {

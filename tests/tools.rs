@@ -30,6 +30,7 @@ fn load(folder: &str) -> Engine {
     let environment = Environment {
         now_secs: Box::new(|| 1.7e9),
         seed: Box::new(|| 7),
+        grammars: Box::<headwater::sample::NativeGrammars>::default(),
         yield_now: Box::new(|| Box::pin(std::future::ready(()))),
     };
     let options = LoadOptions { backend: BackendChoice::Cpu, ..LoadOptions::default() };
@@ -113,12 +114,12 @@ fn options_of_tools_and_reasoning_are_honoured_or_refused_by_name() {
     let written = "Let me look.\n\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}\n";
     assert_eq!((other.text.as_str(), other.finish_reason), (written, FinishReason::Stop), "no sign of that format");
     for (options, place, words) in [
-        (json!({"toolChoice": "required"}), "toolChoice", "not supported yet"),
-        (json!({"toolChoice": {"type": "function", "function": {"name": "x"}}}), "toolChoice", "not supported yet"),
+        (json!({"toolChoice": "required", "tools": []}), "toolChoice", "needs tools"),
+        (json!({"toolChoice": {"type": "function", "function": {"name": "x"}}}), "toolChoice", "no tool is called"),
         (json!({"toolChoice": 3}), "toolChoice", "none of auto"),
         (json!({"toolFormat": "smoke"}), "toolFormat", "none of deepseek, mistral"),
         (json!({"toolFormat": "hermes", "toolChoice": "none"}), "toolFormat", "needs tools"),
-        (json!({"reasoning": {"budget": 5}}), "reasoning.budget", "not supported yet"),
+        (json!({"reasoning": {"budget": 1.5}}), "reasoning.budget", "not a whole number"),
         (
             json!({"reasoning": {"enabled": true}, "templateVariables": {"enable_thinking": true}}),
             "reasoning.enabled",
@@ -181,4 +182,52 @@ fn templates_tell_their_formats() {
     ] {
         assert_eq!(of("llama2", Some(sign)).0, told, "{sign}");
     }
+}
+
+#[test]
+fn reasoning_has_a_budget() {
+    let engine = load("tests/data/scripted");
+    let ask = |prompt: Value, tools: Value, options: Value| {
+        let mut request = json!({"prompt": [prompt], "tools": tools, "maxTokens": 60});
+        request.as_object_mut().expect("an object").extend(options.as_object().expect("an object").clone());
+        reply(&engine, request).expect("a reply").0
+    };
+    let called = |options: Value| ask(asked(), json!([weather()]), options);
+    let free = called(json!({}));
+    for (budget, reasoning) in
+        [(0, ""), (1, "I need"), (2, "I need the weather"), (3, "I need the weather."), (50, "I need the weather.")]
+    {
+        let result = called(json!({"reasoning": {"budget": budget}}));
+        assert_eq!(result.reasoning, reasoning, "after {budget}");
+        assert_eq!(result.tool_calls.len(), 1, "after {budget}");
+    }
+    assert_eq!(called(json!({"reasoning": {"budget": 50}})).tokens, free.tokens);
+
+    // The sign that ends this one is spelled out across tokens.
+    let think = json!({"role": "user", "content": "Please think."});
+    let spelled = ask(think, json!([]), json!({"reasoning": {"budget": 50}}));
+    assert_eq!((spelled.reasoning.as_str(), spelled.text.as_str()), ("Easy.", "Hi!"));
+}
+
+#[test]
+fn a_constraint_is_on_what_comes_after_the_reasoning() {
+    let engine = load("tests/data/scripted");
+    // Past its script the model would fill a text with whatever comes first.
+    let mut weather = weather();
+    weather["function"]["parameters"]["properties"]["city"]["enum"] = json!(["Paris", "Rome"]);
+    let ask = |options: Value| {
+        let mut request = json!({"prompt": [asked()], "tools": [weather], "maxTokens": 90});
+        request.as_object_mut().expect("an object").extend(options.as_object().expect("an object").clone());
+        reply(&engine, request).expect("a reply").0
+    };
+    let must = ask(json!({"toolChoice": "required"}));
+    assert_eq!((must.reasoning.as_str(), must.text.as_str()), ("I need the weather.", ""));
+    assert_eq!((must.tool_calls.len(), must.constraint_complete), (1, Some(true)));
+    let cut = ask(json!({"toolChoice": "required", "reasoning": {"budget": 1}}));
+    assert_eq!((cut.reasoning.as_str(), cut.tool_calls.len()), ("I need", 1));
+    let bound = ask(json!({"regex": "Let me (look|see)."}));
+    assert_eq!((bound.reasoning.as_str(), bound.constraint_complete), ("I need the weather.", Some(true)));
+    assert_eq!((bound.text.as_str(), bound.tool_calls.len()), ("", 1), "it may call instead");
+    let short = ask(json!({"toolChoice": "required", "maxTokens": 3}));
+    assert_eq!((short.finish_reason, short.constraint_complete), (FinishReason::Length, Some(false)));
 }

@@ -117,6 +117,7 @@ export class Chat {
     this.#checkIdle();
     const { signal, ...rest } = options;
     const settings = { ...this.#defaults, ...rest };
+    const { prefill = "" } = settings;
     const start = async (onPiece: (piece: Piece) => void, both: AbortSignal): Promise<GenerationResult> => {
       this.#replying = true;
       const before = this.#messages;
@@ -129,12 +130,12 @@ export class Chat {
           onPiece(piece);
         }
         const result = await reply.result();
-        this.#messages = [...messages, replied(result)];
+        this.#messages = [...messages, replied(result, prefill)];
         this.#usedTokens = result.usage.promptTokens + result.usage.completionTokens;
         return result;
       } catch (error) {
         const stopped = error instanceof HeadwaterError && error.kind === "Aborted" && text !== "";
-        this.#messages = stopped ? [...messages, { role: "assistant", content: text }] : before;
+        this.#messages = stopped ? [...messages, { role: "assistant", content: prefill + text }] : before;
         throw error;
       } finally {
         this.#replying = false;
@@ -148,8 +149,9 @@ export class Chat {
   }
 }
 
-/** A reply as a message. What the model thought is left out, as templates do. */
-export function replied({ text, toolCalls }: GenerationResult): Message {
+/** A reply as a message, with the prefix that it went on from. What the model thought is left out, as templates do. */
+export function replied({ text: said, toolCalls }: GenerationResult, prefill = ""): Message {
+  const text = prefill + said;
   if (toolCalls.length === 0) return { role: "assistant", content: text };
   const calls = toolCalls.map(({ id, ...call }) => ({ id, type: "function" as const, function: call }));
   return { role: "assistant", content: text === "" ? null : text, tool_calls: calls };

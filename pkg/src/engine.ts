@@ -2,8 +2,10 @@
  * The WebAssembly module of this thread: loaded once, on the first use. It also keeps the one fact that outlives a call:
  * whether the module trapped, after which nothing in it can be trusted.
  */
-import init, { WebEngine, WebHub } from "../wasm/headwater.js";
+import init, { useGrammars, WebEngine, WebHub } from "../wasm/headwater.js";
 import { HeadwaterError, toHeadwaterError } from "./errors.js";
+import { grammarOpener } from "./grammar.js";
+import { startModule } from "./module.js";
 import { offerSubgroups } from "./subgroups.js";
 
 export { WebEngine, WebHub };
@@ -14,7 +16,7 @@ let memory: WebAssembly.Memory | undefined;
 const onPoison = new Set<(error: HeadwaterError) => void>();
 
 /** Loads and starts the module at `wasmUrl`, or where the package has it. */
-export async function startEngine(wasmUrl = new URL("../wasm/headwater_bg.wasm", import.meta.url).href): Promise<void> {
+export async function startEngine(wasmUrl?: string): Promise<void> {
   checkPoison();
   ready ??= start(wasmUrl).catch((error: unknown) => {
     ready = undefined;
@@ -23,26 +25,11 @@ export async function startEngine(wasmUrl = new URL("../wasm/headwater_bg.wasm",
   await ready;
 }
 
-async function start(wasmUrl: string): Promise<void> {
+async function start(ownUrl: string | undefined): Promise<void> {
   offerSubgroups();
-  let answer: Response;
-  try {
-    answer = await fetch(wasmUrl);
-  } catch (error) {
-    throw new HeadwaterError("Network", `the engine at ${wasmUrl} could not be fetched: ${words(error)}`);
-  }
-  if (!answer.ok) {
-    throw new HeadwaterError("HttpStatus", `the engine at ${wasmUrl} was answered with ${answer.status}`, { status: answer.status });
-  }
-  try {
-    memory = (await init({ module_or_path: answer })).memory;
-  } catch (error) {
-    // A policy without 'wasm-unsafe-eval' refuses to compile; there is no other sign of it than the words.
-    if (error instanceof WebAssembly.CompileError && /Content Security Policy|unsafe-eval/.test(error.message)) {
-      throw new HeadwaterError("CspBlocked", "the page's content security policy needs script-src 'wasm-unsafe-eval'");
-    }
-    throw new HeadwaterError("Internal", `the engine at ${wasmUrl} did not start: ${words(error)}`);
-  }
+  const wasmUrl = ownUrl ?? new URL("../wasm/headwater_bg.wasm", import.meta.url).href;
+  memory = (await startModule("the engine", wasmUrl, init)).memory;
+  useGrammars(grammarOpener(ownUrl));
   // A trap inside a callback of the browser reaches nobody's promise; it arrives here.
   const note = (thrown: unknown): void => {
     if (cameFrom(wasmUrl, thrown)) noteTrap(thrown);
@@ -84,8 +71,4 @@ function noteTrap(thrown: unknown): HeadwaterError | undefined {
 function cameFrom(wasmUrl: string, thrown: unknown): boolean {
   const stack = thrown instanceof Error ? thrown.stack ?? "" : "";
   return stack.includes(wasmUrl) || (/wasm/.test(stack) && !/\.wasm\b/.test(stack));
-}
-
-function words(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -18,7 +18,7 @@ export interface WorkerOptions {
   worker?: boolean | Worker | "shared";
   /** Where `worker.js` lies, when the bundler cannot tell. */
   workerUrl?: string | URL;
-  /** Where `headwater_bg.wasm` lies, when the bundler cannot tell. */
+  /** Where `headwater_bg.wasm` lies, when the bundler cannot tell; `grammar_bg.wasm` is looked for beside it then. */
   wasmUrl?: string | URL;
 }
 
@@ -111,12 +111,26 @@ export interface GenerateOptions {
   templateVariables?: Readonly<Record<string, unknown>>;
   /** Tools that the model may call. It decides by itself; nothing is called for it. */
   tools?: readonly ToolDefinition[];
-  /** `"none"` leaves the tools out. */
-  toolChoice?: "auto" | "none";
+  /** `"none"` leaves the tools out, `"required"` makes the reply a call of one of them, a name makes it a call of that one. */
+  toolChoice?: "auto" | "none" | "required" | { readonly name: string };
   /** How the model writes calls, where its chat template does not tell. */
   toolFormat?: "deepseek" | "mistral" | "lfm2" | "phi" | "hermes" | "pythonic" | "llama3" | "gemma" | "json" | "any" | "gpt-oss";
-  /** Whether the model thinks before it answers, by the switch that its chat template has. */
-  reasoning?: { readonly enabled?: boolean };
+  /**
+   * Whether the model thinks before it answers, by the switch that its chat template has, and for how many tokens at most:
+   * then its reasoning is ended, and it answers.
+   */
+  reasoning?: { readonly enabled?: boolean; readonly budget?: number };
+  /** With a prompt of messages: how the reply begins. It goes on from there, and its text does not repeat this. */
+  prefill?: string;
+  /**
+   * The reply is JSON that is valid under this JSON Schema; `{}` is any JSON. What cannot be guaranteed fails with
+   * `SchemaUnsupported` and says where. A reply that `maxTokens` cuts has `constraintComplete: false`.
+   */
+  json?: Readonly<Record<string, unknown>> | boolean;
+  /** The reply is a match of this regular expression, from its first letter to its last. */
+  regex?: string;
+  /** The reply is a sentence of this grammar, in llguidance's dialect of Lark. */
+  grammar?: string;
   /** The adapter that the reply is made with, by its name, and how much of it (1 by default; 0 is the model alone). */
   adapter?: AdapterChoice;
   /** What to do when the context is full; only `"error"` in this version. */

@@ -134,6 +134,11 @@ export interface GenerationResult {
   readonly toolCalls: readonly ToolCall[];
   readonly tokens: readonly number[];
   readonly finishReason: FinishReason;
+  /**
+   * With `json`, `regex`, `grammar` or a tool that has to be called: whether the reply is all that was asked for. It is not
+   * where its length or a stop text ended it.
+   */
+  readonly constraintComplete?: boolean;
   readonly usage: Usage;
   readonly timings: Timings;
   /** What the randomness began from. */

@@ -24,7 +24,7 @@ mod strftime;
 mod tools;
 
 pub use message::Message;
-pub use output::{Call, Delta, OutputFormat, Splitter};
+pub use output::{Call, CallForm, Delta, OutputFormat, Splitter, ThinkingSigns};
 pub use tools::{ToolDefinitions, arguments_as_objects, arguments_as_text};
 
 use minijinja::Environment;

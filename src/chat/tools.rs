@@ -41,6 +41,22 @@ impl ToolDefinitions {
         &self.names
     }
 
+    /// The JSON Schema of each one's arguments, in their order: no others than are declared, unless it speaks of others.
+    pub fn parameters(&self) -> impl Iterator<Item = Value> {
+        let none = || json!({ "type": "object", "properties": {}, "additionalProperties": false });
+        self.list.iter().map(move |tool| match tool.pointer("/function/parameters") {
+            Some(Value::Object(map)) => {
+                let mut map = map.clone();
+                map.entry("type").or_insert_with(|| "object".into());
+                if map.contains_key("properties") {
+                    map.entry("additionalProperties").or_insert(false.into());
+                }
+                Value::Object(map)
+            }
+            _ => none(),
+        })
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()

@@ -23,7 +23,7 @@ impl Places {
     /// The next id of a reply, [`BAD_LOGITS`] where there is none.
     fn choose(&mut self, place: u32, logits: &[f32], index: u32) -> Result<u32> {
         let chooser = self.choosers.get_mut(place as usize).and_then(Option::as_mut).ok_or_else(|| no_place(place))?;
-        match chooser.choose(logits, index) {
+        match chooser.choose(logits, None, index) {
             Err(error) if error.kind() == ErrorKind::BadLogits => Ok(BAD_LOGITS),
             chosen => chosen,
         }

@@ -112,7 +112,7 @@ impl Cpu {
     fn next_id(&self, step: &Step<'_>, index: u32) -> Result<u32> {
         let logits = self.trace(step, &mut |_, _, _| {})?;
         let state = &mut *self.state.borrow_mut();
-        let id = state.chooser.choose(&logits, index)?;
+        let id = state.chooser.choose(&logits, None, index)?;
         state.last = Some(id);
         Ok(id)
     }

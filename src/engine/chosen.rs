@@ -9,7 +9,7 @@ use super::loaded::Loaded;
 use super::request::{GenerateRequest, Settings};
 use super::score::Odds;
 use crate::error::Result;
-use crate::sample::{Chooser, DryOptions, ExtraOptions};
+use crate::sample::{Chooser, DryOptions, ExtraOptions, Mask};
 use crate::tokenizer::Tokenizer;
 
 /// Alternatives that are told for each id, at most.
@@ -41,12 +41,13 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    /// What `request` asks for; nothing where the backend can choose. Fails with `InvalidArgument` naming the option.
+    /// What `request` asks for; nothing where the backend can choose, unless the reply is `guided`. Fails with `InvalidArgument` naming the option.
     pub(super) fn of(
         request: &GenerateRequest,
         settings: &Settings,
         loaded: &Loaded,
         prompt: &[u32],
+        guided: bool,
     ) -> Result<Option<Self>> {
         let options = ExtraOptions {
             logit_bias: request.logit_bias.clone().filter(|bias| !bias.is_empty()),
@@ -58,7 +59,7 @@ impl Chosen {
             mirostat: request.mirostat,
         };
         let logprobs = logprobs(request)?;
-        if logprobs.is_none() && options == ExtraOptions::default() {
+        if !guided && logprobs.is_none() && options == ExtraOptions::default() {
             return Ok(None);
         }
         let mut sampler = settings.sampler.clone();
@@ -95,13 +96,35 @@ impl Chosen {
         self
     }
 
-    /// The next id of the reply, number `index`.
-    pub(super) fn choose(&mut self, tokenizer: &Tokenizer, logits: &[f32], index: u32) -> Result<u32> {
-        let id = self.chooser.choose(logits, index)?;
+    /// The next id of the reply, number `index`, of those that `mask` allows.
+    pub(super) fn choose(
+        &mut self,
+        tokenizer: &Tokenizer,
+        logits: &[f32],
+        mask: Option<&Mask>,
+        index: u32,
+    ) -> Result<u32> {
+        let id = self.chooser.choose(logits, mask, index)?;
+        self.look_at(tokenizer, id)?;
+        Ok(id)
+    }
+
+    /// Counts an id as generated that was not chosen.
+    pub(super) fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<()> {
+        self.chooser.push(id);
+        self.look_at(tokenizer, id)
+    }
+
+    fn look_at(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<()> {
         if contains(tokenizer, id, &self.breakers)? {
             self.chooser.break_at(id);
         }
-        Ok(id)
+        Ok(())
+    }
+
+    /// Whether it is told how likely ids were.
+    pub(super) fn tells(&self) -> bool {
+        self.logprobs.is_some()
     }
 
     /// How likely an id was, and what else was likely.

@@ -303,6 +303,7 @@ pub(super) fn loaded(fake: &Rc<Fake>) -> Rc<Loaded> {
             now_secs: Box::new(|| 0.0),
             seed: Box::new(|| 0),
             yield_now: Box::new(|| Box::pin(async {})),
+            grammars: Box::<crate::sample::NativeGrammars>::default(),
         },
         inline: false,
         identity: Identity::default(),

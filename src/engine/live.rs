@@ -34,7 +34,7 @@ pub(super) struct LetterBox {
     mail: RefCell<VecDeque<Mail>>,
     /// How many tokens of prompt and reply are of use, once the caller is done.
     done: Cell<Option<usize>>,
-    answer: Cell<Option<u32>>,
+    answer: RefCell<Vec<u32>>,
     cached: Cell<usize>,
     started_secs: Cell<Option<f64>>,
 }
@@ -63,14 +63,19 @@ impl LetterBox {
         self.done.get()
     }
 
-    /// The id that the caller chose.
-    pub(super) fn answer(&self, id: u32) {
-        self.answer.set(Some(id));
+    /// The ids that the caller chose, at most as many as a step has rows.
+    pub(super) fn answer(&self, ids: Vec<u32>) {
+        self.answer.replace(ids);
     }
 
     /// What was chosen since the last time.
-    pub(super) fn answered(&self) -> Option<u32> {
+    pub(super) fn answered(&self) -> Vec<u32> {
         self.answer.take()
+    }
+
+    /// Whether what was chosen is being computed.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answer.borrow().is_empty()
     }
 
     /// Notes that the reply has its turn for the first time, and how much of its prompt was there.
@@ -115,8 +120,8 @@ pub(super) struct Live {
     pub(super) place: Option<(u32, usize)>,
     /// The round in which it last computed a part of its prompt.
     pub(super) round: u64,
-    /// The next id to be run, where the caller chooses.
-    pub(super) next: Option<u32>,
+    /// The next ids to be run, where the caller chooses.
+    pub(super) next: Vec<u32>,
     /// The caller has logits that it has not chosen from, so that all ids that are known were run.
     pub(super) told: bool,
 }
@@ -133,7 +138,7 @@ impl Live {
             phase: Phase::Prompt,
             place: None,
             round: 0,
-            next: None,
+            next: Vec::new(),
             told: false,
         }
     }

@@ -63,6 +63,8 @@ pub(super) struct TemplateInput {
     pub(super) tools: Option<serde_json::Value>,
     pub(super) variables: serde_json::Map<String, serde_json::Value>,
     pub(super) parse_special: bool,
+    /// Stands after the prompt of messages, as text.
+    pub(super) prefill: String,
 }
 
 impl Loaded {
@@ -101,7 +103,8 @@ impl Loaded {
                     now_secs: (self.environment.now_secs)(),
                 };
                 // Templates write the special tokens themselves.
-                self.tokenizer.encode_marked(&render(template, messages, &options)?, false)?
+                let rendered = render(template, messages, &options)?;
+                self.tokenizer.encode_marked(&rendered.and_untrusted(&input.prefill), false)?
             }
             Prompt::Ids(ids) => ids.clone(),
         };

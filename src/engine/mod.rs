@@ -9,13 +9,16 @@
 
 mod adapters;
 mod bench;
+mod calls;
 mod chosen;
+mod constraint;
 mod defaults;
 mod driver;
 mod embed;
 #[cfg(test)]
 mod fake;
 mod fit;
+mod guide;
 mod identity;
 mod info;
 mod json;
@@ -40,11 +43,13 @@ mod stop;
 mod track;
 mod transcript;
 mod turn;
+mod wish;
 
 pub use crate::model::DEFAULT_CONTEXT;
 pub use adapters::{AdapterChoice, AdapterInfo, ScaledAdapter};
 pub use bench::{BenchReport, BenchRequest, CountersPerToken, Rate};
 pub use chosen::{MAX_TOP_LOGPROBS, TokenLogprob};
+pub use constraint::{MAX_ENUM, MAX_PATTERN_BYTES, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH};
 pub use embed::{EmbedRequest, Embeddings, MAX_TEXTS, Texts};
 pub use fit::{DeviceLimits, FitReport, Verdict, fit};
 pub use info::{FileInfo, Info, Kind, Runtime, TemplateInfo, inspect, look};
@@ -143,14 +148,17 @@ impl Engine {
         let loaded = self.loaded()?;
         loaded.needs(Kind::Generator)?;
         let settings = request.settings(&loaded.info.sampling, &loaded.environment.seed)?;
+        let asked_secs = (loaded.environment.now_secs)();
         let Plan { tools, variables, reading } = Plan::new(request, &loaded)?;
-        let input = TemplateInput { tools, variables, parse_special: request.parse_special };
+        let prefill = request.prefill.clone().unwrap_or_default();
+        let input = TemplateInput { tools, variables, parse_special: request.parse_special, prefill };
         let prompt = loaded.encode(&request.prompt, input)?;
         loaded.check_room(prompt.len(), 1)?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
-        let chosen = Chosen::of(request, &settings, &loaded, &prompt)?;
+        let wish = wish::of(request, &loaded, reading.as_ref(), &prompt).await?;
+        let chosen = Chosen::of(request, &settings, &loaded, &prompt, wish.is_some())?;
         let asked = hash_ids(&prompt);
-        let job = Job { prompt, settings, adapter, reading, chosen, asked_secs: (loaded.environment.now_secs)() };
+        let job = Job { prompt, settings, adapter, reading, chosen, wish, asked_secs };
         let mut result = job.run(&loaded, aborted, sink).await?;
         for other in &mut result.others {
             other.receipt = Some(Receipt::of(&loaded, request, asked.clone(), other)?);

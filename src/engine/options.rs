@@ -6,6 +6,7 @@ use super::json::{self, invalid};
 use crate::error::Result;
 use crate::graph::KvFormat;
 use crate::model::PlanOptions;
+use crate::sample::Grammars;
 use crate::source::LocalFuture;
 
 /// What the engine needs of the world around it.
@@ -16,6 +17,8 @@ pub struct Environment {
     pub seed: Box<dyn Fn() -> u32>,
     /// Lets other work of this thread (the message of an abort) have its turn.
     pub yield_now: Box<dyn Fn() -> LocalFuture<'static, ()>>,
+    /// Compiles what replies of the model must be.
+    pub grammars: Box<dyn Grammars>,
 }
 
 /// What runs the model.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::json::{invalid, not_yet};
+use super::json::invalid;
 use super::loaded::Loaded;
 use super::request::{GenerateRequest, Prompt};
 use super::result::Piece;
@@ -25,8 +25,8 @@ const ID_LETTERS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 pub struct ReasoningOptions {
     /// Whether the model shall think before it answers; as its template has it when absent.
     pub enabled: Option<bool>,
-    /// Not there yet.
-    pub budget: Option<Value>,
+    /// Ids that it may think for, at most; then its reasoning is ended.
+    pub budget: Option<f64>,
 }
 
 /// A call that a model wrote, whole.
@@ -50,8 +50,19 @@ pub(super) struct Plan {
     pub(super) reading: Option<Reading>,
 }
 
-/// How a reply is read: the format, and the names of the tools that it may call.
-pub(super) struct Reading(OutputFormat, Option<Vec<String>>);
+/// How a reply is read: the format, and the tools that it may call.
+pub(super) struct Reading(OutputFormat, Option<ToolDefinitions>);
+
+/// Whether a reply is a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// The model decides.
+    Auto,
+    /// It is, of any tool.
+    Required,
+    /// It is, of this one.
+    Named(String),
+}
 
 impl Plan {
     /// Checks a request. `InvalidArgument` names the option, and of tools the one that is wrong.
@@ -76,9 +87,9 @@ impl Plan {
                 invalid(format!("{name:?} is none of {known}")).at("toolFormat")
             })?,
         };
-        let variables = with_reasoning(variables, request, template)?;
-        let names = tools.as_ref().map(|tools| tools.names().to_vec());
-        Ok(Self { tools: tools.map(|tools| tools.to_json()), variables, reading: Some(Reading(format, names)) })
+        let variables = with_reasoning(variables, request, template, &format)?;
+        let listed = tools.as_ref().map(ToolDefinitions::to_json);
+        Ok(Self { tools: listed, variables, reading: Some(Reading(format, tools)) })
     }
 }
 
@@ -86,13 +97,27 @@ impl Plan {
 fn tools(request: &GenerateRequest) -> Result<Option<ToolDefinitions>> {
     let tools = request.tools.as_ref().map(ToolDefinitions::from_json).transpose()?;
     let tools = tools.filter(|tools| !tools.is_empty());
-    match &request.tool_choice {
-        None => Ok(tools),
-        Some(Value::String(choice)) if choice == "auto" => Ok(tools),
-        Some(Value::String(choice)) if choice == "none" => Ok(None),
-        Some(Value::String(choice)) if choice == "required" => Err(not_yet("toolChoice")),
-        Some(Value::Object(_)) => Err(not_yet("toolChoice")),
-        Some(other) => Err(invalid(format!("{other} is none of auto, none, required")).at("toolChoice")),
+    match choice(request)? {
+        None => Ok(None),
+        Some(Choice::Auto) => Ok(tools),
+        Some(_) if tools.is_none() => Err(invalid("this choice needs tools").at("toolChoice")),
+        Some(Choice::Named(name)) if tools.iter().all(|tools| !tools.names().contains(&name)) => {
+            Err(invalid(format!("no tool is called {name:?}")).at("toolChoice"))
+        }
+        Some(_) => Ok(tools),
+    }
+}
+
+/// The option `toolChoice`; nothing for `"none"`. A tool is named as here or as OpenAI's interface does.
+pub(super) fn choice(request: &GenerateRequest) -> Result<Option<Choice>> {
+    let Some(choice) = &request.tool_choice else { return Ok(Some(Choice::Auto)) };
+    let name = choice.pointer("/function/name").or_else(|| choice.get("name")).and_then(Value::as_str);
+    match (choice.as_str(), name) {
+        (Some("auto"), _) => Ok(Some(Choice::Auto)),
+        (Some("none"), _) => Ok(None),
+        (Some("required"), _) => Ok(Some(Choice::Required)),
+        (_, Some(name)) => Ok(Some(Choice::Named(name.to_owned()))),
+        _ => Err(invalid(format!("{choice} is none of auto, none, required and {{ name }}")).at("toolChoice")),
     }
 }
 
@@ -101,10 +126,11 @@ fn with_reasoning(
     mut variables: Map<String, Value>,
     request: &GenerateRequest,
     template: &Template,
+    format: &OutputFormat,
 ) -> Result<Map<String, Value>> {
     let Some(reasoning) = &request.reasoning else { return Ok(variables) };
-    if reasoning.budget.is_some() {
-        return Err(not_yet("reasoning.budget"));
+    if reasoning.budget.is_some() && !format.reasons() {
+        return Err(invalid("this model does not reason").at("reasoning.budget"));
     }
     let Some(enabled) = reasoning.enabled else { return Ok(variables) };
     let place = "reasoning.enabled";
@@ -120,11 +146,27 @@ fn with_reasoning(
 }
 
 impl Reading {
+    /// The signs that the model writes with.
+    pub(super) fn format(&self) -> &OutputFormat {
+        &self.0
+    }
+
+    /// What the model may call.
+    pub(super) fn tools(&self) -> Option<&ToolDefinitions> {
+        self.1.as_ref()
+    }
+
     /// The tokens of a reply to text, signs included.
     pub(super) fn decoder(reading: Option<&Self>, tokenizer: &Tokenizer) -> StreamDecoder {
         let signs = reading.map(|Self(format, _)| format.sign_ids(tokenizer));
         tokenizer.stream_keeping(signs.unwrap_or_default())
     }
+}
+
+/// The text of a prompt's end, where a template may have opened the reasoning.
+pub(super) fn prompt_end(tokenizer: &Tokenizer, prompt: &[u32]) -> String {
+    let end = prompt.get(prompt.len().saturating_sub(PROMPT_END)..).unwrap_or_default();
+    tokenizer.decode(end, false).unwrap_or_default()
 }
 
 /// What has come out of a reply.
@@ -143,8 +185,8 @@ impl Output {
     /// two of it have the same, and a reply that is made again has the same.
     pub(super) fn new(reading: Option<&Reading>, tokenizer: &Tokenizer, prompt: &[u32], seed: u32) -> Self {
         let splitter = reading.map_or_else(Splitter::plain, |Reading(format, tools)| {
-            let end = prompt.get(prompt.len().saturating_sub(PROMPT_END)..).unwrap_or_default();
-            format.splitter(&tokenizer.decode(end, false).unwrap_or_default(), tools.clone())
+            let names = tools.as_ref().map(|tools| tools.names().to_vec());
+            format.splitter(&prompt_end(tokenizer, prompt), names)
         });
         let hash = prompt.iter().chain([&seed]).fold(HASH, |hash, id| add(hash, *id));
         Self { splitter, hash, n_told: 0, reasoning: String::new(), calls: Vec::new() }

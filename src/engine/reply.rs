@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use super::chosen::Chosen;
 use super::driver;
+use super::guide::{Guide, Wish};
 use super::live::{LetterBox, Mail, Order};
 use super::loaded::Loaded;
 use super::output::{Output, Reading};
@@ -16,6 +17,7 @@ use super::stop::StopText;
 use super::transcript::{Telling, Transcript};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{AdapterUse, SamplerSettings};
+use crate::sample::Mask;
 
 /// What is to be done, all checked.
 pub(super) struct Job {
@@ -26,6 +28,8 @@ pub(super) struct Job {
     pub(super) reading: Option<Reading>,
     /// Where the backend cannot choose the ids.
     pub(super) chosen: Option<Chosen>,
+    /// Beside chance; chosen here then.
+    pub(super) wish: Option<Wish>,
     /// When the caller asked.
     pub(super) asked_secs: f64,
 }
@@ -36,6 +40,9 @@ struct Choice<'a> {
     telling: Telling<'a>,
     seed: u32,
     chosen: Option<Chosen>,
+    guide: Option<Guide<'a>>,
+    /// What may come next, once it is known; it is found out while the device works.
+    mask: Option<Option<Mask>>,
     /// How many ids were chosen here.
     index: u32,
     result: Option<GenerationResult>,
@@ -76,7 +83,8 @@ impl Job {
         sink: &mut dyn FnMut(&Piece),
     ) -> Result<GenerationResult> {
         may_go_on(loaded, aborted)?;
-        let mut choices: Vec<Choice<'_>> = (0..self.settings.n).map(|choice| self.choice(loaded, choice)).collect();
+        let choices: Result<Vec<Choice<'_>>> = (0..self.settings.n).map(|choice| self.choice(loaded, choice)).collect();
+        let mut choices = choices?;
         let told = self.tell(loaded, &mut choices, aborted, sink).await;
         if let Err(error) = told {
             // What is not an abort may have left anything in the pages.
@@ -100,7 +108,12 @@ impl Job {
     ) -> Result<()> {
         while choices.iter().any(|choice| choice.result.is_none()) {
             poll_fn(|_| match may_go_on(loaded, aborted) {
-                Ok(()) if choices.iter().all(|choice| choice.letters.is_empty()) => Poll::Pending,
+                Ok(()) if choices.iter().all(|choice| choice.letters.is_empty()) => {
+                    match choices.iter_mut().try_for_each(Choice::look_ahead) {
+                        Ok(()) => Poll::Pending,
+                        error => Poll::Ready(error),
+                    }
+                }
                 outcome => Poll::Ready(outcome),
             })
             .await?;
@@ -108,7 +121,7 @@ impl Job {
                 let Some(mail) = choice.letters.take().filter(|_| choice.result.is_none()) else { continue };
                 if let Some(reason) = choice.hear(loaded, mail, sink)? {
                     choice.letters.finish(self.prompt.len().saturating_add(choice.telling.transcript.tokens.len()));
-                    choice.result = Some(self.result(loaded, choice, reason));
+                    choice.result = Some(self.result(loaded, choice, reason)?);
                 }
             }
         }
@@ -121,7 +134,8 @@ impl Job {
     }
 
     /// Asks for one of the replies.
-    fn choice<'a>(&self, loaded: &'a Loaded, choice: u32) -> Choice<'a> {
+    fn choice<'a>(&'a self, loaded: &'a Loaded, choice: u32) -> Result<Choice<'a>> {
+        let guide = self.wish.as_ref().map(|wish| Guide::new(wish, &loaded.tokenizer)).transpose()?;
         let seed = self.seed(choice);
         let limit = self.settings.max_tokens.min(loaded.context.saturating_sub(self.prompt.len()));
         let transcript = Transcript {
@@ -141,17 +155,25 @@ impl Job {
             limit,
             by_caller: self.chosen.is_some(),
         };
-        Choice {
+        Ok(Choice {
             letters: loaded.queue.ask(order),
             telling: Telling { transcript, choice, logprobs: Vec::new(), now, first_secs: None },
             seed,
             chosen: self.chosen.clone().map(|chosen| chosen.with_seed(seed)),
+            guide,
+            mask: None,
             index: 0,
             result: None,
-        }
+        })
     }
 
-    fn result(&self, loaded: &Loaded, choice: &mut Choice<'_>, finish_reason: FinishReason) -> GenerationResult {
+    fn result(
+        &self,
+        loaded: &Loaded,
+        choice: &mut Choice<'_>,
+        finish_reason: FinishReason,
+    ) -> Result<GenerationResult> {
+        let constraint_complete = choice.guide.as_mut().map_or(Ok(None), Guide::complete)?;
         let Telling { transcript, logprobs, first_secs, now, .. } = &mut choice.telling;
         let started_secs = choice.letters.started_secs().unwrap_or(self.asked_secs);
         let first_secs = first_secs.unwrap_or(started_secs);
@@ -162,19 +184,20 @@ impl Job {
             completion_tokens: transcript.tokens.len(),
         };
         loaded.totals.add(&usage);
-        GenerationResult {
+        Ok(GenerationResult {
             text: std::mem::take(&mut transcript.text),
             reasoning: std::mem::take(&mut transcript.output.reasoning),
             tool_calls: std::mem::take(&mut transcript.output.calls),
             tokens: std::mem::take(&mut transcript.tokens),
             finish_reason,
+            constraint_complete,
             usage,
             timings,
             seed: choice.seed,
             logprobs: std::mem::take(logprobs),
             receipt: None,
             others: Vec::new(),
-        }
+        })
     }
 }
 
@@ -184,16 +207,66 @@ impl Choice<'_> {
         self.telling.came();
         match (mail, &mut self.chosen) {
             (Mail::Failed(error), _) => Err(error),
-            (Mail::Ids(ids), _) => self.telling.tell(&ids, None, sink),
+            (Mail::Ids(ids), _) => self.telling.tell(&ids, None, false, sink),
             (Mail::Logits(_), None) => Err(Error::new(ErrorKind::Internal, "logits that nobody asked for")),
-            (Mail::Logits(logits), Some(chosen)) => {
-                let id = chosen.choose(&loaded.tokenizer, &logits, self.index)?;
-                let logprob = chosen.logprobs(&loaded.tokenizer, &logits, id)?;
-                self.index += 1;
-                self.letters.answer(id);
-                self.telling.tell(&[id], logprob, sink)
-            }
+            (Mail::Logits(logits), Some(_)) => self.choose(loaded, &logits, sink),
         }
+    }
+
+    /// Finds out what may come next, while the device works at its logits.
+    fn look_ahead(&mut self) -> Result<()> {
+        if let (Some(guide), None, true) = (&mut self.guide, &self.mask, self.letters.is_answered()) {
+            self.mask = Some(guide.mask()?);
+        }
+        Ok(())
+    }
+
+    /// Chooses the next id from its logits. Ids that are forced after it are run in one step with it.
+    fn choose(
+        &mut self,
+        loaded: &Loaded,
+        logits: &[f32],
+        sink: &mut dyn FnMut(&Piece),
+    ) -> Result<Option<FinishReason>> {
+        let Some(chosen) = &mut self.chosen else { return Ok(None) };
+        let tokenizer = &loaded.tokenizer;
+        let forced = |guide: &mut Option<Guide<'_>>, most: usize| {
+            guide.as_mut().map_or(Ok(Vec::new()), |guide| guide.take_forced(most))
+        };
+        let ended = |guide: &mut Option<Guide<'_>>| guide.as_mut().map_or(Ok(false), Guide::ended);
+        let id = match forced(&mut self.guide, 1)?.first().copied() {
+            Some(id) => {
+                chosen.push(tokenizer, id)?;
+                id
+            }
+            None => {
+                let mask = match self.mask.take() {
+                    Some(mask) => mask,
+                    None => self.guide.as_mut().map_or(Ok(None), Guide::mask)?,
+                };
+                let id = chosen.choose(tokenizer, logits, mask.as_ref(), self.index)?;
+                self.guide.as_mut().map_or(Ok(()), |guide| guide.accept(id))?;
+                id
+            }
+        };
+        self.mask = None;
+        self.index = self.index.saturating_add(1);
+        let logprob = chosen.logprobs(tokenizer, logits, id)?;
+        if let Some(reason) = self.telling.tell(&[id], logprob, ended(&mut self.guide)?, sink)? {
+            return Ok(Some(reason));
+        }
+        // Each id needs its own logits where it is told how likely it was.
+        let at_once = if chosen.tells() { 0 } else { loaded.backend.max_rows().saturating_sub(1) };
+        let more = forced(&mut self.guide, at_once)?;
+        if !more.is_empty() {
+            if let Some(reason) = self.telling.tell(&more, None, ended(&mut self.guide)?, sink)? {
+                return Ok(Some(reason));
+            }
+            more.iter().try_for_each(|id| chosen.push(tokenizer, *id))?;
+            self.index = self.index.saturating_add(u32::try_from(more.len()).unwrap_or(u32::MAX));
+        }
+        self.letters.answer([&[id], more.as_slice()].concat());
+        Ok(None)
     }
 }
 
@@ -205,7 +278,15 @@ impl Job {
         let request =
             GenerateRequest { max_tokens: Some(max_tokens), n: Some(n), ..GenerateRequest::new(Prompt::Ids(vec![])) };
         let settings = request.settings(&crate::sample::SampleOptions::default(), || 0).expect("valid");
-        Job { prompt: prompt.to_vec(), settings, adapter: None, reading: None, chosen: None, asked_secs: 0.0 }
+        Job {
+            prompt: prompt.to_vec(),
+            settings,
+            adapter: None,
+            reading: None,
+            chosen: None,
+            wish: None,
+            asked_secs: 0.0,
+        }
     }
 }
 

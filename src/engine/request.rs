@@ -146,6 +146,14 @@ pub struct GenerateRequest {
     pub tool_format: Option<String>,
     /// With messages: whether the model shall think before it answers.
     pub reasoning: Option<ReasoningOptions>,
+    /// The beginning of the assistant's message, which the reply goes on from.
+    pub prefill: Option<String>,
+    /// The reply is JSON that is valid under this JSON Schema.
+    pub json: Option<Value>,
+    /// The reply is a match of this regular expression, from its first letter to its last.
+    pub regex: Option<String>,
+    /// The reply is a sentence of this grammar, in Lark's notation.
+    pub grammar: Option<String>,
     /// The adapter that the reply is made with; the model alone when absent.
     pub adapter: Option<AdapterChoice>,
     /// What happens to a prompt that the context cannot hold: `"error"`, also when absent.
@@ -153,7 +161,7 @@ pub struct GenerateRequest {
 }
 
 /// Options that the package's interface names and that come with later issues.
-const PLANNED: &[&str] = &["json", "regex", "grammar", "prefill"];
+const PLANNED: &[&str] = &[];
 
 impl GenerateRequest {
     /// A request with every option absent.
@@ -187,6 +195,10 @@ impl GenerateRequest {
             tool_choice: None,
             tool_format: None,
             reasoning: None,
+            prefill: None,
+            json: None,
+            regex: None,
+            grammar: None,
             adapter: None,
             on_overflow: None,
         }
@@ -211,6 +223,7 @@ impl GenerateRequest {
                 ("tools", self.tools.is_some()),
                 ("toolChoice", self.tool_choice.is_some()),
                 ("reasoning", self.reasoning.is_some()),
+                ("prefill", self.prefill.is_some()),
                 ("templateVariables", !self.template_variables.is_empty()),
             ];
             if let Some((name, _)) = misplaced.iter().find(|(_, given)| *given) {

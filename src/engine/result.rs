@@ -94,6 +94,10 @@ pub struct GenerationResult {
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// With `json`, `regex` or `grammar`, or a tool that must be called: whether the text is all that was asked for. It is
+    /// not where something else ended the reply: `maxTokens`, the context or a stop string.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub constraint_complete: Option<bool>,
     /// What it used.
     pub usage: Usage,
     /// How long it took.

@@ -177,7 +177,7 @@ impl Session {
         Ok(true)
     }
 
-    /// Runs one id for each caller that chose one, and hands it the logits.
+    /// Runs the ids of each caller that chose some, and hands it the logits of the last.
     async fn step_for_callers(&mut self, loaded: &Loaded) -> bool {
         let backend = loaded.backend.as_ref();
         let mut stepped = false;
@@ -186,22 +186,26 @@ impl Session {
             if live.phase != Phase::Reply || !live.order.by_caller || live.letters.done().is_some() {
                 continue;
             }
-            if let Some(answer) = live.letters.answered() {
-                live.reply.push(answer);
-                (live.next, live.told) = (Some(answer), false);
+            let answered = live.letters.answered();
+            if !answered.is_empty() {
+                live.reply.extend_from_slice(&answered);
+                (live.next, live.told) = (answered, false);
             }
-            let Some(token) = live.next else { continue };
+            if live.next.is_empty() {
+                continue;
+            }
+            let count = live.next.len();
             // The step takes the place of the reply that is alone on the device.
             if self.on_device.alone.take().is_some() {
                 self.collect_all(backend).await;
             }
-            if !self.make_room(loaded, index, 1).await {
+            if !self.make_room(loaded, index, count).await {
                 // Others may have moved up.
                 return true;
             }
             let Some(live) = self.lives.get_mut(index) else { continue };
-            live.next = None;
-            match live.track.next(&mut self.common, backend, token).await {
+            let tokens = std::mem::take(&mut live.next);
+            match live.track.next(&mut self.common, backend, &tokens).await {
                 Ok(logits) => {
                     live.told = true;
                     live.letters.put(Mail::Logits(logits));
@@ -439,7 +443,7 @@ impl Live {
         match self.order.by_caller {
             true => {
                 self.track.mark(common);
-                self.next = Some(*last).filter(|_| !self.told);
+                self.next = if self.told { Vec::new() } else { vec![*last] };
             }
             false => self.track.go_on_from(*last),
         }

@@ -182,10 +182,16 @@ impl Track {
         common.states.mark();
     }
 
-    /// Runs the next token and gives its logits, `(vocab)`.
-    pub(super) async fn next(&mut self, common: &mut Common, backend: &dyn Backend, token: u32) -> Result<Vec<f32>> {
-        self.reserve(common, 1)?;
-        self.read(common, backend, &[token], &[0], Read::End).await
+    /// Runs the next tokens and gives the logits of the last, `(vocab)`.
+    pub(super) async fn next(
+        &mut self,
+        common: &mut Common,
+        backend: &dyn Backend,
+        tokens: &[u32],
+    ) -> Result<Vec<f32>> {
+        self.reserve(common, tokens.len())?;
+        let last = u32::try_from(tokens.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        self.read(common, backend, tokens, &[last], Read::End).await
     }
 
     /// Runs the next tokens and gives what is read of those at the indices `outputs`.

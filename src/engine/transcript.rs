@@ -19,8 +19,8 @@ pub(super) struct Transcript<'a> {
 }
 
 impl Transcript<'_> {
-    /// Takes ids until the reply ends; those that follow are not part of it.
-    fn take(&mut self, ids: &[u32]) -> Result<(Piece, Option<FinishReason>)> {
+    /// Takes ids until the reply ends; those that follow are not part of it. With `last` it ends with them.
+    fn take(&mut self, ids: &[u32], last: bool) -> Result<(Piece, Option<FinishReason>)> {
         let mut piece = Piece::default();
         let mut end = None;
         for id in ids {
@@ -39,6 +39,9 @@ impl Transcript<'_> {
             if end.is_some() {
                 break;
             }
+        }
+        if last && (end.is_none() || end == Some(FinishReason::Length) && piece.tokens.len() == ids.len()) {
+            end = Some(FinishReason::Stop);
         }
         if end.is_some() {
             let mut rest = self.stop_text.push(&self.decoder.finish()?);
@@ -69,14 +72,15 @@ pub(super) struct Telling<'a> {
 }
 
 impl Telling<'_> {
-    /// Tells what came. Gives the reason if the reply has ended.
+    /// Tells what came; with `last` the reply ends there. Gives the reason if it has ended.
     pub(super) fn tell(
         &mut self,
         ids: &[u32],
         logprob: Option<TokenLogprob>,
+        last: bool,
         sink: &mut dyn FnMut(&Piece),
     ) -> Result<Option<FinishReason>> {
-        let (mut piece, end) = self.transcript.take(ids)?;
+        let (mut piece, end) = self.transcript.take(ids, last)?;
         piece.choice = self.choice;
         self.logprobs.extend(logprob.clone());
         piece.logprobs = logprob.into_iter().collect();

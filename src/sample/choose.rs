@@ -6,6 +6,7 @@
 //! sum of the largest reaches `top_p`; `min_p` keeps what is at least `min_p` times the largest probability. The draw
 //! is the inverse of the cumulative distribution in the order of the ids.
 
+use super::constraint::Mask;
 use super::extra::{Extra, Mirostat, Xtc};
 use super::history::History;
 use crate::error::{Error, ErrorKind, Result};
@@ -71,18 +72,32 @@ impl Chooser {
         }
     }
 
-    /// The id chosen from `logits (vocab)` as the generated token number `index` of the reply; it counts as generated from
-    /// then on.
+    /// The id chosen from `logits (vocab)` as the generated token number `index` of the reply, of those that `mask` allows;
+    /// it counts as generated from then on. Filters look at what is allowed alone.
     ///
-    /// Fails with `BadLogits` where a logit is no finite number.
-    pub fn choose(&mut self, logits: &[f32], index: u32) -> Result<u32> {
+    /// Fails with `BadLogits` where a logit is no finite number, or where none is allowed.
+    pub fn choose(&mut self, logits: &[f32], mask: Option<&Mask>, index: u32) -> Result<u32> {
         if let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
             return Err(Error::new(ErrorKind::BadLogits, format!("the logit of id {id} is {}", logits[id])));
         }
         let changed = self.changes().then(|| self.changed(logits));
-        let id = self.pick(changed.as_deref().unwrap_or(logits), index)?;
-        self.history.push(id);
+        let logits = changed.as_deref().unwrap_or(logits);
+        let id = match mask {
+            None => self.pick(logits, index)?,
+            Some(mask) => {
+                let allowed = mask.ids().map_while(|id| Some((id, *logits.get(id as usize)?)));
+                let (ids, logits): (Vec<u32>, Vec<f32>) = allowed.unzip();
+                let place = if ids.len() == 1 { 0 } else { self.pick(&logits, index)? };
+                *ids.get(place as usize).ok_or_else(none)?
+            }
+        };
+        self.push(id);
         Ok(id)
+    }
+
+    /// Counts an id as generated that was not chosen.
+    pub fn push(&mut self, id: u32) {
+        self.history.push(id);
     }
 
     /// Whether logits are changed before they are compared.
@@ -118,7 +133,7 @@ impl Chooser {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         if settings.temperature == 0.0 {
             let first = logits.iter().position(|logit| *logit == max);
-            return first.map(|id| id as u32).ok_or_else(|| Error::new(ErrorKind::BadLogits, "there are no logits"));
+            return first.map(|id| id as u32).ok_or_else(none);
         }
         let least = kth_largest(logits, settings.top_k).max(near_the_top(logits, max, self.extra.top_n_sigma));
         // In proportion to the probabilities; the likeliest weighs 1.
@@ -140,6 +155,10 @@ impl Chooser {
             Some(mirostat) => surprising(&mut kept, mirostat, &mut self.surprise, u),
         }
     }
+}
+
+fn none() -> Error {
+    Error::new(ErrorKind::BadLogits, "there are no logits")
 }
 
 /// How often an id occurred.

@@ -7,7 +7,7 @@ const LOGITS: [f32; 8] = [1.0, 3.0, -2.0, 3.0, 0.5, 2.5, -1.0, 2.0];
 
 /// One draw of a reply without a prompt.
 fn choose(logits: &[f32], settings: &SamplerSettings, extra: &Extra, index: u32) -> Result<u32> {
-    Chooser::new(logits.len(), &[], settings.clone(), extra.clone())?.choose(logits, index)
+    Chooser::new(logits.len(), &[], settings.clone(), extra.clone())?.choose(logits, None, index)
 }
 
 fn settings() -> SamplerSettings {
@@ -152,7 +152,7 @@ fn penalties_come_before_all_else() {
     let changed = chooser.changed(&LOGITS);
     assert_eq!(&changed[..4], &[1.0, 1.5, -4.0, 1.5 - 0.5 - 0.125]);
     assert_eq!(&changed[4..], &LOGITS[4..]);
-    assert_eq!(chooser.choose(&LOGITS, 0).unwrap(), 5);
+    assert_eq!(chooser.choose(&LOGITS, None, 0).unwrap(), 5);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_bias_comes_first_and_its_ids_must_be_in_the_vocabulary() {
     let greedy = SamplerSettings { repetition_penalty: 2.0, ..SamplerSettings::default() };
     let mut chooser = Chooser::new(LOGITS.len(), &[6], greedy.clone(), extra.clone()).unwrap();
     assert_eq!((chooser.changed(&LOGITS)[6], chooser.changed(&LOGITS)[1]), (49.5, -97.0));
-    assert_eq!(chooser.choose(&LOGITS, 0).unwrap(), 6);
+    assert_eq!(chooser.choose(&LOGITS, None, 0).unwrap(), 6);
     let error = Chooser::new(3, &[], greedy, extra).unwrap_err();
     assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, "logitBias"));
 }
@@ -174,7 +174,7 @@ fn dry_breaks_a_loop() {
     // After 1 came 3, which is as likely as 1 but is penalised; of the equals the lower id remains.
     let mut ids = vec![];
     for index in 0..4 {
-        ids.push(chooser.choose(&LOGITS, index).unwrap());
+        ids.push(chooser.choose(&LOGITS, None, index).unwrap());
     }
     assert_ne!(ids, [1, 1, 1, 1], "greedy would loop");
 }
@@ -190,7 +190,7 @@ fn mirostat_keeps_the_surprise_near_the_target() {
         let mut chooser = Chooser::new(logits.len(), &[], warm, extra).unwrap();
         let mut sum = 0.0;
         for index in 0..2000 {
-            let id = chooser.choose(&logits, index).unwrap();
+            let id = chooser.choose(&logits, None, index).unwrap();
             sum += f64::from(chooser.surprise);
             assert!((id as usize) < logits.len());
         }

@@ -2,14 +2,20 @@
 //! choose beside the logits, and [`Extra`], for which a [`Chooser`] does on this side.
 
 mod choose;
+mod constraint;
 mod dry;
 mod extra;
+#[cfg(not(target_arch = "wasm32"))]
+mod grammar;
 mod history;
 mod range;
 
 pub use choose::{Chooser, Count, uniform};
+pub use constraint::{Constraint, Form, Grammars, Mask};
 pub use dry::Dry;
 pub use extra::{DryOptions, Extra, ExtraOptions, Mirostat, MirostatOptions, Xtc, XtcOptions};
+#[cfg(not(target_arch = "wasm32"))]
+pub use grammar::NativeGrammars;
 pub use history::History;
 
 use serde::{Deserialize, Serialize};

@@ -37,6 +37,12 @@ impl MarkedText {
         MarkedText { text: text.into(), trusted: Vec::new() }
     }
 
+    /// The same with a text after it that no template wrote.
+    pub fn and_untrusted(mut self, text: &str) -> MarkedText {
+        self.text.push_str(text);
+        self
+    }
+
     /// The text.
     pub fn text(&self) -> &str {
         &self.text

@@ -28,10 +28,12 @@ pub(crate) mod stop;
 mod stream;
 mod unigram;
 mod wordpiece;
+mod words;
 
 pub use json::check_depth;
 pub use marked::MarkedText;
 pub use stream::StreamDecoder;
+pub use words::Words;
 
 use std::rc::Rc;
 

@@ -69,7 +69,7 @@ fn decoder_failed(error: &tokenizers::Error) -> Error {
 }
 
 /// A decoder that takes tokens as they come.
-enum Stage {
+pub(super) enum Stage {
     /// Looks at one token at a time, and at whether it is the first.
     Each { decoder: DecoderWrapper, started: bool },
     /// All tokens are bytes of one text.
@@ -83,7 +83,7 @@ enum Stage {
 }
 
 /// The stages of a decoder.
-fn stages(decoder: &DecoderWrapper) -> Vec<Stage> {
+pub(super) fn stages(decoder: &DecoderWrapper) -> Vec<Stage> {
     let parts = match decoder {
         DecoderWrapper::Sequence(sequence) => sequence.get_decoders(),
         single => std::slice::from_ref(single),
@@ -192,7 +192,7 @@ fn letter_byte(letter: char) -> Option<u8> {
 }
 
 /// The bytes of a token; of one with any other letter, its own UTF-8.
-fn push_bytes(token: &str, bytes: &mut Vec<u8>) {
+pub(super) fn push_bytes(token: &str, bytes: &mut Vec<u8>) {
     let before = bytes.len();
     for letter in token.chars() {
         match letter_byte(letter) {
@@ -240,7 +240,7 @@ fn take_text(pending: &mut Vec<u8>, last: bool) -> String {
 }
 
 /// The byte of a token such as `<0x0A>`.
-fn fallback_byte(token: &str) -> Option<u8> {
+pub(super) fn fallback_byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
 }

@@ -9,6 +9,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{MessageChannel, Performance};
 
+use super::grammar::WebGrammars;
 use crate::engine::Environment;
 
 /// The environment of a page or a worker.
@@ -17,6 +18,7 @@ pub(super) fn browser() -> Environment {
         now_secs: Box::new(now_secs),
         seed: Box::new(|| getrandom::u32().unwrap_or_else(|_| now_secs().to_bits() as u32)),
         yield_now: Box::new(|| Box::pin(yield_now())),
+        grammars: Box::<WebGrammars>::default(),
     }
 }
 

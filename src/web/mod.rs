@@ -6,11 +6,13 @@
 mod engine;
 mod environment;
 mod fault;
+mod grammar;
 mod hub;
 mod hub_edge;
 mod source;
 
 pub use engine::WebEngine;
+pub use grammar::use_grammars;
 pub use hub::WebHub;
 
 use wasm_bindgen::prelude::wasm_bindgen;

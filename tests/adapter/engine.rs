@@ -23,8 +23,12 @@ const OTHER: &[&str] =
     &["tests/data/lora/qwen3-dora/adapter_config.json", "tests/data/lora/qwen3-dora/adapter_model.safetensors"];
 
 fn engine() -> Engine {
-    let environment =
-        Environment { now_secs: Box::new(|| 0.0), seed: Box::new(|| 0), yield_now: Box::new(|| Box::pin(async {})) };
+    let environment = Environment {
+        now_secs: Box::new(|| 0.0),
+        seed: Box::new(|| 0),
+        yield_now: Box::new(|| Box::pin(async {})),
+        grammars: Box::<headwater::sample::NativeGrammars>::default(),
+    };
     let options = LoadOptions { backend: BackendChoice::Cpu, exact: true, ..LoadOptions::default() };
     block_on(Engine::load(open(LLAMA), &options, environment, &mut |_| Ok(()))).unwrap()
 }

@@ -1,6 +1,7 @@
-//! The library as WebAssembly: cargo, then the JavaScript side by wasm-bindgen, then wasm-opt.
+//! The library as WebAssembly, and what a page loads beside it when it needs it: cargo, then the JavaScript side by
+//! wasm-bindgen, then wasm-opt.
 //!
-//! cargo itself knows when the module must be compiled again; the two later steps run only when its bytes changed.
+//! cargo itself knows when a module must be compiled again; the two later steps run only when its bytes changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,23 @@ use crate::{npm, paths, process};
 /// What every compilation for the web is told: 128-bit SIMD, and randomness from the browser.
 const RUSTFLAGS: &[&str] = &["-Ctarget-feature=+simd128", "--cfg", r#"getrandom_backend="wasm_js""#];
 /// Raised when the steps after cargo change.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
+
+/// A module that the package has.
+pub(crate) struct Module {
+    /// The crate.
+    package: &'static str,
+    /// What cargo calls its file.
+    compiled: &'static str,
+    /// What the package calls its files.
+    pub(crate) name: &'static str,
+}
+
+/// All of them. Each is compiled by itself, so that none carries what another one's crates ask of those they share.
+pub(crate) const MODULES: [Module; 2] = [
+    Module { package: "headwater", compiled: "headwater", name: "headwater" },
+    Module { package: "headwater-grammar", compiled: "headwater_grammar", name: "grammar" },
+];
 
 /// How much effort goes into a module.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,47 +44,51 @@ pub(crate) enum Effort {
     Quick,
 }
 
-/// Makes sure of an up-to-date module with its JavaScript and types in `pkg/wasm`.
+/// Makes sure of up-to-date modules with their JavaScript and types in `pkg/wasm`.
 pub(crate) fn build(effort: Effort) -> Result<()> {
     let toolchain = toolchain::ensure()?;
     npm::install()?;
-    let module = compile(&toolchain, effort)?;
-
     let out = paths::at("pkg/wasm");
-    let stamp = Stamp::default()
-        .words(RECIPE)
-        .words(if effort == Effort::Full { "full" } else { "quick" })
-        .file(&module)
-        .file(&paths::at("package-lock.json"));
-    let stamp_file = paths::at("target/wasm/packed");
-    if stamp.matches(&stamp_file) && out.join("headwater_bg.wasm").is_file() {
-        return Ok(());
-    }
-    let bound = paths::at("target/wasm/bound");
-    empty(&bound)?;
-    bind(&module, &bound)?;
-    if effort == Effort::Full {
-        optimise(&bound.join("headwater_bg.wasm"))?;
-    }
-    empty(&out)?;
-    for entry in fs::read_dir(&bound)? {
-        let entry = entry?;
-        fs::copy(entry.path(), out.join(entry.file_name()))?;
-    }
-    stamp.write(&stamp_file)
+    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    MODULES.iter().try_for_each(|module| module.build(&toolchain, effort, &out))
 }
 
-/// Checks the library as it is compiled for the web, with the lints that only matter there.
+impl Module {
+    fn build(&self, toolchain: &Toolchain, effort: Effort, out: &Path) -> Result<()> {
+        process::run(&mut cargo(toolchain, effort, "build", self))?;
+        let compiled = target_folder(effort).join(TARGET).join("wasm").join(self.compiled).with_extension("wasm");
+        let stamp = Stamp::default()
+            .words(RECIPE)
+            .words(if effort == Effort::Full { "full" } else { "quick" })
+            .file(&compiled)
+            .file(&paths::at("package-lock.json"));
+        let stamp_file = paths::at("target/wasm").join(format!("packed-{}", self.name));
+        let file = format!("{}_bg.wasm", self.name);
+        if stamp.matches(&stamp_file) && out.join(&file).is_file() {
+            return Ok(());
+        }
+        let bound = paths::at("target/wasm/bound").join(self.name);
+        empty(&bound)?;
+        bind(&compiled, self.name, &bound)?;
+        if effort == Effort::Full {
+            optimise(&bound.join(&file))?;
+        }
+        for entry in fs::read_dir(&bound)? {
+            let entry = entry?;
+            fs::copy(entry.path(), out.join(entry.file_name()))?;
+        }
+        stamp.write(&stamp_file)
+    }
+}
+
+/// Checks the modules as they are compiled for the web, with the lints that only matter there.
 pub(crate) fn clippy() -> Result<()> {
     let toolchain = toolchain::ensure()?;
-    let mut cargo = cargo(&toolchain, Effort::Full, "clippy");
-    cargo.env("CLIPPY_CONF_DIR", paths::at("xtask/clippy-wasm"));
-    process::run(cargo.args(["--", "-D", "warnings"]))
-}
-
-fn compile(toolchain: &Toolchain, effort: Effort) -> Result<PathBuf> {
-    process::run(&mut cargo(toolchain, effort, "build"))?;
-    Ok(target_folder(effort).join(TARGET).join("wasm/headwater.wasm"))
+    MODULES.iter().try_for_each(|module| {
+        let mut cargo = cargo(&toolchain, Effort::Full, "clippy", module);
+        cargo.env("CLIPPY_CONF_DIR", paths::at("xtask/clippy-wasm"));
+        process::run(cargo.args(["--", "-D", "warnings"]))
+    })
 }
 
 /// Flags as cargo takes them from the environment, and that paths of crates are told without the machine's own: where it
@@ -79,9 +100,9 @@ pub(crate) fn encoded(flags: &[&str]) -> String {
     flags.iter().map(|flag| (*flag).to_owned()).chain(crates).collect::<Vec<_>>().join("\u{1f}")
 }
 
-/// A cargo command over the library for the web, in a target folder of its own: another compiler may be at work here than
+/// A cargo command over a module for the web, in a target folder of its own: another compiler may be at work here than
 /// on the native side.
-fn cargo(toolchain: &Toolchain, effort: Effort, verb: &str) -> Command {
+fn cargo(toolchain: &Toolchain, effort: Effort, verb: &str, module: &Module) -> Command {
     let mut cargo = toolchain.cargo();
     cargo
         .current_dir(paths::root())
@@ -94,7 +115,7 @@ fn cargo(toolchain: &Toolchain, effort: Effort, verb: &str) -> Command {
             .env("CARGO_PROFILE_WASM_CODEGEN_UNITS", "16")
             .env("CARGO_PROFILE_WASM_INCREMENTAL", "true");
     }
-    cargo.args([verb, "--lib", "--package", "headwater", "--profile", "wasm", "--target", TARGET]);
+    cargo.args([verb, "--lib", "--package", module.package, "--profile", "wasm", "--target", TARGET]);
     cargo
 }
 
@@ -105,10 +126,10 @@ fn target_folder(effort: Effort) -> PathBuf {
     })
 }
 
-/// Writes `headwater_bg.wasm`, `headwater.js` and their types, for import as an ES module.
-fn bind(module: &Path, out: &Path) -> Result<()> {
+/// Writes `<name>_bg.wasm`, `<name>.js` and their types, for import as an ES module.
+fn bind(module: &Path, name: &str, out: &Path) -> Result<()> {
     let mut bindgen = Bindgen::new();
-    bindgen.input_path(module).out_name("headwater").typescript(true);
+    bindgen.input_path(module).out_name(name).typescript(true);
     bindgen.web(true).and_then(|bindgen| bindgen.generate(out)).context("wasm-bindgen failed")
 }
 

@@ -43,7 +43,6 @@ const ONLY: Readonly<Record<string, readonly unknown[]>> = {
   best_of: [1],
   echo: [false],
   store: [false],
-  response_format: [{ type: "text" }],
   modalities: [["text"]],
   parallel_tool_calls: [true],
   service_tier: ["auto", "default"],
@@ -72,14 +71,34 @@ export function checkParameters(body: Body, known: readonly string[]): void {
 
 /** The options of a chat's answer. */
 export function chatOptions(body: Body): GenerateOptions {
-  checkParameters(body, [...Object.keys(SAME_IN_CHAT), "messages", "reasoning_effort"]);
+  checkParameters(body, [...Object.keys(SAME_IN_CHAT), "messages", "reasoning_effort", "response_format"]);
   const options: Record<string, unknown> = renamed(body, SAME_IN_CHAT);
   const effort = body["reasoning_effort"] ?? undefined;
   if (effort !== undefined) {
     if (effort !== "none") throw new RequestError("unsupported_value", "reasoning_effort", "'reasoning_effort' is supported with \"none\" only.");
     options["reasoning"] = { enabled: false };
   }
-  return options as GenerateOptions;
+  return { ...options, ...responseFormat(body["response_format"] ?? undefined) } as GenerateOptions;
+}
+
+/** What a format of the answer asks for. A schema is always kept to, whether `strict` or not. */
+function responseFormat(format: unknown): Pick<GenerateOptions, "json"> {
+  const param = "response_format";
+  if (format === undefined) return {};
+  if (!isObject(format)) throw new RequestError("invalid_value", param, `'${param}' is not an object.`);
+  switch (format["type"]) {
+    case "text":
+      return {};
+    case "json_object":
+      return { json: { type: "object" } };
+    case "json_schema": {
+      const { schema } = isObject(format["json_schema"]) ? format["json_schema"] : {};
+      if (isObject(schema)) return { json: schema };
+      throw new RequestError("invalid_value", `${param}.json_schema.schema`, `'${param}.json_schema.schema' is not an object.`);
+    }
+    default:
+      throw new RequestError("unsupported_value", `${param}.type`, `'${param}.type' is supported with "text", "json_object" and "json_schema" only.`);
+  }
 }
 
 /** The options of a text that is gone on from. */

@@ -61,8 +61,11 @@ export interface ChatRequest extends CompletionRequest {
   logprobs?: boolean | null;
   top_logprobs?: number | null;
   tools?: readonly ToolDefinition[] | null;
-  tool_choice?: "auto" | "none" | null;
-  response_format?: { type: "text" } | null;
+  tool_choice?: "auto" | "none" | "required" | { type: "function"; function: { name: string } } | null;
+  response_format?:
+    | { type: "text" | "json_object" }
+    | { type: "json_schema"; json_schema: { name: string; description?: string; schema?: Record<string, unknown>; strict?: boolean | null } }
+    | null;
   reasoning_effort?: "none" | null;
   /** Variables of the chat template. */
   chat_template_kwargs?: Readonly<Record<string, unknown>> | null;

@@ -3,20 +3,25 @@
  * system's; `contextoverflow` tells it.
  */
 import { replied } from "../chat.js";
-import { HeadwaterError, toHeadwaterError } from "../errors.js";
+import { HeadwaterError, toHeadwaterError, type ErrorKind } from "../errors.js";
 import type { Model } from "../model.js";
 import type { GenerateOptions } from "../options.js";
 import type { GenerationResult, Message } from "../types.js";
-import { definitions, inputMessages, notSupported, refuseUnknown, type LanguageModelPrompt, type LanguageModelTool } from "./input.js";
+import { asked, constraint, definitions, inputMessages, notSupported, refuseUnknown, type LanguageModelPrompt, type LanguageModelTool } from "./input.js";
 
 /** What a session needs of its model. */
 export type SessionModel = Pick<Model, "info" | "generate" | "countTokens">;
 
-export interface PromptOptions {
+export interface AppendOptions {
   signal?: AbortSignal;
 }
 
-export type AppendOptions = PromptOptions;
+export interface PromptOptions extends AppendOptions {
+  /** What the response must be: a JSON Schema, or a regular expression that all of it matches. */
+  responseConstraint?: Readonly<Record<string, unknown>> | RegExp;
+  /** Taken for what it is: the model is not told of the constraint in words anyway. */
+  omitResponseConstraintInput?: boolean;
+}
 
 interface Beginning {
   readonly messages: readonly Message[];
@@ -26,6 +31,9 @@ interface Beginning {
 
 /** Calls of tools that one prompt may lead to; a model that never stops calling would go on for ever. */
 const MAX_ROUNDS = 16;
+
+/** What the specification calls errors of ours; the others are its `OperationError`. */
+const NAMES: Readonly<Partial<Record<ErrorKind, string>>> = { SchemaUnsupported: "NotSupportedError", SchemaLimit: "NotSupportedError" };
 
 /** Made by `LanguageModel.create`. */
 export class Session extends EventTarget {
@@ -132,7 +140,7 @@ export class Session extends EventTarget {
   }
 
   #check(options: PromptOptions): void {
-    refuseUnknown(options, ["signal"]);
+    refuseUnknown(options, ["signal", "responseConstraint", "omitResponseConstraintInput"]);
     if (this.#destroyed.signal.aborted) throw new DOMException("the session was destroyed", "InvalidStateError");
     options.signal?.throwIfAborted();
   }
@@ -161,10 +169,14 @@ export class Session extends EventTarget {
     try {
       await before;
       this.#check(options);
-      let messages: readonly Message[] = [...this.#messages, ...inputMessages(input, false)];
+      const { messages: added, prefill } = asked(input);
+      const bound = constraint(options.responseConstraint);
+      let messages: readonly Message[] = [...this.#messages, ...added];
       for (let round = 0; round < MAX_ROUNDS; round += 1) {
-        const said = yield* this.#say(messages, signal);
-        messages = [...said.messages, replied(said.result)];
+        // A prefix is how the first reply begins.
+        const begun = round === 0 && prefill !== "" ? { prefill } : {};
+        const said = yield* this.#say(messages, { ...bound, ...begun }, signal);
+        messages = [...said.messages, replied(said.result, begun.prefill)];
         if (said.result.toolCalls.length === 0) {
           this.#keep(messages, said.result.usage.promptTokens + said.result.usage.completionTokens);
           return;
@@ -174,7 +186,7 @@ export class Session extends EventTarget {
       throw new DOMException(`the model called tools ${MAX_ROUNDS} times and did not answer`, "OperationError");
     } catch (thrown) {
       if (signal.aborted) throw signal.reason;
-      if (thrown instanceof HeadwaterError) throw new DOMException(thrown.message, "OperationError");
+      if (thrown instanceof HeadwaterError) throw new DOMException(thrown.message, NAMES[thrown.kind] ?? "OperationError");
       throw thrown;
     } finally {
       resolve();
@@ -182,11 +194,11 @@ export class Session extends EventTarget {
   }
 
   /** One reply of the model, with the oldest messages gone that leave no room. */
-  async *#say(asked: readonly Message[], signal: AbortSignal): AsyncGenerator<string, { messages: readonly Message[]; result: GenerationResult }, undefined> {
+  async *#say(asked: readonly Message[], more: GenerateOptions, signal: AbortSignal): AsyncGenerator<string, { messages: readonly Message[]; result: GenerationResult }, undefined> {
     let messages = asked;
     for (;;) {
       const tools = this.#tools.length === 0 ? {} : { tools: definitions(this.#tools) };
-      const generation = this.#model.generate(messages, { ...this.#sampling, ...tools, signal });
+      const generation = this.#model.generate(messages, { ...this.#sampling, ...tools, ...more, signal });
       try {
         for await (const { text } of generation) if (text !== "") yield text;
         return { messages, result: await generation.result() };

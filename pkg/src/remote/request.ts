@@ -12,6 +12,14 @@ export function requestBody(options: Omit<GenerateOptions, "signal">): Record<st
   const body: Record<string, unknown> = {};
   for (const [option, value] of Object.entries(options)) {
     if (value === undefined) continue;
+    if (option === "json") {
+      body["response_format"] = { type: "json_schema", json_schema: { name: "answer", schema: value === true ? {} : value, strict: true } };
+      continue;
+    }
+    if (option === "toolChoice" && typeof value === "object" && "name" in value) {
+      body["tool_choice"] = { type: "function", function: { name: value.name } };
+      continue;
+    }
     const param = PARAMS.get(option);
     if (param === undefined || UNREAD.includes(option)) throw refuse(option, "not supported by a model on a server");
     body[param] = value;

@@ -219,7 +219,24 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     pub(crate) ignore_eos: bool,
     #[command(flatten)]
+    pub(crate) constraint: ConstraintArgs,
+    #[command(flatten)]
     pub(crate) adapter: AdapterArgs,
+}
+
+/// What the reply must be, in one of three ways.
+#[derive(Args)]
+#[group(multiple = false)]
+pub(crate) struct ConstraintArgs {
+    /// A file with a JSON Schema: the reply is valid under it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json_schema: Option<PathBuf>,
+    /// A regular expression: the reply matches it from end to end
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) regex: Option<String>,
+    /// A file with a grammar in Lark's notation: the reply is a sentence of it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) grammar: Option<PathBuf>,
 }
 
 /// An adapter to load beside the model.

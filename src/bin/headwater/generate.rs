@@ -1,10 +1,11 @@
 //! `headwater generate`: a reply, as it comes or as JSON.
 
 use std::cell::Cell;
+use std::path::Path;
 
 use headwater::engine::{FinishReason, GenerateRequest, Piece, Prompt, Stops};
-use headwater::error::{At, Result};
-use serde_json::json;
+use headwater::error::{At, Error, ErrorKind, Result};
+use serde_json::{Value, json};
 
 use crate::args::{GenerateArgs, PromptArgs};
 use crate::output::{print, print_json, print_line};
@@ -20,6 +21,9 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
         seed: args.seed,
         stop: (!args.stop.is_empty()).then(|| Stops::Many(args.stop.clone())),
         ignore_eos: args.ignore_eos,
+        json: args.constraint.json_schema.as_deref().map(schema).transpose()?,
+        regex: args.constraint.regex.clone(),
+        grammar: args.constraint.grammar.as_deref().map(text).transpose()?,
         ..GenerateRequest::new(prompt(&args.prompt)?)
     };
     let engine = model::load(&args.common).await?;
@@ -51,6 +55,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
             FinishReason::Length => "length",
             FinishReason::ToolCalls => "tool_calls",
         },
+        "constraint_complete": result.constraint_complete,
         "seed": result.seed,
         "timings": {
             "first_token_secs": result.timings.first_token_secs,
@@ -63,11 +68,19 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
 
 fn prompt(args: &PromptArgs) -> Result<Prompt> {
     if let Some(path) = &args.messages {
-        let text = std::fs::read_to_string(path).map_err(|error| source::failed(path, error))?;
-        return Prompt::from_json(&text).at(|| path.display().to_string());
+        return Prompt::from_json(&text(path)?).at(|| path.display().to_string());
     }
     Ok(match (&args.prompt, &args.ids) {
-        (Some(text), _) => Prompt::Text(text.clone()),
+        (Some(words), _) => Prompt::Text(words.clone()),
         (None, ids) => Prompt::Ids(ids.clone().unwrap_or_default()),
     })
+}
+
+fn text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| source::failed(path, error))
+}
+
+fn schema(path: &Path) -> Result<Value> {
+    let not_json = |error: serde_json::Error| Error::new(ErrorKind::InvalidArgument, format!("not JSON: {error}"));
+    serde_json::from_str(&text(path)?).map_err(not_json).at(|| path.display().to_string())
 }

@@ -124,6 +124,7 @@ fn environment() -> Environment {
         // The standard library seeds its hash maps from the system's randomness.
         seed: Box::new(|| RandomState::new().hash_one(0) as u32),
         yield_now: Box::new(|| Box::pin(async {})),
+        grammars: Box::<headwater::sample::NativeGrammars>::default(),
     }
 }
 

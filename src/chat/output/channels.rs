@@ -2,7 +2,7 @@
 //! channel, and perhaps whom it is for; then a sign, then its content.
 
 use super::read::call;
-use super::{Delta, certain, take};
+use super::{CallForm, Delta, ThinkingSigns, certain, take};
 
 pub(super) const NAME: &str = "gpt-oss";
 pub(super) const CHANNEL: &str = "<|channel|>";
@@ -15,6 +15,22 @@ pub(super) const SIGNS: &[&str] = &[CHANNEL, MESSAGE, START, CONSTRAIN, "<|end|>
 /// Before the name of a tool in a header.
 const TO: &str = "to=";
 const FUNCTIONS: &str = "functions.";
+
+/// Reasoning is a part, and so is an answer.
+pub(super) const THINKING: ThinkingSigns = ThinkingSigns {
+    open: "<|channel|>analysis<|message|>",
+    close: "<|end|>",
+    after: "<|start|>assistant",
+    always: true,
+};
+pub(super) const CALL: CallForm = CallForm {
+    sign: "",
+    before: "<|channel|>commentary to=functions.",
+    middle: " <|constrain|>json<|message|>",
+    after: "",
+    between: None,
+};
+pub(super) const FINAL: &str = "<|channel|>final<|message|>";
 
 /// What the content of a part is.
 enum Part {

@@ -9,18 +9,20 @@ use super::read::{self, Read};
 pub(super) struct Reasoning {
     pub(super) open: &'static str,
     pub(super) close: &'static str,
+    /// White space that models write before the answer.
+    pub(super) after: &'static str,
 }
 
 /// The first whose end occurs in a template or a vocabulary counts.
 pub(super) const REASONING: &[Reasoning] = &[
     // Qwen 3, DeepSeek R1, SmolLM 3, GLM, and most others.
-    Reasoning { open: "<think>", close: "</think>" },
+    Reasoning { open: "<think>", close: "</think>", after: "\n\n" },
     // Magistral.
-    Reasoning { open: "[THINK]", close: "[/THINK]" },
+    Reasoning { open: "[THINK]", close: "[/THINK]", after: "" },
     // Command A.
-    Reasoning { open: "<|START_THINKING|>", close: "<|END_THINKING|>" },
+    Reasoning { open: "<|START_THINKING|>", close: "<|END_THINKING|>", after: "" },
     // Seed OSS.
-    Reasoning { open: "<seed:think>", close: "</seed:think>" },
+    Reasoning { open: "<seed:think>", close: "</seed:think>", after: "" },
 ];
 
 /// One way of writing calls.
@@ -34,7 +36,33 @@ pub(super) struct ToolFormat {
     pub(super) bare: Option<&'static Section>,
     /// Signs that end what was read already, and mean nothing of their own.
     pub(super) silent: &'static [&'static str],
+    /// How a call is written where there has to be one: the first whose signs the vocabulary has, or the last.
+    pub(super) writes: &'static [CallForm],
 }
+
+/// The text of a call: name and arguments, JSON, with what stands around them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallForm {
+    /// A special token without which the form is another one's; empty if there is none.
+    pub sign: &'static str,
+    /// Before the name.
+    pub before: &'static str,
+    /// Between name and arguments.
+    pub middle: &'static str,
+    /// After the arguments.
+    pub after: &'static str,
+    /// Between two calls, where a reply may have several.
+    pub between: Option<&'static str>,
+}
+
+const fn writes(before: &'static str, middle: &'static str, after: &'static str) -> CallForm {
+    CallForm { sign: "", before, middle, after, between: None }
+}
+
+/// A call as a JSON object that begins with its name, and one whose arguments are called parameters.
+const OBJECT: CallForm = writes("{\"name\": \"", "\", \"arguments\": ", "}");
+const PARAMETERS: CallForm = CallForm { middle: "\", \"parameters\": ", ..OBJECT };
+const LIST: CallForm = CallForm { before: "[{\"name\": \"", after: "}]", ..OBJECT };
 
 /// Calls between two signs.
 #[derive(Debug)]
@@ -86,6 +114,11 @@ pub(super) const TOOLS: &[ToolFormat] = &[
         )],
         bare: None,
         silent: &[],
+        writes: &[writes(
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>",
+            "<｜tool▁sep｜>",
+            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        )],
     },
     ToolFormat {
         name: "mistral",
@@ -93,6 +126,10 @@ pub(super) const TOOLS: &[ToolFormat] = &[
         sections: &[section("[TOOL_CALLS]", read::mistral_end, read::mistral)],
         bare: None,
         silent: &[],
+        writes: &[
+            CallForm { sign: "[ARGS]", ..writes("[TOOL_CALLS]", "[ARGS]", "") },
+            CallForm { before: "[TOOL_CALLS][{\"name\": \"", ..LIST },
+        ],
     },
     ToolFormat {
         name: "lfm2",
@@ -100,6 +137,7 @@ pub(super) const TOOLS: &[ToolFormat] = &[
         sections: &[section("<|tool_call_start|>", |body| read::until(body, "<|tool_call_end|>"), read::either)],
         bare: None,
         silent: &[],
+        writes: &[CallForm { before: "<|tool_call_start|>[{\"name\": \"", after: "}]<|tool_call_end|>", ..LIST }],
     },
     // Phi 4 mini; Granite 3 writes the same without the sign at the end.
     ToolFormat {
@@ -111,9 +149,30 @@ pub(super) const TOOLS: &[ToolFormat] = &[
         ],
         bare: None,
         silent: &["<|/tool_call|>"],
+        writes: &[
+            CallForm {
+                sign: "<|tool_call|>",
+                before: "<|tool_call|>[{\"name\": \"",
+                after: "}]<|/tool_call|>",
+                ..LIST
+            },
+            CallForm { before: "functools[{\"name\": \"", ..LIST },
+        ],
     },
     // Hermes 2 Pro, Qwen 2.5 and 3, SmolLM 3.
-    ToolFormat { name: "hermes", told_by: &["<tool_call>"], sections: &[HERMES], bare: None, silent: &[] },
+    ToolFormat {
+        name: "hermes",
+        told_by: &["<tool_call>"],
+        sections: &[HERMES],
+        bare: None,
+        silent: &[],
+        writes: &[CallForm {
+            before: "<tool_call>\n{\"name\": \"",
+            after: "}\n</tool_call>",
+            between: Some("\n"),
+            ..OBJECT
+        }],
+    },
     // Llama 4, and Llama 3.2 where it is told so.
     ToolFormat {
         name: "pythonic",
@@ -121,6 +180,7 @@ pub(super) const TOOLS: &[ToolFormat] = &[
         sections: &[section("<|python_start|>", |body| read::until(body, "<|python_end|>"), read::either)],
         bare: Some(&bare("[", read::either)),
         silent: &[],
+        writes: &[LIST],
     },
     // Llama 3.1 to 3.3.
     ToolFormat {
@@ -129,6 +189,7 @@ pub(super) const TOOLS: &[ToolFormat] = &[
         sections: &[section("<|python_tag|>", read::value_end, read::either)],
         bare: Some(&BARE_JSON),
         silent: &[],
+        writes: &[PARAMETERS],
     },
     // Gemma 3, whose template says nothing of tools.
     ToolFormat {
@@ -137,8 +198,9 @@ pub(super) const TOOLS: &[ToolFormat] = &[
         sections: &[section("```tool_code", |body| read::until(body, "```"), read::either)],
         bare: Some(&BARE_JSON),
         silent: &[],
+        writes: &[PARAMETERS],
     },
-    ToolFormat { name: "json", told_by: &[], sections: &[], bare: Some(&BARE_JSON), silent: &[] },
+    ToolFormat { name: "json", told_by: &[], sections: &[], bare: Some(&BARE_JSON), silent: &[], writes: &[OBJECT] },
     ANY,
 ];
 
@@ -151,4 +213,5 @@ const ANY: ToolFormat = ToolFormat {
     ],
     bare: Some(&BARE_JSON),
     silent: &[],
+    writes: &[OBJECT],
 };

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::tokenizer::Tokenizer;
 use channels::Channels;
+pub use formats::CallForm;
 use formats::{Reasoning, ToolFormat};
 use tags::Tags;
 
@@ -36,6 +37,19 @@ pub struct Delta {
     pub reasoning: String,
     /// Whole calls, in their order.
     pub calls: Vec<Call>,
+}
+
+/// How a model shows that it thinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThinkingSigns {
+    /// Before what it thinks.
+    pub open: &'static str,
+    /// After it.
+    pub close: &'static str,
+    /// What stands between that and an answer.
+    pub after: &'static str,
+    /// Every reply of the model begins with `open`, unless it is told otherwise.
+    pub always: bool,
 }
 
 /// The signs a model writes with, as its template tells them.
@@ -77,6 +91,34 @@ impl OutputFormat {
         self.channels || self.reasoning.is_some()
     }
 
+    /// How the model shows that it thinks; nothing where it does not.
+    pub fn thinking(&self) -> Option<ThinkingSigns> {
+        if self.channels {
+            return Some(channels::THINKING);
+        }
+        let signs = self.reasoning?;
+        Some(ThinkingSigns { open: signs.open, close: signs.close, after: signs.after, always: false })
+    }
+
+    /// Whether a prompt ends inside of the reasoning. `prompt_end` is the end of its text.
+    pub fn opens(&self, prompt_end: &str) -> bool {
+        !self.channels && self.reasoning.is_some_and(|signs| prompt_end.trim_end().ends_with(signs.open))
+    }
+
+    /// What a model writes before an answer.
+    pub fn lead(&self) -> &'static str {
+        if self.channels { channels::FINAL } else { "" }
+    }
+
+    /// How the model writes a call.
+    pub fn call_form(&self, tokenizer: &Tokenizer) -> CallForm {
+        let fits = |form: &&CallForm| form.sign.is_empty() || tokenizer.id(form.sign).is_some();
+        match self.tools.writes.iter().find(fits) {
+            Some(form) if !self.channels => *form,
+            _ => channels::CALL,
+        }
+    }
+
     /// What calls are written in.
     pub fn tools(&self) -> &'static str {
         if self.channels { channels::NAME } else { self.tools.name }
@@ -102,7 +144,7 @@ impl OutputFormat {
         if self.reasoning.is_none() && tools.is_none() {
             return Splitter(Kind::Plain);
         }
-        let opened = self.reasoning.is_some_and(|signs| prompt_end.trim_end().ends_with(signs.open));
+        let opened = self.opens(prompt_end);
         Splitter(Kind::Tags(Tags::new(self.reasoning, opened, tools)))
     }
 }
