@@ -8,7 +8,7 @@ import { expect, test } from "./lab.js";
 const HUB = "hf:Qwen/Qwen3-0.6B-GGUF:Q8_0";
 const SCRIPTED = "/tests/data/scripted/";
 
-for (const name of ["openai", "prompt-api", "remote", "tools"]) {
+for (const name of ["openai", "prompt-api", "remote", "structured", "tools"]) {
   test(`docs/${name}.md`, async ({ lab }) => {
     const page = readFileSync(inTree(`docs/${name}.md`), "utf8");
     const example = /```js\n(.*?)```/s.exec(page)?.[1] ?? "";
