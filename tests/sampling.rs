@@ -100,7 +100,7 @@ fn log_probabilities_are_those_of_the_logits() {
         let told: Vec<_> = pieces.iter().flat_map(|piece| piece.logprobs.clone()).collect();
         assert_eq!(told, result.logprobs, "pieces tell the same");
         let ids = engine.tokenize("Make a list of bread, olives and green tea.", true, false).unwrap();
-        let item = ScoreItem { context: TextOrIds::Ids(ids), continuation: TextOrIds::Ids(result.tokens.clone()) };
+        let item = ScoreItem { context: Prompt::Ids(ids), continuation: TextOrIds::Ids(result.tokens.clone()) };
         let score = &block_on(engine.score(&ScoreRequest::new(vec![item]), &|| false)).unwrap()[0];
         for (told, scored) in result.logprobs.iter().zip(&score.token_logprobs) {
             assert!((told.logprob - scored).abs() < 1e-4, "{backend:?}: {told:?} {scored}");

@@ -308,3 +308,58 @@ fn a_thousand_replies_are_valid_in_the_eyes_of_another() {
     println!("{complete} of {count} replies complete and valid, {cut} cut by their length");
     assert!(cut * 5 <= count, "{cut} of {count} were cut");
 }
+
+/// How many of a model's answers have exactly the wanted fields, without and with the schema of those fields.
+#[test]
+fn fields_are_found_as_often_with_their_schema() {
+    let engine = load();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/fields.json");
+    let cases: Vec<Value> = serde_json::from_slice(&std::fs::read(path).expect("the cases")).expect("JSON");
+    let sweep = std::env::var_os("HEADWATER_SWEEP").is_some();
+    for kind in ["held-out", "by hand"] {
+        let all: Vec<&Value> = cases.iter().filter(|case| case["kind"] == kind).collect();
+        let cases = if sweep { &all[..] } else { &all[..12] };
+        let (mut free, mut bound, mut readable) = (0, 0, 0);
+        for case in cases {
+            let want = case["want"].as_object().expect("fields");
+            let field = |(name, _): (&String, &Value)| match name.as_str() {
+                "amount" => (name.clone(), json!({"type": ["number", "null"]})),
+                _ => (name.clone(), json!({"type": ["string", "null"]})),
+            };
+            let properties: serde_json::Map<String, Value> = want.iter().map(field).collect();
+            let names: Vec<&String> = want.keys().collect();
+            let schema =
+                json!({"type": "object", "properties": properties, "required": names, "additionalProperties": false});
+            let prompt = case["prompt"].as_str().expect("a text");
+            let text = reply(&engine, prompt, json!({"maxTokens": 150})).text;
+            readable += usize::from(
+                serde_json::from_str::<Value>(&text).is_ok_and(|value| jsonschema::is_valid(&schema, &value)),
+            );
+            free += usize::from(is_right(&text, want));
+            let text = reply(&engine, prompt, json!({"maxTokens": 150, "json": schema})).text;
+            assert!(jsonschema::is_valid(&schema, &serde_json::from_str(&text).expect("JSON")), "{text}");
+            bound += usize::from(is_right(&text, want));
+        }
+        let count = cases.len();
+        println!("{kind}: of {count} {free} right without the schema ({readable} valid), {bound} with it (all valid)");
+        assert!(bound >= free, "{kind}: {bound} with the schema, {free} without");
+    }
+}
+
+/// Whether a text is an object with these fields; numbers count as what they are, however they are written.
+fn is_right(text: &str, want: &serde_json::Map<String, Value>) -> bool {
+    let same = |a: &Value, b: &Value| match (number(a), number(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    };
+    match serde_json::from_str::<serde_json::Map<String, Value>>(text) {
+        Ok(got) => {
+            got.len() == want.len() && want.iter().all(|(name, want)| got.get(name).is_some_and(|got| same(got, want)))
+        }
+        Err(_) => false,
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.parse().ok())
+}

@@ -119,7 +119,8 @@ test("openai: what is refused has its status, and names the parameter", async ({
     model: ["NotFoundError", 404, "model", "model_not_found"],
     n: ["BadRequestError", 400, "n", "InvalidArgument"],
     echo: ["BadRequestError", 400, "echo", "unsupported_value"],
-    schema: ["BadRequestError", 400, "response_format", "unsupported_value"],
+    schema: ["BadRequestError", 400, "json.properties.a", "SchemaUnsupported"],
+    format: ["BadRequestError", 400, "response_format.type", "unsupported_value"],
     unknown: ["BadRequestError", 400, "colour", "unknown_parameter"],
     range: ["BadRequestError", 400, "top_p", "InvalidArgument"],
     required: ["BadRequestError", 400, "tool_choice", "InvalidArgument"],
@@ -132,6 +133,20 @@ test("openai: what is refused has its status, and names the parameter", async ({
     url: [404, { error: { message: expect.stringContaining("/v1/audio/speech"), type: "invalid_request_error", param: null, code: "unknown_url" } }],
     method: 405,
   });
+});
+
+const PAID = { name: "Dorvina Keltam", amount: 42.5 };
+
+test("openai: answers are parsed by their schema, and calls come where they are required", async ({ lab }) => {
+  expect(await run(lab, "openai.structured")).toEqual({ parsed: PAID, object: "object", calls: [["get_weather", expect.any(String)]] });
+});
+
+test("Vercel's AI SDK makes objects", async ({ lab }) => {
+  expect(await run(lab, "aiSdkObject")).toEqual(PAID);
+});
+
+test("LangChain's structured output is an object", async ({ lab }) => {
+  expect(await run(lab, "langchainObject")).toEqual(PAID);
 });
 
 test("openai: an abort ends the reply, and the model goes on to serve", async ({ lab }) => {

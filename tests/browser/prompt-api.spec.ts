@@ -70,8 +70,9 @@ test("what fails is a DOMException of the specified name; what is full gives up 
       aborted: await name(api.create({ signal: AbortSignal.abort() })),
       image: await name(api.create({ expectedInputs: [{ type: "image" }] })),
       role: await name(session.prompt([{ role: "system", content: "x" }])),
-      constraint: await name(session.prompt("x", { responseConstraint: {} } as object)),
-      prefix: await name(session.prompt([{ role: "assistant", content: "x", prefix: true }])),
+      constraint: await name(session.prompt("x", { responseConstraint: { type: "date" } })),
+      flags: await name(session.prompt("x", { responseConstraint: 7 } as object)),
+      prefix: await name(session.prompt([{ role: "user", content: "x", prefix: true }])),
       large: await name(session.prompt("word ".repeat(600))),
       tooMuch: await name(session.append("word ".repeat(600))),
     };
@@ -92,13 +93,27 @@ test("what fails is a DOMException of the specified name; what is full gives up 
     image: "DOMException NotSupportedError",
     role: "TypeError TypeError",
     constraint: "DOMException NotSupportedError",
-    prefix: "DOMException NotSupportedError",
+    flags: "TypeError TypeError",
+    prefix: "DOMException SyntaxError",
     large: "DOMException QuotaExceededError",
     tooMuch: "DOMException QuotaExceededError",
   });
   expect(seen).toMatchObject({ answer: true, going: "DOMException AbortError", destroyed: "DOMException InvalidStateError", installed: "fulfilled" });
   expect(seen.overflows).toBeGreaterThan(0);
   expect(seen.kept, "more than a third of the context").toBeGreaterThan(170);
+});
+
+test("a response keeps to its constraint, and goes on from a prefix", async ({ lab }) => {
+  const seen = await lab.evaluate(async () => {
+    const session = await promptApi.languageModel(await headwater.load("embedded:tiny-assistant")).create();
+    const schema = { type: "object", properties: { n: { enum: [1, 2] } }, required: ["n"], additionalProperties: false };
+    return {
+      json: JSON.parse(await session.prompt("Hi", { responseConstraint: schema })) as unknown,
+      regex: await session.prompt("Hi", { responseConstraint: /^(YES|no)!$/i, omitResponseConstraintInput: true }),
+      begun: await session.prompt([{ role: "user", content: "Hi" }, { role: "assistant", content: "ab", prefix: true }], { responseConstraint: /abc{2}/ }),
+    };
+  });
+  expect(seen).toEqual({ json: { n: expect.any(Number) }, regex: expect.stringMatching(/^(yes|no)!$/i), begun: "cc" });
 });
 
 test("tools are run, and the model is given what they return", async ({ lab }) => {

@@ -19,6 +19,7 @@ export function modelFetch(): Promise<typeof fetch> {
 
 export const QUESTION = "Does anything leave my device?";
 export const WEATHER = "How is the weather in Paris?";
+export const PAID = "Extract the name and amount as JSON: Hi, this is Dorvina Keltam. I paid $42.50.";
 export const STORY = "Tell me a story about a fox and a lantern.";
 
 /** The tool that `scripted` calls. */

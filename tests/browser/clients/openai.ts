@@ -1,7 +1,9 @@
 /** OpenAI's own client, as it is, over models of the page. */
 import OpenAI from "openai";
+import { zodResponseFormat } from "openai/helpers/zod";
+import { z } from "zod";
 import type { ChatCompletionMessageParam } from "openai/resources/chat/completions";
-import { apiKey, baseURL, modelFetch, QUESTION, STORY, WEATHER, weather } from "./models.js";
+import { apiKey, baseURL, modelFetch, PAID, QUESTION, STORY, WEATHER, weather } from "./models.js";
 
 async function client(): Promise<OpenAI> {
   return new OpenAI({ baseURL, apiKey, fetch: await modelFetch(), dangerouslyAllowBrowser: true });
@@ -127,10 +129,11 @@ export async function errors() {
     model: await failed({ model: "gpt-5" }),
     n: await failed({ n: 200 }),
     echo: await failed({ echo: true }),
-    schema: await failed({ response_format: { type: "json_schema", json_schema: { name: "x", schema: {} } } }),
+    schema: await failed({ response_format: { type: "json_schema", json_schema: { name: "x", schema: { properties: { a: { type: "date" } } } } } }),
+    format: await failed({ response_format: { type: "grammar" } }),
     unknown: await failed({ colour: "red" }),
     range: await failed({ top_p: 7 }),
-    required: await failed({ model: "scripted", tools: [weather], tool_choice: "required" }),
+    required: await failed({ model: "scripted", tool_choice: "required" }),
     tool: await failed({ model: "scripted", tools: [weather, { type: "function", function: { name: "a b" } }] }),
     image: await failed({ messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "data:," } }] }] }),
     full: await failed({ messages: asked("word ".repeat(600)) }),
@@ -156,4 +159,23 @@ export async function abort() {
   const started = performance.now();
   const after = await openai.chat.completions.create({ ...request, messages: asked(QUESTION), max_tokens: 3 });
   return { parts, ended, after: after.usage?.completion_tokens, waitedSecs: (performance.now() - started) / 1000 };
+}
+
+/** A schema out of zod, any object, and a call that is required. */
+export async function structured() {
+  const openai = await client();
+  const request = { model: "tiny", messages: asked(PAID), temperature: 0 } as const;
+  const payment = z.object({ name: z.string(), amount: z.number() });
+  const parsed = await openai.chat.completions.parse({ ...request, response_format: zodResponseFormat(payment, "payment") });
+  const object = await openai.chat.completions.create({ ...request, response_format: { type: "json_object" } });
+  const parameters = { type: "object", properties: { city: { enum: ["Paris", "Rome"] } }, required: ["city"] };
+  const tool = { type: "function", function: { name: "get_weather", parameters } } as const;
+  const call = { ...request, model: "scripted", messages: asked(WEATHER), tools: [tool] };
+  const called = await openai.chat.completions.create({ ...call, tool_choice: { type: "function", function: { name: "get_weather" } } });
+  const calls = called.choices[0]?.message.tool_calls ?? [];
+  return {
+    parsed: parsed.choices[0]?.message.parsed,
+    object: typeof JSON.parse(object.choices[0]?.message.content ?? "null"),
+    calls: calls.map((made) => (made.type === "function" ? [made.function.name, made.function.arguments] : [])),
+  };
 }

@@ -3,9 +3,24 @@ import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { HumanMessage, ToolMessage } from "@langchain/core/messages";
 import { tool as langchainTool } from "@langchain/core/tools";
 import { ChatOpenAI } from "@langchain/openai";
-import { embedMany, isStepCount, streamText, tool } from "ai";
+import { embedMany, generateObject, isStepCount, streamText, tool } from "ai";
 import { z } from "zod";
-import { apiKey, baseURL, modelFetch, QUESTION, WEATHER } from "./models.js";
+import { apiKey, baseURL, modelFetch, PAID, QUESTION, WEATHER } from "./models.js";
+
+const payment = z.object({ name: z.string(), amount: z.number() });
+
+/** An object by its schema. */
+export async function aiSdkObject() {
+  const provider = createOpenAICompatible({ name: "page", baseURL, apiKey, fetch: await modelFetch(), supportsStructuredOutputs: true });
+  return (await generateObject({ model: provider("tiny"), prompt: PAID, temperature: 0, schema: payment })).object;
+}
+
+/** An object by its schema. */
+export async function langchainObject() {
+  const configuration = { baseURL, fetch: await modelFetch(), dangerouslyAllowBrowser: true };
+  const tiny = new ChatOpenAI({ model: "tiny", apiKey, temperature: 0, configuration });
+  return tiny.withStructuredOutput(payment, { method: "jsonSchema" }).invoke(PAID);
+}
 
 const city = z.object({ city: z.string() });
 
