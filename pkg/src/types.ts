@@ -459,6 +459,8 @@ export interface BenchOptions {
   decode?: number;
   /** Tokens that are in the cache before either begins; 0 by default. */
   depth?: number;
+  /** Replies that are generated side by side and timed after that, up to 8; 1 by default, which leaves it out. */
+  replies?: number;
 }
 
 /** Tokens and the time they took. */
@@ -487,6 +489,8 @@ export interface BenchReport {
   readonly depth: number;
   readonly prefill: Rate;
   readonly decode: Rate;
+  /** The tokens of all replies that were generated side by side, if that was asked for. */
+  readonly together?: Rate;
   /** Tokens that were submitted at once, at most. */
   readonly chain: number;
   /** Bytes of weights, keys and values that one generated token needs at least. */

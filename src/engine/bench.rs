@@ -1,13 +1,17 @@
 //! Speed: a prefill and a decode of made-up ids, timed, with the device's exact counts beside the times.
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Serialize};
 
 use super::info::Runtime;
 use super::json::{self, invalid};
 use super::loaded::Loaded;
+use super::reply::Job;
+use super::request::{GenerateRequest, Prompt};
 use super::session::Session;
-use crate::error::Result;
-use crate::graph::{Counters, SamplerSettings};
+use crate::error::{Error, Result};
+use crate::graph::{Counters, MAX_BATCH, SamplerSettings};
 
 /// What to measure. What the context has no room for is made smaller, and the report says so.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -19,11 +23,13 @@ pub struct BenchRequest {
     pub decode: usize,
     /// Ids that are in the cache before either begins.
     pub depth: usize,
+    /// Replies that are generated side by side and timed after that, where it is more than one.
+    pub replies: usize,
 }
 
 impl Default for BenchRequest {
     fn default() -> Self {
-        Self { prefill: 512, decode: 128, depth: 0 }
+        Self { prefill: 512, decode: 128, depth: 0, replies: 1 }
     }
 }
 
@@ -40,6 +46,9 @@ impl BenchRequest {
                 return Err(invalid("0 ids cannot be timed").at(name));
             }
         }
+        if !(1..=MAX_BATCH).contains(&self.replies) {
+            return Err(invalid(format!("{} is not a whole number from 1 to {MAX_BATCH}", self.replies)).at("replies"));
+        }
         let mut notes = Vec::new();
         let mut at_most = |name: &str, wanted: usize, room: usize| {
             if wanted > room {
@@ -50,7 +59,7 @@ impl BenchRequest {
         let depth = at_most("depth", self.depth, context.saturating_sub(2));
         let prefill = at_most("prefill", self.prefill, context.saturating_sub(depth));
         let decode = at_most("decode", self.decode, context.saturating_sub(depth.max(1)));
-        Ok((Self { prefill, decode, depth }, notes))
+        Ok((Self { prefill, decode, depth, ..*self }, notes))
     }
 }
 
@@ -122,6 +131,9 @@ pub struct BenchReport {
     pub prefill: Rate,
     /// The generated ids.
     pub decode: Rate,
+    /// The ids of all replies that were generated side by side, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub together: Option<Rate>,
     /// Ids that were submitted at once, at most.
     pub chain: u32,
     /// Bytes of weights, keys, values and states that one generated id needs at least.
@@ -180,6 +192,7 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
         depth,
         prefill: Rate::new(request.prefill, prefill_secs),
         decode: Rate::new(request.decode, decode_secs),
+        together: None,
         chain: backend.decode_chain(),
         bytes_per_token: loaded.traffic.weight_bytes
             + loaded.traffic.position_bytes * mean_positions
@@ -188,6 +201,32 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
         decode_counters: CountersPerToken::between(&before, &after, request.decode),
         notes,
     })
+}
+
+/// Generates replies side by side: a few ids first, so that what batches need is there when it is timed.
+pub(super) async fn together(loaded: &Rc<Loaded>, request: &BenchRequest) -> Result<Option<Rate>> {
+    let (request, _) = request.clamp(loaded.context)?;
+    if request.replies == 1 {
+        return Ok(None);
+    }
+    let now = &loaded.environment.now_secs;
+    let timed = async |tokens: usize| {
+        let ask = GenerateRequest {
+            max_tokens: Some(tokens as f64),
+            n: Some(request.replies as f64),
+            ignore_eos: true,
+            temperature: Some(0.0),
+            ..GenerateRequest::new(Prompt::Ids(Vec::new()))
+        };
+        let settings = ask.settings(&loaded.info.sampling, || 0)?;
+        let job = Job { prompt: vec![0], settings, adapter: None, reading: None, chosen: None, asked_secs: now() };
+        let began = now();
+        let result = job.run(loaded, &|| false, &mut |_| {}).await?;
+        let made = result.tokens.len() + result.others.iter().map(|other| other.tokens.len()).sum::<usize>();
+        Ok::<_, Error>(Rate::new(made, now() - began))
+    };
+    timed(2 * loaded.backend.decode_chain().max(1) as usize).await?;
+    timed(request.decode).await.map(Some)
 }
 
 /// Computes what the sequence lacks of `ids`, up to the id that follows them.

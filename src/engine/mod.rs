@@ -282,7 +282,8 @@ impl Engine {
     pub async fn bench(&self, request: &BenchRequest) -> Result<BenchReport> {
         let loaded = self.loaded()?;
         loaded.needs(Kind::Generator)?;
-        driver::alone(&loaded, async |session| bench::run(&loaded, session, request).await).await
+        let report = driver::alone(&loaded, async |session| bench::run(&loaded, session, request).await).await?;
+        Ok(BenchReport { together: bench::together(&loaded, request).await?, ..report })
     }
 
     /// Frees what the model holds, once the reply under way has noticed. Later calls fail with `Disposed`.

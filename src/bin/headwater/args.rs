@@ -375,4 +375,7 @@ pub(crate) struct BenchArgs {
     /// Ids that are in the cache before either begins
     #[arg(long, default_value_t = 0)]
     pub(crate) depth: usize,
+    /// Replies that are generated side by side and timed after that, where it is more than one
+    #[arg(long, default_value_t = 1)]
+    pub(crate) replies: usize,
 }

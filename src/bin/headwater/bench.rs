@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
     let engine = model::load(&args.common).await?;
     let load =
         Load { elapsed_secs: began.elapsed().as_secs_f64(), allocated_bytes: engine.stats().counters.buffer_bytes };
-    let request = BenchRequest { prefill: args.pp, decode: args.tg, depth: args.depth };
+    let request = BenchRequest { prefill: args.pp, decode: args.tg, depth: args.depth, replies: args.replies };
     let report = engine.bench(&request).await?;
     if args.common.json {
         return print_json(&Report { load, report });
@@ -61,5 +61,9 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
     };
     rate("prefill", &report.prefill, &report.prefill_counters)?;
     rate("decode", &report.decode, &report.decode_counters)?;
+    if let Some(together) = &report.together {
+        let (rate, replies) = (together.tokens_per_second, args.replies);
+        print_line(&format!("{replies} replies side by side: {rate:.1} tokens/s in all"))?;
+    }
     print_line(&format!("  {} bytes read for each token, {} tokens to a submit", report.bytes_per_token, report.chain))
 }
