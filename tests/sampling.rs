@@ -6,8 +6,8 @@ mod common;
 
 use common::open;
 use headwater::engine::{
-    BackendChoice, Engine, Environment, GenerateRequest, GenerationResult, LoadOptions, Piece, ScoreItem, ScoreRequest,
-    TextOrIds,
+    BackendChoice, Engine, Environment, GenerateRequest, GenerationResult, LoadOptions, Piece, Prompt, ScoreItem,
+    ScoreRequest, TextOrIds,
 };
 use headwater::error::{Error, ErrorKind};
 use pollster::block_on;
