@@ -49,6 +49,9 @@ impl Written {
     }
 }
 
+/// A file that is to come, with a way to read it over the network.
+pub(super) type Announced = (RepoFile, Option<Rc<dyn Source>>);
+
 /// How far a file is.
 enum Stage {
     /// Its turn has not come. Over the network it can be read all the same.
@@ -201,18 +204,21 @@ impl Incoming {
     }
 
     /// Announces files, each with a way to read it over the network.
-    pub(super) fn announce(&self, files: &[(RepoFile, Option<Rc<dyn Source>>)]) -> Vec<Rc<Arriving>> {
-        let arriving = |(file, remote): &(RepoFile, Option<Rc<dyn Source>>)| {
+    pub(super) fn announce(&self, files: &[Announced]) -> Vec<Rc<Arriving>> {
+        // The first of them begins at once: what of it is asked for comes anyway.
+        let first = files.iter().position(|(file, _)| is_weights(&file.path));
+        let arriving = |(index, (file, remote)): (usize, &Announced)| {
+            let remote = remote.clone().filter(|_| Some(index) != first);
             Rc::new(Arriving {
                 path: file.path.clone(),
                 size_bytes: file.size_bytes,
-                stage: RefCell::new(Stage::Waiting(remote.clone())),
+                stage: RefCell::new(Stage::Waiting(remote)),
                 early: RefCell::default(),
                 sealed: Rc::clone(&self.sealed),
                 bell: Rc::clone(&self.bell),
             })
         };
-        let files: Vec<Rc<Arriving>> = files.iter().map(arriving).collect();
+        let files: Vec<Rc<Arriving>> = files.iter().enumerate().map(arriving).collect();
         self.sources.replace(Some(files.iter().map(|file| Rc::clone(file) as Rc<dyn Source>).collect()));
         self.files.replace(files.clone());
         self.bell.ring();

@@ -139,7 +139,7 @@ test("a model is written to one file as it streams, and read back from it", asyn
       for (let at = 0; at < bytes.length; at += 30_000) text += String.fromCharCode(...bytes.subarray(at, at + 30_000));
       return [name, btoa(text)];
     };
-    const folder = REFERENCE.replace(/:.*/, "");
+    const folder = REFERENCE.replace(/:.*/, "/config.json");
     await headwater.store.pull(REFERENCE, { endpoint });
     await headwater.store.pull(folder, { endpoint });
     const lock = await headwater.store.lock();
@@ -163,7 +163,7 @@ test("a model is written to one file as it streams, and read back from it", asyn
   expect(seen.one[0]).toBe("tiny-Q8_0.gguf");
   expect(sha256(Buffer.from(seen.one[1], "base64"))).toBe(sha256(mirror.weights));
   // Another program reads the archive.
-  expect(seen.several[0]).toBe("tiny-assistant.tar");
+  expect(seen.several[0]).toBe("tiny-assistant-config.json.tar");
   const archive = info.outputPath("model.tar");
   const out = info.outputPath("out");
   mkdirSync(out, { recursive: true });

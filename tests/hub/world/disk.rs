@@ -17,6 +17,9 @@ struct Content {
     flushed: Vec<u8>,
 }
 
+/// Files by their hash, and whether everybody may have them.
+type SharedFiles = BTreeMap<String, (Vec<u8>, bool)>;
+
 /// A store in memory.
 #[derive(Default)]
 pub(crate) struct Memory {
@@ -27,7 +30,7 @@ pub(crate) struct Memory {
     pub(crate) breaker: Breaker,
     pub(crate) room: Cell<Option<u64>>,
     /// What sites share, by its hash, and whether everybody may have it; nothing of the kind where it is `None`.
-    pub(crate) shared: RefCell<Option<BTreeMap<String, (Vec<u8>, bool)>>>,
+    pub(crate) shared: RefCell<Option<SharedFiles>>,
 }
 
 impl Memory {
