@@ -160,9 +160,6 @@ pub struct GenerateRequest {
     pub on_overflow: Option<String>,
 }
 
-/// Options that the package's interface names and that come with later issues.
-const PLANNED: &[&str] = &[];
-
 impl GenerateRequest {
     /// A request with every option absent.
     pub fn new(prompt: Prompt) -> Self {
@@ -204,9 +201,9 @@ impl GenerateRequest {
         }
     }
 
-    /// Reads a request of the package's interface. `InvalidArgument` names what is unknown, not there yet or wrong.
+    /// Reads a request of the package's interface. `InvalidArgument` names what is unknown or wrong.
     pub fn from_json(text: &str) -> Result<Self> {
-        json::options(text, PLANNED)
+        json::options(text, &[])
     }
 
     /// Checks every option. `seed` draws one where the request has none.
@@ -302,7 +299,7 @@ pub(super) struct Settings {
 
 #[cfg(test)]
 mod tests {
-    use super::{GenerateRequest, PLANNED, Prompt};
+    use super::{GenerateRequest, Prompt};
     use crate::error::ErrorKind;
     use crate::sample::SampleOptions;
 
@@ -328,11 +325,6 @@ mod tests {
 
     #[test]
     fn what_cannot_be_honoured_is_named() {
-        for option in PLANNED {
-            let error = GenerateRequest::from_json(&format!(r#"{{"prompt": "x", "{option}": 1}}"#)).expect_err(option);
-            assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, *option));
-            assert!(error.message().contains("not supported yet"), "{error}");
-        }
         for (json, named) in [
             (r#"{"prompt": "x", "colour": 1}"#, "colour"),
             (r#"{"prompt": "x", "temperature": "hot"}"#, "temperature"),

@@ -168,7 +168,7 @@ export async function structured() {
   const payment = z.object({ name: z.string(), amount: z.number() });
   const parsed = await openai.chat.completions.parse({ ...request, response_format: zodResponseFormat(payment, "payment") });
   const object = await openai.chat.completions.create({ ...request, response_format: { type: "json_object" } });
-  const parameters = { type: "object", properties: { city: { enum: ["Paris", "Rome"] } }, required: ["city"] };
+  const parameters = { type: "object", properties: { city: { enum: ["Paris", "Rome"] } }, required: ["city"], additionalProperties: false };
   const tool = { type: "function", function: { name: "get_weather", parameters } } as const;
   const call = { ...request, model: "scripted", messages: asked(WEATHER), tools: [tool] };
   const called = await openai.chat.completions.create({ ...call, tool_choice: { type: "function", function: { name: "get_weather" } } });
