@@ -219,7 +219,15 @@ pub(super) async fn together(loaded: &Rc<Loaded>, request: &BenchRequest) -> Res
             ..GenerateRequest::new(Prompt::Ids(Vec::new()))
         };
         let settings = ask.settings(&loaded.info.sampling, || 0)?;
-        let job = Job { prompt: vec![0], settings, adapter: None, reading: None, chosen: None, asked_secs: now() };
+        let job = Job {
+            prompt: vec![0],
+            settings,
+            adapter: None,
+            reading: None,
+            chosen: None,
+            wish: None,
+            asked_secs: now(),
+        };
         let began = now();
         let result = job.run(loaded, &|| false, &mut |_| {}).await?;
         let made = result.tokens.len() + result.others.iter().map(|other| other.tokens.len()).sum::<usize>();

@@ -37,6 +37,8 @@ pub(super) struct Queue {
     polled: Cell<bool>,
     callers: Cell<u64>,
     wakers: Arc<Wakers>,
+    /// What callers have done so far, see [`LetterBox::new`].
+    heard: Rc<Cell<u64>>,
 }
 
 /// Wakes all callers.
@@ -89,7 +91,7 @@ impl Queue {
 
     /// Asks for a reply. It must be finished by whoever asked.
     pub(super) fn ask(&self, order: Order) -> Rc<LetterBox> {
-        let letters = Rc::new(LetterBox::default());
+        let letters = Rc::new(LetterBox::new(self.heard.clone()));
         self.waiting.borrow_mut().push_back(Live::new(self.number(), order, letters.clone()));
         self.wanted.borrow_mut().push(Rc::downgrade(&letters));
         self.busy.set(true);
@@ -154,13 +156,18 @@ pub(super) async fn waiting_for<R>(loaded: &Rc<Loaded>, work: impl Future<Output
     let caller = queue.enter();
     let mut work = pin!(work);
     poll_fn(|context| {
-        let waker = context.waker().clone();
+        let (waker, heard) = (context.waker().clone(), queue.heard.get());
         queue.wakers.0.lock().unwrap_or_else(PoisonError::into_inner).insert(caller.number, waker);
         if let Poll::Ready(done) = work.as_mut().poll(context) {
             return Poll::Ready(done);
         }
         queue.poll(loaded);
-        work.as_mut().poll(context)
+        let outcome = work.as_mut().poll(context);
+        if outcome.is_pending() && queue.heard.get() != heard {
+            // The schedule may have waited for just that.
+            context.waker().wake_by_ref();
+        }
+        outcome
     })
     .await
 }

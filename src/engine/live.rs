@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::track::Track;
 use crate::error::Error;
@@ -37,15 +38,30 @@ pub(super) struct LetterBox {
     answer: RefCell<Vec<u32>>,
     cached: Cell<usize>,
     started_secs: Cell<Option<f64>>,
+    /// Counts what callers do, so that whoever did something sees to it that the schedule looks again.
+    heard: Rc<Cell<u64>>,
 }
 
 impl LetterBox {
+    /// One whose caller's doings are counted there.
+    pub(super) fn new(heard: Rc<Cell<u64>>) -> Self {
+        Self { heard, ..Self::default() }
+    }
+
+    fn note(&self) {
+        self.heard.set(self.heard.get().wrapping_add(1));
+    }
+
     pub(super) fn put(&self, mail: Mail) {
         self.mail.borrow_mut().push_back(mail);
     }
 
     pub(super) fn take(&self) -> Option<Mail> {
-        self.mail.borrow_mut().pop_front()
+        let mail = self.mail.borrow_mut().pop_front();
+        if mail.is_some() {
+            self.note();
+        }
+        mail
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -56,6 +72,7 @@ impl LetterBox {
     pub(super) fn finish(&self, keep: usize) {
         if self.done.get().is_none() {
             self.done.set(Some(keep));
+            self.note();
         }
     }
 
@@ -63,9 +80,16 @@ impl LetterBox {
         self.done.get()
     }
 
+<<<<<<< HEAD
     /// The ids that the caller chose, at most as many as a step has rows.
     pub(super) fn answer(&self, ids: Vec<u32>) {
         self.answer.replace(ids);
+=======
+    /// The id that the caller chose.
+    pub(super) fn answer(&self, id: u32) {
+        self.answer.set(Some(id));
+        self.note();
+>>>>>>> sched
     }
 
     /// What was chosen since the last time.
@@ -109,7 +133,7 @@ pub(super) struct Live {
     /// In the order of asking, from 1.
     pub(super) number: u64,
     pub(super) order: Order,
-    pub(super) letters: std::rc::Rc<LetterBox>,
+    pub(super) letters: Rc<LetterBox>,
     /// The ids that were collected.
     pub(super) reply: Vec<u32>,
     /// Ids that were asked of the backend, collected or not.
@@ -127,7 +151,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(number: u64, order: Order, letters: std::rc::Rc<LetterBox>) -> Self {
+    pub(super) fn new(number: u64, order: Order, letters: Rc<LetterBox>) -> Self {
         Self {
             number,
             order,

@@ -37,6 +37,7 @@ impl Session {
     /// One round. What goes wrong with a reply goes to its letter box.
     pub(super) async fn round(&mut self, loaded: &Loaded) -> Result<Round> {
         let backend = loaded.backend.as_ref();
+        let moves = self.moves;
         self.reap()?;
         self.admit(loaded)?;
         if self.lives.is_empty() && self.common.open.is_empty() {
@@ -49,7 +50,11 @@ impl Session {
             self.collect_oldest(backend).await;
             return Ok(Round::Collected);
         }
-        Ok(if computed || stepped || submitted { Round::Submitted } else { Round::Waits })
+        Ok(match (computed || stepped || submitted, self.moves == moves) {
+            (true, _) => Round::Submitted,
+            (false, false) => Round::Collected,
+            (false, true) => Round::Waits,
+        })
     }
 
     /// Ends the replies that nobody waits for any more, once nothing of them is under way.
@@ -291,6 +296,7 @@ impl Session {
                 // They can still take turns.
                 log::warn!("replies are computed in turns: {error}");
                 self.batches = false;
+                self.moves += 1;
                 return Ok(false);
             }
         }
@@ -381,6 +387,7 @@ impl Session {
     fn put_off(&mut self, loaded: &Loaded, number: u64) {
         let Some(at) = self.lives.iter().position(|live| live.number == number) else { return };
         let mut live = self.lives.remove(at);
+        self.moves += 1;
         self.forget_on_device(number);
         live.place = None;
         let done = live.letters.done();
@@ -394,6 +401,7 @@ impl Session {
     /// Waits for the oldest chain and hands out its ids.
     pub(super) async fn collect_oldest(&mut self, backend: &dyn Backend) {
         let Some(Open { ticket, count, rows, batched }) = self.common.open.pop_front() else { return };
+        self.moves += 1;
         let count = count as usize;
         let collected = match backend.collect(ticket).await {
             Ok(ids) if ids.len() == rows.len().saturating_mul(count) => Ok(ids),

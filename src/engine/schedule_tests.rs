@@ -232,3 +232,13 @@ fn a_call_that_fails_lets_replies_go_on() {
     assert!(matches!(poll(pin!(failing)), Poll::Ready(Err(error)) if error.kind() == ErrorKind::Aborted));
     assert_eq!(tokens(join(vec![ask(&loaded, Job::of(&[1], 2.0, 1.0))])), [[100, 101]]);
 }
+
+#[test]
+fn nobody_waits_for_a_wake_that_does_not_come() {
+    let loaded = loaded(&Fake::new(100..200));
+    for n in 1..=8 {
+        // An executor that polls only what was woken.
+        let result = pollster::block_on(Job::of(&[1, 2], 23.0, f64::from(n)).run(&loaded, &|| false, &mut |_| {}));
+        assert_eq!(tokens_of_all(result.expect("replies")).len(), n as usize);
+    }
+}

@@ -22,6 +22,8 @@ pub(super) struct Session {
     pub(super) on_device: OnDevice,
     /// Rounds so far, in which chunks and chains were submitted for one reply.
     pub(super) rounds: u64,
+    /// Counts what moves replies on without a submit.
+    pub(super) moves: u64,
     /// Whether the backend can batch; it may lack the room for it.
     pub(super) batches: bool,
 }
@@ -45,6 +47,7 @@ impl Session {
             lent: Vec::new(),
             on_device: OnDevice::default(),
             rounds: 0,
+            moves: 0,
             batches: true,
         })
     }
