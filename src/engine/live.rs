@@ -80,16 +80,10 @@ impl LetterBox {
         self.done.get()
     }
 
-<<<<<<< HEAD
     /// The ids that the caller chose, at most as many as a step has rows.
     pub(super) fn answer(&self, ids: Vec<u32>) {
         self.answer.replace(ids);
-=======
-    /// The id that the caller chose.
-    pub(super) fn answer(&self, id: u32) {
-        self.answer.set(Some(id));
         self.note();
->>>>>>> sched
     }
 
     /// What was chosen since the last time.
