@@ -133,24 +133,29 @@ fn texts_are_encoded_as_one() {
 /// Four choices after one long context: its pages are computed once, and each score is what the choice alone gets.
 #[test]
 fn a_common_context_is_computed_once() {
-    let engine = load(&[ASSISTANT], BackendChoice::Gpu, None);
+    let engine = || load(&[ASSISTANT], BackendChoice::Gpu, None);
     let context: String = (0..14).map(|i| format!("Lantern {i} stands on shelf {}. ", i % 7)).collect();
     let question = format!("{context}Where does lantern 9 stand? On shelf");
     let choices = [" 1", " 2", " 3", " 4"];
     let items: Vec<ScoreItem> = choices.iter().map(|choice| text(&question, choice)).collect();
-    let rows = engine.tokenize(&question, true, false).unwrap().len();
+    let rows = engine().tokenize(&question, true, false).unwrap().len();
     assert!(rows > 200, "{rows}");
-    let counted = |request: &ScoreRequest| {
-        // Another sequence first, so that nothing is left of an earlier call.
-        block_on(engine.logits(&[1, 2, 3])).unwrap();
+    let counted_on = |engine: &Engine, request: &ScoreRequest| {
         let before = engine.stats().counters.dispatches;
-        let scores = score(&engine, request);
+        let scores = score(engine, request);
         (scores, engine.stats().counters.dispatches - before)
     };
+    // A model of its own each time, so that nothing is there of an earlier call.
+    let counted = |request: &ScoreRequest| counted_on(&engine(), request);
     let (together, cost) = counted(&ScoreRequest::new(items.clone()));
     let (first, cost_of_one) = counted(&ScoreRequest::new(items[..1].to_vec()));
     assert_eq!(together[0], first[0]);
     assert_eq!(cost, cost_of_one, "four choices take the steps of one");
+    let kept = engine();
+    let (cold, cost_cold) = counted_on(&kept, &ScoreRequest::new(items.clone()));
+    let (warm, cost_warm) = counted_on(&kept, &ScoreRequest::new(items.clone()));
+    assert_eq!(cold, warm);
+    assert!(cost_warm < cost_cold, "its pages are kept: {cost_warm} {cost_cold}");
     for (item, score_of) in items.iter().zip(&together) {
         let (alone, _) = counted(&ScoreRequest::new(vec![item.clone()]));
         assert!((alone[0].logprob - score_of.logprob).abs() < 1e-4, "{alone:?} {score_of:?}");

@@ -16,7 +16,7 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Continues a prompt
-    Generate(GenerateArgs),
+    Generate(Box<GenerateArgs>),
     /// Writes the logits after every id to a safetensors file (`logits`, f32, tokens x vocabulary)
     Logits(LogitsArgs),
     /// Makes the vectors of texts: lines {"text": ...} from standard input become lines {"embedding": [...]}, in order
