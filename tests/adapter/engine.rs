@@ -71,7 +71,7 @@ fn requests_choose_an_adapter_and_how_much_of_it() {
     let styled = reply(&engine, &prompt.ids, &"style".into()).unwrap();
     assert_eq!((styled.tokens.as_slice(), styled.usage.cached_tokens), (prompt.greedy.as_slice(), 0));
     assert_ne!(styled.tokens, plain.tokens);
-    // What the same adapter computed is there; what another did, or more or less of it, is not.
+    // What the same adapter computed is there, and what the model alone did; what another did, or more or less of it, is not.
     let all_but_one = prompt.ids.len() - 1;
     for (choice, cached, ids) in [
         (serde_json::json!("style"), all_but_one, Some(&styled.tokens)),
@@ -79,7 +79,7 @@ fn requests_choose_an_adapter_and_how_much_of_it() {
         (serde_json::json!({ "name": "style", "scale": 0.25 }), 0, None),
         (serde_json::json!({ "name": "style", "scale": 0.25 }), all_but_one, None),
         (serde_json::json!("Llama3 Plain"), 0, Some(&styled.tokens)),
-        (serde_json::json!({ "name": "Llama3 Plain", "scale": 0 }), 0, Some(&plain.tokens)),
+        (serde_json::json!({ "name": "Llama3 Plain", "scale": 0 }), all_but_one, Some(&plain.tokens)),
         (serde_json::json!(null), all_but_one, Some(&plain.tokens)),
         (serde_json::json!({ "name": "style", "scale": 0 }), all_but_one, Some(&plain.tokens)),
     ] {
