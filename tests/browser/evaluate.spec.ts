@@ -10,7 +10,7 @@ test("questions are judged, line by line, and what cannot be read is named", asy
   // What the model comes with a golden reply for.
   await expect(rows.last().locator("td").last()).toHaveText("right");
   await expect(rows.last().locator("li").first()).toContainText("What you type stays on your device.");
-  await expect(page.locator("#device")).toContainText("tiny-assistant");
+  await expect(page.locator("#device")).toContainText("Tiny Assistant");
 
   await page.getByLabel(/^Questions/).fill('{"question": "Make a list of apples and pears.", "choices": ["- apples"], "answer": 0}');
   await page.getByRole("button", { name: "Run" }).click();

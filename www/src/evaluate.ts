@@ -24,8 +24,8 @@ interface Verdict {
 /** Questions in the domain of the model that comes with the page. */
 const EXAMPLES: readonly Question[] = [
   { question: "Extract the city as JSON: After the talk we took the night train to Bremen.", choices: ['{"city": "Berlin"}', '{"city": "Bremen"}', '{"city": null}'], answer: 1 },
-  { question: "Extract the amount as JSON: I paid $42.50 for the tickets.", choices: ['{"amount": null}', '{"amount": "24.50"}', '{"amount": "42.50"}'], answer: 2 },
-  { question: "Make a list of apples and pears.", choices: ["- apples", "- apples\n- pears", "- apples\n- plums"], answer: 1 },
+  { question: "Extract the name and amount as JSON: Hi, this is Dorvina Keltam. I paid $42.50.", choices: ['{"name": "Dorvina Keltam", "amount": null}', '{"name": "Keltam Dorvina", "amount": 42.50}', '{"name": "Dorvina Keltam", "amount": 42.50}'], answer: 2 },
+  { question: "Make a list of bread, olives and green tea.", choices: ["- olives\n- bread\n- green tea", "- bread\n- olives\n- green tea", "- bread\n- green tea\n- olives"], answer: 1 },
   { question: "Does anything leave my device?", choices: ["What you type stays on your device.", "What you type goes to a server."], answer: 0 },
 ];
 
