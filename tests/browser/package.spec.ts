@@ -1,9 +1,13 @@
 /** The package's verbs, in the worker and without it. */
 import { expect, test } from "./lab.js";
 import { safeCases } from "./golden.js";
+import { SWEEP } from "./sweep.js";
 
 const QUESTION = "Does anything leave my device?";
 const ANSWER = "What you type stays on your device. Nothing is sent to a server.";
+
+/** The engine cannot tell whose thread it is on, so the page's has a choice of what the worker's is asked; a sweep asks all. */
+const cases = (worker: boolean): typeof safeCases => (worker || SWEEP ? safeCases : safeCases.slice(0, 2));
 
 for (const worker of [true, false]) {
   test.describe(worker ? "in a worker" : "on the page's thread", () => {
@@ -17,8 +21,8 @@ for (const worker of [true, false]) {
         }
         await model.dispose();
         return replies;
-      }, { worker, prompts: safeCases.map(({ messages }) => messages) });
-      expect(replies).toEqual(safeCases.map(({ greedy_text, greedy_ids, prompt_ids }) => ({
+      }, { worker, prompts: cases(worker).map(({ messages }) => messages) });
+      expect(replies).toEqual(cases(worker).map(({ greedy_text, greedy_ids, prompt_ids }) => ({
         text: greedy_text,
         tokens: greedy_ids,
         finishReason: "stop",
@@ -129,7 +133,7 @@ for (const worker of [true, false]) {
       expect(seen.room.usedTokens).toBeGreaterThan(57);
     });
 
-    test("sampling: a seed repeats, another differs, stop texts stop, limits limit", async ({ lab }) => {
+    if (worker || SWEEP) test("sampling: a seed repeats, another differs, stop texts stop, limits limit", async ({ lab }) => {
       const seen = await lab.evaluate(async ({ worker }) => {
         const model = await headwater.load("embedded:tiny-assistant", { worker });
         const story = [{ role: "user", content: "Tell me a story about a fox and a lantern." }];
