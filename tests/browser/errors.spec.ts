@@ -49,7 +49,7 @@ for (const worker of [true, false]) {
           unknownOption: await kindOf(url, { colour: "red" }),
           laterOption: await kindOf(url, { revision: "main" }),
           functionOption: await kindOf(url, { token: () => "secret" }),
-          shared: await kindOf(url, { worker: "shared" }),
+          shared: await kindOf(new File(["x"], "x.gguf"), { worker: "shared" }),
           kv: await kindOf(url, { kvFormat: "int3" }),
           context: await kindOf(url, { context: 100_000 }),
         };
@@ -151,7 +151,7 @@ for (const worker of [true, false]) {
           number: await kindOf(ask(7)),
           hot: await kindOf(ask("a", { temperature: -1 })),
           unknown: await kindOf(ask("a", { colour: "red" })),
-          later: await kindOf(ask("a", { json: {} })),
+          two: await kindOf(ask("a", { json: {}, regex: "a" })),
           overflow: await kindOf(ask("a", { onOverflow: "sliding" })),
           deep: await kindOf(ask(QUESTION, { tools: deep })),
           cycle: await kindOf(ask(QUESTION, { templateVariables: cycle })),
@@ -171,11 +171,11 @@ for (const worker of [true, false]) {
       const kinds = Object.fromEntries(Object.entries(seen.faults).map(([name, [kind]]) => [name, kind]));
       const wrong = "InvalidArgument";
       expect(kinds).toEqual({
-        empty: wrong, far: wrong, negative: wrong, nan: wrong, number: wrong, hot: wrong, unknown: wrong, later: wrong,
+        empty: wrong, far: wrong, negative: wrong, nan: wrong, number: wrong, hot: wrong, unknown: wrong, two: wrong,
         overflow: wrong, deep: "LimitExceeded", cycle: "LimitExceeded", callback: wrong, map: wrong, full: "ContextFull",
         ids: wrong, text: wrong, tokenizeOption: wrong,
       });
-      for (const [name, part] of [["hot", "temperature"], ["unknown", "colour"], ["later", "json"], ["overflow", "onOverflow"]] as const) {
+      for (const [name, part] of [["hot", "temperature"], ["unknown", "colour"], ["overflow", "onOverflow"]] as const) {
         expect(seen.faults[name]?.[1], name).toContain(part);
       }
       expect(seen.text).toBe(ANSWER);
