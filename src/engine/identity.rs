@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::chat::Template;
 use crate::error::Result;
-use crate::format::{Checkpoint, Metadata};
+use crate::format::{Checkpoint, Metadata, Value};
 
 /// Hashes of a model's parts, SHA-256 in hexadecimal digits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,25 @@ impl Parts {
         let part = part.as_ref();
         self.0.update((part.len() as u64).to_le_bytes());
         self.0.update(part);
+    }
+
+    /// Vocabularies are large: nothing is written out for them.
+    fn add_value(&mut self, value: &Value) {
+        match value {
+            Value::Integer(integer) => self.add(integer.to_le_bytes()),
+            Value::Number(number) => self.add(number.to_le_bytes()),
+            Value::Bool(boolean) => self.add([u8::from(*boolean)]),
+            Value::Text(text) => self.add(text),
+            Value::Integers(items) => self.add_items(items, |parts, item| parts.0.update(item.to_le_bytes())),
+            Value::Numbers(items) => self.add_items(items, |parts, item| parts.0.update(item.to_le_bytes())),
+            Value::Bools(items) => self.add_items(items, |parts, item| parts.0.update([u8::from(*item)])),
+            Value::Texts(items) => self.add_items(items, |parts, item| parts.add(item)),
+        }
+    }
+
+    fn add_items<T>(&mut self, items: &[T], add: impl Fn(&mut Self, &T)) {
+        self.0.update((items.len() as u64).to_le_bytes());
+        items.iter().for_each(|item| add(self, item));
     }
 
     fn hex(self) -> String {
@@ -64,12 +83,16 @@ impl Identity {
         let (mut model, mut tokenizer, mut weights) = (Parts::default(), Parts::default(), true);
         let Metadata { architecture, values, companions, .. } = &checkpoint.metadata;
         model.add(architecture);
-        let values = values.iter().map(|(key, value)| (key, format!("{value:?}")));
-        let companions = companions.iter().map(|(name, text)| (name, text.clone()));
-        for (name, value) in values.chain(companions).filter(|(name, _)| !name.contains("chat_template")) {
+        let counts = |name: &&String| !name.contains("chat_template");
+        for name in values.keys().chain(companions.keys()).filter(counts) {
             let to = if is_tokenizers(name) { &mut tokenizer } else { &mut model };
             to.add(name);
-            to.add(value);
+            if let Some(value) = values.get(name) {
+                to.add_value(value);
+            }
+            if let Some(text) = companions.get(name) {
+                to.add(text);
+            }
         }
         for file in checkpoint.files.iter().filter(|file| file.is_given()) {
             model.add(file.size_bytes().to_le_bytes());

@@ -1,30 +1,28 @@
 //! Runs steps: writes a step's rows with one upload, replays a program, several decode steps to a submit.
 
+mod backend;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::adapter::{Adapter, AdapterLayout};
-use super::batch::{self, Batches};
+use super::batch::Batches;
 use super::device::Device;
 use super::lower::matrices;
 use super::making::{Making, Recipe};
 use super::pipelines::Pipelines;
 use super::planes::{Bank, Matrices};
 use super::program::{Program, Shared, Size, Wanted};
-use super::readback::{IdRing, MAX_CHAIN, MAX_IDS, Pending};
+use super::readback::{IdRing, MAX_IDS, Pending};
 use super::rope;
 use super::sizes::{check_sizes, kv_sizes, norm_layout, rope_layout, slot_sizes, step_sizes};
 use super::stage::Class;
 use super::state::{Layout, Words};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{
-    AdapterId, AdapterUse, BAD_LOGITS, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, Graph,
-    KvFormat, KvWidths, MAX_BATCH, PAGE_TOKENS, Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, WeightId,
-};
-use crate::kernel::{REPLY_WORDS, reply_words, word};
-use crate::model::{Plan, WeightSink};
-use crate::source::LocalFuture;
+use crate::graph::{AdapterId, Decode, Delta, Graph, KvFormat, PAGE_TOKENS, Row, SlotBook, Step, Ticket, WeightId};
+use crate::kernel::{REPLY_WORDS, word};
+use crate::model::Plan;
 
 /// Decode steps of one submit: enough to hide the way back of the ids, few enough that stopping wastes little.
 const CHAIN: u32 = 8;
@@ -58,7 +56,7 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Makes the buffers, pipelines and programs of a model; its weights come through [`WeightSink`].
+    /// Makes the buffers, pipelines and programs of a model; its weights come through [`WeightSink`](crate::model::WeightSink).
     ///
     /// Fails with `GpuOutOfMemory`, or with `GpuFeatureMissing` where a limit of the device does not allow the model.
     pub async fn new(device: &Device, plan: &Plan, kv: KvFormat, n_pages: usize) -> Result<Self> {
@@ -331,238 +329,4 @@ fn no_adapter() -> Error {
 
 fn bad_logits() -> Error {
     Error::new(ErrorKind::BadLogits, "the model's logits are not numbers")
-}
-
-impl WeightSink for Gpu {
-    fn rows(&mut self, weight: WeightId, first_row: usize, bytes: &[u8]) -> Result<()> {
-        self.device.check()?;
-        match self.norm_offsets.get(&weight) {
-            Some(offset) => {
-                self.device.write(&self.shared.norms, *offset as u64 * 4, bytes);
-                Ok(())
-            }
-            None => self.matrices.rows(weight, first_row, bytes),
-        }
-    }
-}
-
-impl Backend for Gpu {
-    fn info(&self) -> BackendInfo {
-        let web = cfg!(target_arch = "wasm32");
-        let subgroups = self.device.dialect().subgroups.then(|| "subgroups".to_owned());
-        let kv = format!("kv {}", self.kv.name());
-        BackendInfo {
-            name: if web { "webgpu" } else { "gpu" }.into(),
-            device: self.device.name().into(),
-            features: subgroups.into_iter().chain([kv]).collect(),
-        }
-    }
-
-    fn max_rows(&self) -> usize {
-        self.max_rows
-    }
-
-    fn n_pages(&self) -> usize {
-        self.n_pages
-    }
-
-    fn n_states(&self) -> usize {
-        self.graph.n_states()
-    }
-
-    fn decode_chain(&self) -> u32 {
-        CHAIN
-    }
-
-    fn forward<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>> {
-        Box::pin(self.read(step, Wanted::End))
-    }
-
-    fn hidden<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>> {
-        Box::pin(async move {
-            self.graph.need_hidden()?;
-            self.read(step, Wanted::Hidden).await
-        })
-    }
-
-    fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32], reply: &[u32]) -> Result<()> {
-        self.graph.need_logits()?;
-        self.device.check()?;
-        self.ids.borrow_mut().forget();
-        self.device.write(&self.shared.reply, 0, bytemuck::cast_slice(&reply_words(sampler, 0)));
-        if sampler.penalises() {
-            self.device.write(&self.shared.history, 0, bytemuck::cast_slice(&self.history(prompt, reply)));
-        }
-        Ok(())
-    }
-
-    fn max_batch(&self) -> usize {
-        if self.decode.is_some() && self.graph.n_states() == 0 { MAX_BATCH } else { 1 }
-    }
-
-    fn prepare_batches(&self, rows: usize) -> LocalFuture<'_, Result<()>> {
-        Box::pin(async move {
-            let most = batch::SIZES.into_iter().find(|most| rows <= *most && *most <= self.max_batch());
-            let most = most.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, format!("a batch of {rows} rows")))?;
-            let made = self.batches.borrow().clone();
-            let batches = match made {
-                Some(batches) => batches,
-                None => {
-                    let (vocab, shared) = (self.graph.vocab().max(1), &self.shared);
-                    let made = Rc::new(Batches::new(&self.device, shared, vocab, self.n_pages).await?);
-                    self.batches.borrow_mut().get_or_insert(made).clone()
-                }
-            };
-            if batches.program(rows).is_none() {
-                let bank = Bank { model: &self.matrices, adapter: None };
-                let program = self.making().batch(bank, &batches.shared, &batches.activations, most).await?;
-                batches.keep(most, program);
-            }
-            Ok(())
-        })
-    }
-
-    fn start_place(&self, place: u32, sampler: &SamplerSettings, prompt: &[u32], reply: &[u32]) -> Result<()> {
-        self.device.check()?;
-        let history = sampler.penalises().then(|| self.history(prompt, reply));
-        self.batches()?.start(&self.device, place, sampler, history.as_deref())
-    }
-
-    fn decode_batch(&self, batch: &Batch<'_>) -> Result<Ticket> {
-        self.device.check()?;
-        if self.adapter.borrow().is_some() {
-            return Err(Error::new(ErrorKind::InvalidArgument, "batches use no adapter"));
-        }
-        let batches = self.batches()?;
-        batches.check(batch, self.graph.vocab(), self.n_pages)?;
-        let program = batches.program(batch.rows.len()).ok_or_else(unprepared)?;
-        let size = batches.write(&self.device, batch)?;
-        let mut encoder = self.device.encoder();
-        for _ in 0..batch.count {
-            program.encode(&self.device, &mut encoder, size, true);
-        }
-        self.submit_ids(encoder, word(batch.rows.len()) * batch.count, true)
-    }
-
-    fn copy_page(&self, from: u32, to: u32) -> Result<()> {
-        self.device.check()?;
-        if let Some(page) = [from, to].into_iter().find(|page| *page as usize >= self.n_pages) {
-            return Err(Error::new(ErrorKind::InvalidArgument, format!("page {page} of {}", self.n_pages)));
-        }
-        // A buffer is not copied to itself, so the page goes through another one.
-        let bytes = |widths: &KvWidths| (PAGE_TOKENS * widths.position_bytes(self.kv)) as u64;
-        let largest = self.graph.kv_widths.iter().map(bytes).max().unwrap_or(0);
-        let mut kept = self.page.borrow_mut();
-        let between = kept.get_or_insert_with(|| self.device.storage("page", largest));
-        let mut encoder = self.device.encoder();
-        for (layer, widths) in self.shared.kv.iter().zip(&self.graph.kv_widths) {
-            let bytes = bytes(widths);
-            encoder.copy_buffer_to_buffer(layer, u64::from(from) * bytes, between, 0, bytes);
-            encoder.copy_buffer_to_buffer(between, 0, layer, u64::from(to) * bytes, bytes);
-        }
-        self.device.submit(encoder);
-        Ok(())
-    }
-
-    fn prefill(&self, step: &Step<'_>) -> Result<Option<Ticket>> {
-        self.graph.need_logits()?;
-        self.device.check()?;
-        step.check(&self.graph, self.n_pages, self.max_rows)?;
-        if step.outputs.len() > 1 {
-            let words = format!("{} outputs in one prefill", step.outputs.len());
-            return Err(Error::new(ErrorKind::InvalidArgument, words));
-        }
-        self.slots.borrow_mut().step(step)?;
-        let size = self.write_step(step)?;
-        let choose = !step.outputs.is_empty();
-        if choose {
-            let states = StateSlots::default();
-            self.write_chain(&Decode { token: None, position: 0, count: 1, pages: &[], states, index: 0 });
-        }
-        let mut encoder = self.device.encoder();
-        self.encode(Class::Prefill, &mut encoder, size, choose)?;
-        if choose {
-            return self.submit_ids(encoder, 1, false).map(Some);
-        }
-        self.device.submit(encoder);
-        Ok(None)
-    }
-
-    fn decode(&self, chain: &Decode<'_>) -> Result<Ticket> {
-        self.device.check()?;
-        if self.decode.is_none() {
-            return Err(no_decoding());
-        }
-        let end = u64::from(chain.position) + u64::from(chain.count);
-        if chain.count == 0 || chain.count > MAX_CHAIN || end > (chain.pages.len() * PAGE_TOKENS) as u64 {
-            let words =
-                format!("{} steps from position {} in {} pages", chain.count, chain.position, chain.pages.len());
-            return Err(Error::new(ErrorKind::InvalidArgument, words));
-        }
-        let vocab = self.graph.vocab();
-        if let Some(id) = chain.token.filter(|id| *id as usize >= vocab) {
-            let words = format!("token id {id} is outside the vocabulary of {vocab}");
-            return Err(Error::new(ErrorKind::InvalidArgument, words));
-        }
-        if let Some(page) = chain.pages.iter().find(|page| **page as usize >= self.n_pages) {
-            return Err(Error::new(ErrorKind::InvalidArgument, format!("page {page} of {}", self.n_pages)));
-        }
-        self.slots.borrow_mut().advance(chain.states, chain.position, chain.position + chain.count)?;
-        let size = self.write_chain(chain);
-        let mut encoder = self.device.encoder();
-        for _ in 0..chain.count {
-            self.encode(Class::Decode, &mut encoder, size, true)?;
-        }
-        self.submit_ids(encoder, chain.count, false)
-    }
-
-    fn collect(&self, ticket: Ticket) -> LocalFuture<'_, Result<Vec<u32>>> {
-        Box::pin(async move {
-            let (pending, batch) = self.ids.borrow_mut().take(&ticket)?;
-            let ids = pending.words(&self.device).await?;
-            match !batch && ids.contains(&BAD_LOGITS) {
-                true => Err(bad_logits()),
-                false => Ok(ids),
-            }
-        })
-    }
-
-    fn add_adapter<'a>(&'a self, deltas: &'a [Delta]) -> LocalFuture<'a, Result<AdapterId>> {
-        Box::pin(async move {
-            let adapter = self.make_adapter(deltas).await?;
-            let id = AdapterId(self.next_adapter.replace(self.next_adapter.get() + 1));
-            self.adapters.borrow_mut().insert(id, Rc::new(adapter));
-            Ok(id)
-        })
-    }
-
-    fn fill_adapter(&self, id: AdapterId, index: usize, values: &DeltaValues<'_>) -> Result<()> {
-        self.device.check()?;
-        self.adapters.borrow().get(&id).ok_or_else(no_adapter)?.fill(&self.device, index, values)
-    }
-
-    fn remove_adapter(&self, id: AdapterId) -> Result<()> {
-        let adapter = self.adapters.borrow_mut().remove(&id).ok_or_else(no_adapter)?;
-        let mut used = self.adapter.borrow_mut();
-        *used = used.take().filter(|used| !Rc::ptr_eq(used, &adapter));
-        adapter.destroy();
-        Ok(())
-    }
-
-    fn use_adapter(&self, adapter: Option<AdapterUse>) -> Result<()> {
-        let chosen = match adapter {
-            None => None,
-            Some(AdapterUse { id, scale }) => {
-                let adapter = self.adapters.borrow().get(&id).cloned().ok_or_else(no_adapter)?;
-                adapter.ready(&self.device, scale)?;
-                Some(adapter)
-            }
-        };
-        *self.adapter.borrow_mut() = chosen;
-        Ok(())
-    }
-
-    fn counters(&self) -> Counters {
-        self.device.counters()
-    }
 }
