@@ -8,7 +8,7 @@
 import { HeadwaterError } from "../errors.js";
 import { createFetch } from "../openai/fetch.js";
 import type { ServedModels } from "../openai/types.js";
-import type { Asked, FromPage, ToPage } from "./protocol.js";
+import type { Asked, FromPage, Part, ToPage } from "./protocol.js";
 
 /** Options of `serve`. */
 export interface ServeOptions {
@@ -24,6 +24,15 @@ export interface Serving {
   stop(): void;
 }
 
+/** One call of `serve`: what answers, and what it is answering. */
+interface Server {
+  readonly answer: typeof fetch;
+  readonly open: Set<AbortController>;
+}
+
+/** Those of this page, the latest last; the latest answers. */
+const servers: Server[] = [];
+
 /** Answers the site's requests to `/v1/...` from these models for as long as this page lives, or until it is stopped. */
 export async function serve(models: ServedModels, options: ServeOptions = {}): Promise<Serving> {
   const { script, scope, ...unknown } = options;
@@ -33,49 +42,62 @@ export async function serve(models: ServedModels, options: ServeOptions = {}): P
   if (container === undefined) {
     throw new HeadwaterError("InvalidArgument", "this browser, or this page (https and localhost only), has no service workers");
   }
-  const answer = createFetch(models);
+  const server: Server = { answer: createFetch(models), open: new Set() };
   if (script !== undefined) {
     await container.register(script, { type: "module", updateViaCache: "none", ...(scope === undefined ? {} : { scope }) }).catch((error: unknown) => {
       throw new HeadwaterError("Network", `the service worker ${String(script)} could not be registered: ${String(error)}`, { at: "script" });
     });
   }
-  const registration = await container.ready;
-  const open = new Set<AbortController>();
-  const onMessage = ({ data, ports: [port] }: MessageEvent<ToPage | undefined>): void => {
-    if (data?.type !== "headwater-request" || port === undefined) return;
-    const abort = new AbortController();
-    open.add(abort);
-    void reply(answer, data.asked, port, abort).finally(() => open.delete(abort));
-  };
-  const tell = (message: FromPage): void => {
-    for (const worker of new Set([registration.active, container.controller])) worker?.postMessage(message);
-  };
-  // A service worker that was started anew has forgotten who serves, and asks.
-  const onWanted = ({ data }: MessageEvent<ToPage | undefined>): void => {
-    if (data?.type === "headwater-who") tell({ type: "headwater-serves" });
-  };
-  container.addEventListener("message", onMessage);
-  container.addEventListener("message", onWanted);
-  container.startMessages();
+  const { active } = await container.ready;
   const controlled = new Promise<void>((resolve) => {
     if (container.controller !== null) resolve();
     else container.addEventListener("controllerchange", () => resolve(), { once: true });
   });
+  // The same function each time, which a container takes once. It stays: a request may be on its way when the last stops.
+  container.addEventListener("message", onMessage);
+  container.startMessages();
+  servers.push(server);
   // It claims the pages of its scope when it hears this, so that this page's own requests reach it from now on.
-  tell({ type: "headwater-serves" });
+  tell({ type: "headwater-serves" }, active);
   await controlled;
   return {
     stop: () => {
-      tell({ type: "headwater-stops" });
-      container.removeEventListener("message", onMessage);
-      container.removeEventListener("message", onWanted);
-      for (const abort of open) abort.abort();
+      const at = servers.indexOf(server);
+      if (at < 0) return;
+      servers.splice(at, 1);
+      if (servers.length === 0) tell({ type: "headwater-stops" }, active);
+      for (const abort of server.open) abort.abort();
     },
   };
 }
 
+/** To the service worker of `serve`, and to the one that controls this page, should it be another. */
+function tell(message: FromPage, active?: ServiceWorker | null): void {
+  for (const worker of new Set([active, navigator.serviceWorker.controller])) worker?.postMessage(message);
+}
+
+function onMessage({ data, source, ports: [port] }: MessageEvent<ToPage | undefined>): void {
+  const server = servers.at(-1);
+  switch (data?.type) {
+    case "headwater-who":
+      // It was started anew and has forgotten who serves.
+      if (server !== undefined) tell({ type: "headwater-serves" }, source as ServiceWorker | null);
+      return;
+    case "headwater-request":
+      // Requests and messages reach the worker in no certain order: it may not have heard yet that this page stopped.
+      if (server === undefined) port?.postMessage({ type: "gone" } satisfies Part);
+      else if (port !== undefined) void reply(server, data.asked, port);
+      return;
+    case undefined:
+    default:
+      return;
+  }
+}
+
 /** Answers one request over its port, part by part; a message on the port says that the reader has gone. */
-async function reply(answer: typeof fetch, asked: Asked, port: MessagePort, abort: AbortController): Promise<void> {
+async function reply({ answer, open }: Server, asked: Asked, port: MessagePort): Promise<void> {
+  const abort = new AbortController();
+  open.add(abort);
   port.onmessage = () => abort.abort();
   try {
     const { url, method, headers, body } = asked;
@@ -89,5 +111,7 @@ async function reply(answer: typeof fetch, asked: Asked, port: MessagePort, abor
     port.postMessage({ type: "end" });
   } catch (error) {
     port.postMessage({ type: "failed", words: error instanceof Error ? error.message : String(error) });
+  } finally {
+    open.delete(abort);
   }
 }

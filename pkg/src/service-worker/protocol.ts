@@ -23,4 +23,6 @@ export type Part =
   | { readonly type: "head"; readonly status: number; readonly headers: readonly (readonly [string, string])[] }
   | { readonly type: "bytes"; readonly bytes: Uint8Array<ArrayBuffer> }
   | { readonly type: "end" }
+  /** Nothing serves in this page any more: another one may answer. */
+  | { readonly type: "gone" }
   | { readonly type: "failed"; readonly words: string };

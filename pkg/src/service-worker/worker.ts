@@ -72,14 +72,18 @@ async function answer(request: Request, whenDone: () => void): Promise<Response>
 }
 
 async function handedOver(request: Request, whenDone: () => void): Promise<Response> {
-  const page = await whoServes();
-  if (page === undefined) {
-    whenDone();
-    return refused();
-  }
   const body = request.method === "GET" || request.method === "HEAD" ? undefined : await request.blob();
   const asked: Asked = { url: request.url, method: request.method, headers: [...request.headers], ...(body === undefined ? {} : { body }) };
-  return handOver(page, asked, request.signal, whenDone);
+  for (;;) {
+    const page = await whoServes();
+    if (page === undefined) {
+      whenDone();
+      return refused();
+    }
+    const response = await handOver(page, asked, request.signal, whenDone);
+    if (response !== undefined) return response;
+    serving.delete(page.id);
+  }
 }
 
 /** The page that began to serve last and is still there. */
@@ -107,14 +111,18 @@ async function call(): Promise<void> {
   await answered;
 }
 
-/** The answer of a page, as it comes. */
-function handOver(page: Client, asked: Asked, signal: AbortSignal, whenDone: () => void): Promise<Response> {
+/** The answer of a page, as it comes; none when the page says that it stopped. */
+function handOver(page: Client, asked: Asked, signal: AbortSignal, whenDone: () => void): Promise<Response | undefined> {
   const { port1, port2 } = new MessageChannel();
-  const { promise, resolve, reject } = Promise.withResolvers<Response>();
+  const { promise, resolve, reject } = Promise.withResolvers<Response | undefined>();
   let controller: ReadableStreamDefaultController<Uint8Array> | undefined;
-  const end = (): void => {
+  const close = (): void => {
     clearInterval(looking);
+    signal.removeEventListener("abort", giveUp);
     port1.close();
+  };
+  const end = (): void => {
+    close();
     whenDone();
   };
   const fail = (words: string): void => {
@@ -146,6 +154,9 @@ function handOver(page: Client, asked: Asked, signal: AbortSignal, whenDone: () 
       case "end":
         controller?.close();
         return end();
+      case "gone":
+        close();
+        return resolve(undefined);
       case "failed":
         return fail(data.words);
       default:
