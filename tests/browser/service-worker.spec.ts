@@ -98,6 +98,29 @@ test("the next page answers when one is closed, also after the browser ended the
   await lab.evaluate(() => serving.stop());
 });
 
+test("a request on its way when its page stops is refused, or answered by the page's other models", async ({ lab }) => {
+  await serve(lab);
+  const seen = await lab.evaluate(async () => {
+    const url = "/pkg/dist/service-worker/index.js";
+    const { serve } = (await import(url)) as typeof import("headwater/service-worker");
+    const statuses = [];
+    // The worker hears of the stop before the request or after it, as it comes.
+    for (let round = 0; round < 6; round += 1) {
+      const answer = fetch("/v1/models");
+      serving.stop();
+      statuses.push((await answer).status);
+      globalThis.serving = await serve({ tiny: model });
+    }
+    const second = await serve({ other: model });
+    const ids = async (): Promise<string[]> => ((await (await fetch("/v1/models")).json()) as { data: { id: string }[] }).data.map(({ id }) => id);
+    const both = await ids();
+    second.stop();
+    return { statuses: [...new Set(statuses)], both, first: await ids() };
+  });
+  expect(seen).toEqual({ statuses: [503], both: ["other"], first: ["tiny"] });
+  await lab.evaluate(() => serving.stop());
+});
+
 test("what cannot be served is refused by its kind", async ({ lab }) => {
   const kinds = await lab.evaluate(async () => {
     const url = "/pkg/dist/service-worker/index.js";
