@@ -11,7 +11,7 @@ use super::reply::Job;
 use super::request::{GenerateRequest, Prompt};
 use super::session::Session;
 use crate::error::{Error, Result};
-use crate::graph::{Counters, MAX_BATCH, SamplerSettings};
+use crate::graph::{Counters, KernelTime, MAX_BATCH, SamplerSettings};
 
 /// What to measure. What the context has no room for is made smaller, and the report says so.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -25,11 +25,13 @@ pub struct BenchRequest {
     pub depth: usize,
     /// Replies that are generated side by side and timed after that, where it is more than one.
     pub replies: usize,
+    /// Whether the time of each kernel is told, of a chunk of the prompt and of one generated id.
+    pub profile: bool,
 }
 
 impl Default for BenchRequest {
     fn default() -> Self {
-        Self { prefill: 512, decode: 128, depth: 0, replies: 1 }
+        Self { prefill: 512, decode: 128, depth: 0, replies: 1, profile: false }
     }
 }
 
@@ -142,8 +144,23 @@ pub struct BenchReport {
     pub prefill_counters: CountersPerToken,
     /// Counts of one generated id.
     pub decode_counters: CountersPerToken,
+    /// Where the time goes, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
     /// What was made smaller than asked.
     pub notes: Vec<String>,
+}
+
+/// Time of each kernel, each launch by itself: their sum is more than a step takes where launches overlap.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Profile {
+    /// Ids of the chunk of the prompt.
+    pub prefill_tokens: usize,
+    /// Of that chunk.
+    pub prefill: Vec<KernelTime>,
+    /// Of one generated id.
+    pub decode: Vec<KernelTime>,
 }
 
 /// Runs the measurement. Whatever comes of it, the session can be used again.
@@ -185,6 +202,10 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
     decode(loaded, session, request.decode).await?;
     let (decode_secs, after) = (now() - began, backend.counters());
 
+    let profile = match request.profile {
+        true => Some(profile(loaded, session, &ids, depth).await?),
+        false => None,
+    };
     let mean_positions = (start + request.decode / 2) as u64;
     Ok(BenchReport {
         model: loaded.info.name.clone(),
@@ -199,8 +220,23 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
             + loaded.traffic.state_bytes * 2,
         prefill_counters,
         decode_counters: CountersPerToken::between(&before, &after, request.decode),
+        profile,
         notes,
     })
+}
+
+/// Times the kernels of the chunk of the prompt after `depth` ids, and of the id after it.
+async fn profile(loaded: &Loaded, session: &mut Session, ids: &[u32], depth: usize) -> Result<Profile> {
+    let backend = loaded.backend.as_ref();
+    session.finish(backend, depth).await?;
+    let held = session.begin(backend, ids.get(..depth).unwrap_or_default(), true, None).await?;
+    for chunk in ids.get(held..depth).unwrap_or_default().chunks(backend.max_rows().max(1)) {
+        session.prefill(backend, chunk, false)?;
+    }
+    let chunk: Vec<u32> = ids.iter().skip(depth).take(backend.max_rows()).copied().collect();
+    let prefill = session.profile(backend, &chunk).await?;
+    let decode = session.profile(backend, chunk.get(..1).unwrap_or_default()).await?;
+    Ok(Profile { prefill_tokens: chunk.len(), prefill, decode })
 }
 
 /// Generates replies side by side: a few ids first, so that what batches need is there when it is timed.

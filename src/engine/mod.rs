@@ -47,7 +47,7 @@ mod wish;
 
 pub use crate::model::DEFAULT_CONTEXT;
 pub use adapters::{AdapterChoice, AdapterInfo, ScaledAdapter};
-pub use bench::{BenchReport, BenchRequest, CountersPerToken, Rate};
+pub use bench::{BenchReport, BenchRequest, CountersPerToken, Profile, Rate};
 pub use chosen::{MAX_TOP_LOGPROBS, TokenLogprob};
 pub use constraint::{MAX_ENUM, MAX_PATTERN_BYTES, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH};
 pub use embed::{EmbedRequest, Embeddings, MAX_TEXTS, Texts};

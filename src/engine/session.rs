@@ -4,7 +4,7 @@ use super::live::Live;
 use super::pack::Read;
 use super::track::{Common, Open, Track};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{AdapterUse, Backend, PAGE_TOKENS};
+use crate::graph::{AdapterUse, Backend, KernelTime, PAGE_TOKENS};
 
 /// In place of a reply's number, for the sequence of a call that is no reply.
 const OWN: u64 = 0;
@@ -90,6 +90,11 @@ impl Session {
         read: Read,
     ) -> Result<Vec<f32>> {
         self.own.read(&mut self.common, backend, tokens, outputs, read).await
+    }
+
+    /// Runs the next tokens and tells what each kernel took.
+    pub(super) async fn profile(&mut self, backend: &dyn Backend, tokens: &[u32]) -> Result<Vec<KernelTime>> {
+        self.own.profile(&mut self.common, backend, tokens).await
     }
 
     /// Submits a chain of `count` ids, the first of them being number `index` of the reply. It goes on from the id

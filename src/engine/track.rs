@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use super::pack::Read;
 use crate::cache::{Pages, Sequence, States};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{AdapterUse, Backend, BatchRow, Decode, Row, StateSlots, Step, Ticket};
+use crate::graph::{AdapterUse, Backend, BatchRow, Decode, KernelTime, Row, StateSlots, Step, Ticket};
 
 /// What all sequences of a model have in common.
 pub(super) struct Common {
@@ -203,12 +203,34 @@ impl Track {
         outputs: &[u32],
         read: Read,
     ) -> Result<Vec<f32>> {
+        self.step(common, tokens, outputs, async |step| read.of(backend, step).await).await
+    }
+
+    /// Runs the next tokens and tells what each kernel took.
+    pub(super) async fn profile(
+        &mut self,
+        common: &mut Common,
+        backend: &dyn Backend,
+        tokens: &[u32],
+    ) -> Result<Vec<KernelTime>> {
+        let last = u32::try_from(tokens.len().saturating_sub(1)).map_err(|_| too_long())?;
+        self.reserve(common, tokens.len())?;
+        self.step(common, tokens, &[last], async |step| backend.profile(step).await).await
+    }
+
+    async fn step<T>(
+        &mut self,
+        common: &mut Common,
+        tokens: &[u32],
+        outputs: &[u32],
+        run: impl AsyncFnOnce(&Step<'_>) -> Result<T>,
+    ) -> Result<T> {
         let rows = self.rows(tokens)?;
         let states = [self.slots(common, tokens.len())];
         let step = Step { rows: &rows, pages: self.sequence.page_table(), states: &states, outputs };
-        let numbers = read.of(backend, &step).await?;
+        let seen = run(&step).await?;
         self.written(tokens);
-        Ok(numbers)
+        Ok(seen)
     }
 
     /// Makes room for the next `count` tokens.

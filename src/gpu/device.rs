@@ -75,7 +75,8 @@ impl Device {
             Error::new(ErrorKind::GpuUnavailable, words).caused_by(error)
         })?;
         let info = adapter.get_info();
-        let features = adapter.features() & wgpu::Features::SUBGROUP;
+        // Times are for profiles only, and asking for them costs nothing.
+        let features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY);
         let limits = adapter.limits();
         let device_binding_bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let max_binding_bytes = options.max_binding_bytes.unwrap_or(u64::MAX).min(device_binding_bytes);
@@ -157,6 +158,11 @@ impl Device {
     /// Largest piece of a buffer that a kernel can bind, in bytes.
     pub fn max_binding_bytes(&self) -> u64 {
         self.shared.max_binding_bytes
+    }
+
+    /// Nanoseconds between two ticks of the device's clock.
+    pub(super) fn period_ns(&self) -> f32 {
+        self.shared.queue.get_timestamp_period()
     }
 
     pub(super) fn counters(&self) -> Counters {

@@ -48,12 +48,15 @@ impl<'a> Bank<'a> {
         self.model.planes.iter().chain(further).map(shape).collect()
     }
 
-    /// The format of a matrix and the bind group of one of its shards.
-    pub(super) fn shard(&self, matrix: usize, shard: usize) -> Result<(FormatId, &'a wgpu::BindGroup)> {
+    /// The format of a matrix, rows and columns of one of its shards, and that shard's bind group.
+    pub(super) fn shard(&self, matrix: usize, shard: usize) -> Result<(FormatId, [usize; 2], &'a wgpu::BindGroup)> {
         let model = &self.model.planes;
         let further = self.adapter.and_then(|adapter| adapter.planes.get(matrix.checked_sub(model.len())?));
         let planes = model.get(matrix).or(further);
-        let found = planes.and_then(|planes| Some((planes.matrix.format, &planes.shards.get(shard)?.group)));
+        let found = planes.and_then(|planes| {
+            let shard = planes.shards.get(shard)?;
+            Some((planes.matrix.format, [shard.rows.rows, planes.matrix.cols], &shard.group))
+        });
         found.ok_or_else(|| Error::new(ErrorKind::Internal, "a launch names a shard that does not exist"))
     }
 }

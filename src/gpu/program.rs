@@ -9,9 +9,21 @@ use super::stage::{Class, Domain, Lowered, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::kernel::{Buffer, Extent, Launch, adapter_factor};
+use crate::quant::FormatId;
+
+/// What a dispatch does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Label {
+    pub(super) kernel: &'static str,
+    /// Of the matrix, where it has one.
+    pub(super) format: Option<FormatId>,
+    /// Rows of the launch and columns of that matrix.
+    pub(super) shape: Option<[usize; 2]>,
+}
 
 /// One dispatch, ready to be encoded.
 struct Dispatch {
+    label: Label,
     pipeline: wgpu::ComputePipeline,
     weights: Option<wgpu::BindGroup>,
     group: wgpu::BindGroup,
@@ -146,7 +158,7 @@ impl Program {
         let mut dispatches = vec![];
         for (index, launch) in launches.iter().enumerate() {
             let shard = launch.weights.map(|(matrix, shard)| matrices.shard(matrix, shard)).transpose()?;
-            let format = shard.map(|(format, _)| format);
+            let format = shard.map(|(format, ..)| format);
             let (pipeline, layout) = pipelines.get(device, launch.kernel, format, &launch.constants);
             let mut bindings = vec![wgpu::BufferBinding {
                 buffer: &params,
@@ -157,8 +169,9 @@ impl Program {
                 bindings.push(whole(find(*buffer)?));
             }
             dispatches.push(Dispatch {
+                label: Label { kernel: launch.kernel.name, format, shape: shard.map(|(_, shape, _)| shape) },
                 pipeline,
-                weights: shard.map(|(_, group)| group.clone()),
+                weights: shard.map(|(.., group)| group.clone()),
                 group: device.bind(launch.kernel.name, &layout, &bindings),
                 grid_x: launch.grid_x,
                 grid_y: launch.grid_y,
@@ -211,7 +224,32 @@ impl Program {
     /// Dispatches of one run with these rows, the sampler counted.
     pub(super) fn encode(&self, device: &Device, encoder: &mut wgpu::CommandEncoder, size: Size, sample: bool) {
         let sampler = self.sample.iter().filter(|_| sample);
-        self.dispatch(device, encoder, size, self.dispatches.iter().chain(sampler));
+        let pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        dispatch_all(device, pass, size, self.dispatches.iter().chain(sampler));
+    }
+
+    /// What the dispatches of one run do, in their order, the sampler left out.
+    pub(super) fn labels(&self) -> impl ExactSizeIterator<Item = Label> {
+        self.dispatches.iter().map(|dispatch| dispatch.label)
+    }
+
+    /// One run, each dispatch a pass of its own between two stamps of `stamps`.
+    pub(super) fn encode_stamped(
+        &self,
+        device: &Device,
+        encoder: &mut wgpu::CommandEncoder,
+        size: Size,
+        stamps: &wgpu::QuerySet,
+    ) {
+        for (index, dispatch) in (0u32..).zip(&self.dispatches) {
+            let timestamp_writes = wgpu::ComputePassTimestampWrites {
+                query_set: stamps,
+                beginning_of_pass_write_index: Some(2 * index),
+                end_of_pass_write_index: Some(2 * index + 1),
+            };
+            let pass = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(timestamp_writes) };
+            dispatch_all(device, encoder.begin_compute_pass(&pass), size, [dispatch]);
+        }
     }
 
     /// The dispatches of one run that make a value, which is handed back.
@@ -223,41 +261,41 @@ impl Program {
         wanted: Wanted,
     ) -> Result<Made> {
         let made = self.made(wanted)?;
-        self.dispatch(device, encoder, size, self.dispatches.iter().take(made.dispatches));
+        let pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        dispatch_all(device, pass, size, self.dispatches.iter().take(made.dispatches));
         Ok(made.clone())
     }
+}
 
-    fn dispatch<'a>(
-        &self,
-        device: &Device,
-        encoder: &mut wgpu::CommandEncoder,
-        size: Size,
-        dispatches: impl Iterator<Item = &'a Dispatch>,
-    ) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        let mut dispatched = 0;
-        for dispatch in dispatches {
-            let grid_y = match dispatch.grid_y {
-                Extent::Fixed(count) => count,
-                Extent::Rows(each) => size.rows.div_ceil(each),
-                Extent::RowParts(parts) => size.rows * parts,
-                Extent::Outputs(each) => size.outputs.div_ceil(each),
-                Extent::Sequences => size.sequences,
-            };
-            if grid_y == 0 {
-                continue;
-            }
-            pass.set_pipeline(&dispatch.pipeline);
-            pass.set_bind_group(0, dispatch.weights.as_ref(), &[]);
-            pass.set_bind_group(1, &dispatch.group, &[]);
-            pass.dispatch_workgroups(dispatch.grid_x, grid_y, 1);
-            dispatched += 1;
+/// Encodes dispatches as one pass.
+fn dispatch_all<'a>(
+    device: &Device,
+    mut pass: wgpu::ComputePass<'_>,
+    size: Size,
+    dispatches: impl IntoIterator<Item = &'a Dispatch>,
+) {
+    let mut dispatched = 0;
+    for dispatch in dispatches {
+        let grid_y = match dispatch.grid_y {
+            Extent::Fixed(count) => count,
+            Extent::Rows(each) => size.rows.div_ceil(each),
+            Extent::RowParts(parts) => size.rows * parts,
+            Extent::Outputs(each) => size.outputs.div_ceil(each),
+            Extent::Sequences => size.sequences,
+        };
+        if grid_y == 0 {
+            continue;
         }
-        device.count(|counters| {
-            counters.passes += 1;
-            counters.dispatches += dispatched;
-        });
+        pass.set_pipeline(&dispatch.pipeline);
+        pass.set_bind_group(0, dispatch.weights.as_ref(), &[]);
+        pass.set_bind_group(1, &dispatch.group, &[]);
+        pass.dispatch_workgroups(dispatch.grid_x, grid_y, 1);
+        dispatched += 1;
     }
+    device.count(|counters| {
+        counters.passes += 1;
+        counters.dispatches += dispatched;
+    });
 }
 
 /// A buffer for each one of a lowered graph: of those `kept` by programs of the class that never run between two

@@ -1,6 +1,7 @@
 //! Runs steps: writes a step's rows with one upload, replays a program, several decode steps to a submit.
 
 mod backend;
+mod profile;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -274,19 +275,23 @@ impl Gpu {
         }
     }
 
-    /// Runs a step whose outputs have room and reads what is wanted of them back, `(outputs, width)`.
-    async fn forward_chunk(&self, wanted: Wanted, step: &Step<'_>) -> Result<Vec<f32>> {
-        let outputs = step.outputs;
-        // One row of one sequence is what the decode program is made for.
-        let (class, size) = match (step.rows, step.pages, self.decode.is_some()) {
-            ([row], [pages], true) if outputs == [0] => {
+    /// Uploads a step to the program that runs it: one row of one sequence is what the decode program is made for.
+    fn write(&self, step: &Step<'_>) -> Result<(Class, Size)> {
+        match (step.rows, step.pages, self.decode.is_some()) {
+            ([row], [pages], true) if step.outputs == [0] => {
                 let states = step.states.first().copied().unwrap_or_default();
                 let Row { token, position, .. } = *row;
                 let chain = Decode { token: Some(token), position, count: 1, pages, states, index: 0 };
-                (Class::Decode, self.write_chain(&chain))
+                Ok((Class::Decode, self.write_chain(&chain)))
             }
-            _ => (Class::Prefill, self.write_step(step)?),
-        };
+            _ => Ok((Class::Prefill, self.write_step(step)?)),
+        }
+    }
+
+    /// Runs a step whose outputs have room and reads what is wanted of them back, `(outputs, width)`.
+    async fn forward_chunk(&self, wanted: Wanted, step: &Step<'_>) -> Result<Vec<f32>> {
+        let outputs = step.outputs;
+        let (class, size) = self.write(step)?;
         let mut encoder = self.device.encoder();
         let made = {
             let adapter = self.adapter.borrow();

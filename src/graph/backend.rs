@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{AdapterId, AdapterUse, Delta, DeltaValues, SamplerSettings, StateSlots, Step};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::source::LocalFuture;
 
 /// What runs the model.
@@ -65,6 +65,24 @@ impl Footprint {
             .into_iter()
             .fold(0, u64::saturating_add)
     }
+}
+
+/// Time that the launches of one kernel took in a step, by the device's own clock.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelTime {
+    /// The kernel.
+    pub kernel: String,
+    /// How its matrix is stored, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Rows and columns of that matrix, or of the part of it that one launch takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shape: Option<[usize; 2]>,
+    /// Launches.
+    pub dispatches: u32,
+    /// What they took in all, in seconds.
+    pub secs: f64,
 }
 
 /// A chain of decode steps for one sequence, each feeding its id to the next.
@@ -196,6 +214,16 @@ pub trait Backend {
 
     /// All steps from now on use this adapter, or none. `NotFound` where there is no such.
     fn use_adapter(&self, adapter: Option<AdapterUse>) -> Result<()>;
+
+    /// Runs a step as [`Backend::forward`] does, each launch by itself and timed, and tells what each kernel took on
+    /// matrices of one kind, the longest first.
+    ///
+    /// Fails with `InvalidArgument` where kernels are not launched, and with `GpuFeatureMissing` where the device tells no
+    /// times.
+    fn profile<'a>(&'a self, _step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<KernelTime>>> {
+        let error = Error::new(ErrorKind::InvalidArgument, "kernels are timed on a GPU only").at("profile");
+        Box::pin(async move { Err(error) })
+    }
 
     /// The counts so far.
     fn counters(&self) -> Counters;

@@ -15,7 +15,9 @@ mod step;
 
 pub use adapter::{AdapterId, AdapterUse, Delta, DeltaValues};
 pub use attention::{Attention, Temperature};
-pub use backend::{BAD_LOGITS, Backend, BackendInfo, Batch, BatchRow, Counters, Decode, Footprint, MAX_BATCH, Ticket};
+pub use backend::{
+    BAD_LOGITS, Backend, BackendInfo, Batch, BatchRow, Counters, Decode, Footprint, KernelTime, MAX_BATCH, Ticket,
+};
 pub use build::Builder;
 pub use experts::{GroupScore, Groups, RouterScore, Routing};
 pub use kv::{KvFormat, KvWidths};

@@ -378,4 +378,7 @@ pub(crate) struct BenchArgs {
     /// Replies that are generated side by side and timed after that, where it is more than one
     #[arg(long, default_value_t = 1)]
     pub(crate) replies: usize,
+    /// Tell the time of each kernel too, of a chunk of the prompt and of one generated id
+    #[arg(long)]
+    pub(crate) profile: bool,
 }

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use headwater::engine::{BenchReport, BenchRequest, CountersPerToken, Rate};
+use headwater::engine::{BenchReport, BenchRequest, CountersPerToken, Profile, Rate};
 use headwater::error::Result;
+use headwater::graph::KernelTime;
 use serde::Serialize;
 
 use crate::args::BenchArgs;
@@ -32,7 +33,13 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
     let engine = model::load(&args.common).await?;
     let load =
         Load { elapsed_secs: began.elapsed().as_secs_f64(), allocated_bytes: engine.stats().counters.buffer_bytes };
-    let request = BenchRequest { prefill: args.pp, decode: args.tg, depth: args.depth, replies: args.replies };
+    let request = BenchRequest {
+        prefill: args.pp,
+        decode: args.tg,
+        depth: args.depth,
+        replies: args.replies,
+        profile: args.profile,
+    };
     let report = engine.bench(&request).await?;
     if args.common.json {
         return print_json(&Report { load, report });
@@ -65,5 +72,22 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
         let (rate, replies) = (together.tokens_per_second, args.replies);
         print_line(&format!("{replies} replies side by side: {rate:.1} tokens/s in all"))?;
     }
+    if let Some(Profile { prefill_tokens, prefill, decode }) = &report.profile {
+        print_kernels(&format!("a chunk of {prefill_tokens} tokens"), prefill)?;
+        print_kernels("one token", decode)?;
+    }
     print_line(&format!("  {} bytes read for each token, {} tokens to a submit", report.bytes_per_token, report.chain))
+}
+
+/// A line a kernel: its time, its part of all, its launches, and what of.
+fn print_kernels(of: &str, times: &[KernelTime]) -> Result<()> {
+    let all_secs: f64 = times.iter().map(|time| time.secs).sum();
+    print_line(&format!("kernels of {of}: {:.3} ms", all_secs * 1e3))?;
+    for KernelTime { kernel, format, shape, dispatches, secs } in times {
+        let matrix = shape.map_or(String::new(), |[rows, cols]| format!("{rows} x {cols} "));
+        let (ms, part) = (secs * 1e3, 100.0 * secs / all_secs.max(f64::MIN_POSITIVE));
+        let format = format.as_deref().unwrap_or_default();
+        print_line(&format!("  {ms:9.3} ms {part:5.1} %  {dispatches:4} x {kernel} {matrix}{format}"))?;
+    }
+    Ok(())
 }

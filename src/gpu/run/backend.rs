@@ -10,8 +10,8 @@ use super::super::stage::Class;
 use super::{CHAIN, Gpu, bad_logits, no_adapter, no_decoding, unprepared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    AdapterId, AdapterUse, BAD_LOGITS, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, KvWidths,
-    MAX_BATCH, PAGE_TOKENS, SamplerSettings, StateSlots, Step, Ticket, WeightId,
+    AdapterId, AdapterUse, BAD_LOGITS, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, KernelTime,
+    KvWidths, MAX_BATCH, PAGE_TOKENS, SamplerSettings, StateSlots, Step, Ticket, WeightId,
 };
 use crate::kernel::{reply_words, word};
 use crate::model::WeightSink;
@@ -244,6 +244,10 @@ impl Backend for Gpu {
         };
         *self.adapter.borrow_mut() = chosen;
         Ok(())
+    }
+
+    fn profile<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<KernelTime>>> {
+        Box::pin(self.time_kernels(step))
     }
 
     fn counters(&self) -> Counters {
