@@ -1,9 +1,9 @@
 // y[t, s, r] = f * (sum_c w[e, r, c] * x[t, s, c] + bias[e, r]) by the matrix of the expert e = e(t, s) that slot s of
-// token t is routed to, or e = s, for few rows of activations. One workgroup makes four rows of one slot of one token. A shard of the matrices holds
+// token t is routed to, or e = s, for few rows of activations. One team makes four rows of one slot of one token. A shard of the matrices holds
 // some of their rows; what the others hold is left to their launches.
 //
 // WEIGHTED: f is the route's weight, otherwise 1. NORM: x is normalised on the way (see matvec). GLU: rows 2i and 2i + 1
-// are gate and up; y[t, s, i] = glu(gate, up). SUM: y[t, r] = sum_s ..., one workgroup makes four rows of one token.
+// are gate and up; y[t, s, i] = glu(gate, up). SUM: y[t, r] = sum_s ..., one team makes four rows of one token.
 // RESIDUAL: y += ...
 override ROUTED: bool = false;
 override WEIGHTED: bool = false;
@@ -38,13 +38,13 @@ fn bias_of(row: u32) -> f32 {                                          // `row` 
     return norms[at / 4u][at % 4u];
 }
 
-@compute @workgroup_size(WG)
+@compute @workgroup_size(SIZE)
 fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let token = select(workgroup.y / params.slots, workgroup.y, SUM);
     if (token >= state[params.max_rows]) { return; }
     let first_slot = select(workgroup.y % params.slots, 0u, SUM);
     let end_slot = select(first_slot + 1u, params.slots, SUM);
-    let row0 = workgroup.x * 4u;
+    let row0 = team(lane, workgroup.x) * 4u;
     let four = vec4(0u, 1u, 2u, 3u);
     let groups = params.cols / 8u;
     var sums = vec4(0.0);
@@ -64,7 +64,7 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
         let inside = clamp(rows, vec4(params.first_row), vec4(params.first_row + params.shard_rows - 1u)) - params.first_row;
         let start = (params.x_offset + token * params.x_stride + slot * params.x_slot) / 4u;
         var partial = vec4(0.0);
-        for (var group = lane.index; group < groups; group += WG) {
+        for (var group = member(lane); group < groups; group += WG) {
             var x0 = x[start + group * 2u];
             var x1 = x[start + group * 2u + 1u];
             if (NORM) {
@@ -97,14 +97,15 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
         sums *= 1.0 / sqrt(squares / f32(params.cols) + params.eps);
     }
     sums += biases;
-    let i = lane.index;
     let at = params.y_offset + token * params.y_stride;
-    if (GLU != 0u) {
-        if (i < 2u && here[i * 2u]) {
-            y[at + (first_slot * params.rows + row0) / 2u + i] = glu(sums[i * 2u], sums[i * 2u + 1u]);
+    for (var i = member(lane); i < 4u && row0 + i < params.rows; i += WG) {
+        if (GLU != 0u) {
+            if (i < 2u && here[i * 2u]) {
+                y[at + (first_slot * params.rows + row0) / 2u + i] = glu(sums[i * 2u], sums[i * 2u + 1u]);
+            }
+        } else if (here[i] || SUM) {
+            let to = at + first_slot * params.rows + row0 + i;
+            y[to] = select(0.0, y[to], RESIDUAL) + sums[i];
         }
-    } else if (i < 4u && row0 + i < params.rows && (here[i] || SUM)) {
-        let to = at + first_slot * params.rows + row0 + i;
-        y[to] = select(0.0, y[to], RESIDUAL) + sums[i];
     }
 }

@@ -1,4 +1,4 @@
-// y[r] = sum_c w[r, c] * x[c] for one row of activations; one workgroup makes four outputs.
+// y[r] = sum_c w[r, c] * x[c] for one row of activations; one team makes four outputs.
 //
 // NORM: x is normalised on the way: the weights see x * g, and the result is scaled by 1 / sqrt(mean(x^2) + eps), since
 // the norm's factor does not depend on c. RESIDUAL: y[r] += ... GLU: rows 2i and 2i + 1 are gate and up;
@@ -18,9 +18,9 @@ struct Params {
 @group(1) @binding(2) var<storage, read> norms: array<vec4<f32>>;      // g: (cols) from norm_offset, bias, gain: (rows)
 @group(1) @binding(3) var<storage, read_write> y: array<f32>;          // (rows) from y_offset
 
-@compute @workgroup_size(WG)
+@compute @workgroup_size(SIZE)
 fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
-    let row0 = (workgroup.y * grid.x + workgroup.x) * 4u;
+    let row0 = team(lane, workgroup.y * grid.x + workgroup.x) * 4u;
     if (row0 >= params.rows) { return; }
     let last = params.rows - 1u;
     let row1 = min(row0 + 1u, last);
@@ -29,7 +29,7 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_wo
     let groups = params.cols / 8u;
     var sums = vec4(0.0);
     var squares = 0.0;
-    for (var group = lane.index; group < groups; group += WG) {
+    for (var group = member(lane); group < groups; group += WG) {
         let at = params.x_offset / 4u + group * 2u;
         let x8 = columns8(Weights8(x[at], x[at + 1u]), group + 1u == groups);
         var x0 = x8.lo;
@@ -57,20 +57,21 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_wo
         sums *= 1.0 / sqrt(squares / f32(cols) + params.eps);
     }
     if (GLU != 0u) {
-        if (lane.index < 2u && row0 + lane.index * 2u < params.rows) {
-            let i = lane.index * 2u;
-            y[params.y_offset + row0 / 2u + lane.index] = glu(sums[i], sums[i + 1u]);
+        for (var i = member(lane); i < 2u && row0 + i * 2u < params.rows; i += WG) {
+            y[params.y_offset + row0 / 2u + i] = glu(sums[i * 2u], sums[i * 2u + 1u]);
         }
-    } else if (lane.index < 4u && row0 + lane.index < params.rows) {
-        let at = params.y_offset + row0 + lane.index;
-        var result = sums[lane.index];
+        return;
+    }
+    for (var i = member(lane); i < 4u && row0 + i < params.rows; i += WG) {
+        let at = params.y_offset + row0 + i;
+        var result = sums[i];
         if (ADAPT == 1u) { result *= params.factor; }
         if (ADAPT == 2u) {
-            let g = params.gain_offset + row0 + lane.index;
+            let g = params.gain_offset + row0 + i;
             result *= 1.0 + params.factor * norms[g / 4u][g % 4u];
         }
         if (BIAS) {
-            let b = params.bias_offset + row0 + lane.index;
+            let b = params.bias_offset + row0 + i;
             result += norms[b / 4u][b % 4u];
         }
         if (RESIDUAL) { result += y[at]; }

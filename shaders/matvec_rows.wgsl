@@ -1,5 +1,5 @@
 // y[t, r] = sum_c w[r, c] * x[t, c] for a few rows of activations, each with its additions in the order of matvec, so that
-// a row has the same result as alone. One workgroup makes four outputs of every row; a weight is decoded once for all.
+// a row has the same result as alone. One team makes four outputs of every row; a weight is decoded once for all.
 //
 // NORM, RESIDUAL, GLU, BIAS: see matvec.
 override NORM: bool = false;
@@ -47,9 +47,9 @@ fn add(a: Part, b: Part) -> Part {
     return Part(a.sums + b.sums, a.square + b.square);
 }
 
-@compute @workgroup_size(WG)
+@compute @workgroup_size(SIZE)
 fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
-    let row0 = (workgroup.y * grid.x + workgroup.x) * 4u;
+    let row0 = team(lane, workgroup.y * grid.x + workgroup.x) * 4u;
     if (row0 >= params.rows) { return; }
     let tokens = min(state[params.max_rows], MOST);
     let last = params.rows - 1u;
@@ -66,7 +66,7 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_wo
     var p5 = Part();
     var p6 = Part();
     var p7 = Part();
-    for (var group = lane.index; group < groups; group += WG) {
+    for (var group = member(lane); group < groups; group += WG) {
         let w = Weights4(weights8(row0, group), weights8(row1, group), weights8(row2, group), weights8(row3, group));
         var g = Weights8(vec4(1.0), vec4(1.0));
         if (NORM) {
@@ -102,32 +102,33 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_wo
     }
     reduce_many(count, lane);
 
-    // An output an invocation, with GLU two rows of the matrix an output.
+    // Outputs of all rows by turns, with GLU two rows of the matrix an output.
     let outputs = select(4u, 2u, GLU != 0u);
-    if (lane.index >= tokens * outputs) { return; }
-    let t = lane.index / outputs;
-    let i = lane.index % outputs;
-    var scale = 1.0;
-    if (NORM) {
-        let cols = params.cols - select(0u, 8u - TAIL, TAIL != 0u);
-        scale = 1.0 / sqrt(reduce_get(tokens + t / 4u, t % 4u, lane) / f32(cols) + params.eps);
-    }
-    let y_row = params.y_offset + t * params.y_stride;
-    if (GLU != 0u) {
-        if (row0 + i * 2u < params.rows) {
-            let gate = reduce_get(t, i * 2u, lane) * scale;
-            let up = reduce_get(t, i * 2u + 1u, lane) * scale;
-            y[y_row + row0 / 2u + i] = glu(gate, up);
+    for (var o = member(lane); o < tokens * outputs; o += WG) {
+        let t = o / outputs;
+        let i = o % outputs;
+        var scale = 1.0;
+        if (NORM) {
+            let cols = params.cols - select(0u, 8u - TAIL, TAIL != 0u);
+            scale = 1.0 / sqrt(reduce_get(tokens + t / 4u, t % 4u, lane) / f32(cols) + params.eps);
         }
-    } else if (row0 + i < params.rows) {
-        let at = y_row + row0 + i;
-        var result = reduce_get(t, i, lane);
-        if (NORM) { result *= scale; }
-        if (BIAS) {
-            let b = params.bias_offset + row0 + i;
-            result += norms[b / 4u][b % 4u];
+        let y_row = params.y_offset + t * params.y_stride;
+        if (GLU != 0u) {
+            if (row0 + i * 2u < params.rows) {
+                let gate = reduce_get(t, i * 2u, lane) * scale;
+                let up = reduce_get(t, i * 2u + 1u, lane) * scale;
+                y[y_row + row0 / 2u + i] = glu(gate, up);
+            }
+        } else if (row0 + i < params.rows) {
+            let at = y_row + row0 + i;
+            var result = reduce_get(t, i, lane);
+            if (NORM) { result *= scale; }
+            if (BIAS) {
+                let b = params.bias_offset + row0 + i;
+                result += norms[b / 4u][b % 4u];
+            }
+            if (RESIDUAL) { result += y[at]; }
+            y[at] = result;
         }
-        if (RESIDUAL) { result += y[at]; }
-        y[at] = result;
     }
 }

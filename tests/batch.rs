@@ -1,10 +1,12 @@
 //! Several sequences decoded together: each has the ids that it has alone, and a step costs what one row's does.
 
+mod common;
 #[path = "common/synthetic.rs"]
 mod synthetic;
 
+use common::TEAMS;
 use headwater::cpu::Cpu;
-use headwater::gpu::{Device, DeviceOptions, Gpu};
+use headwater::gpu::{Device, DeviceOptions, Gpu, Teams};
 use headwater::graph::{
     BAD_LOGITS, Backend, Batch, BatchRow, Counters, Decode, KvFormat, PAGE_TOKENS, Row, SamplerSettings, StateSlots,
     Step,
@@ -22,6 +24,10 @@ fn fill<B: WeightSink>(shape: &Shape, make: impl FnOnce(&headwater::model::Plan)
     let mut backend = make(&plan);
     block_on(read_weights(&checkpoint, &plan, &mut backend, &mut |_, _| Ok(()))).expect("weights");
     backend
+}
+
+fn of(teams: Teams) -> DeviceOptions {
+    DeviceOptions { teams: Some(teams), ..DeviceOptions::default() }
 }
 
 fn gpu(shape: &Shape, options: DeviceOptions, kv: KvFormat) -> Gpu {
@@ -153,16 +159,18 @@ fn rows_of_a_batch_have_the_ids_that_they_have_alone() {
     let quantised = |format| Shape { format, dim: 96, ffn_dim: 160, ..Shape::default() };
     for shape in [Shape { tied: true, ..Shape::default() }, quantised(FormatId::Q4_0), quantised(FormatId::Q8_0)] {
         same_ids(&cpu(&shape), shape.vocab);
-        same_ids(&gpu(&shape, DeviceOptions::default(), KvFormat::F16), shape.vocab);
+        for teams in TEAMS {
+            same_ids(&gpu(&shape, of(teams), KvFormat::F16), shape.vocab);
+        }
     }
-    let plain = DeviceOptions { subgroups: false, ..DeviceOptions::default() };
+    let plain = DeviceOptions { subgroups: false, ..of(Teams::Workgroup) };
     same_ids(&gpu(&Shape::default(), plain, KvFormat::Q8_0), Shape::default().vocab);
 }
 
 #[test]
 fn a_step_of_a_batch_costs_what_one_row_does() {
     let shape = Shape { n_layers: 3, tied: true, ..Shape::default() };
-    let gpu = gpu(&shape, DeviceOptions::default(), KvFormat::F16);
+    let gpu = gpu(&shape, of(Teams::Workgroup), KvFormat::F16);
     let replies = replies(shape.vocab);
     let (chain, states) = (gpu.decode_chain(), StateSlots::default());
     let spent = |before: Counters, count: fn(&Counters) -> u64| count(&gpu.counters()) - count(&before);
@@ -197,7 +205,7 @@ fn a_step_of_a_batch_costs_what_one_row_does() {
 #[test]
 fn what_a_batch_cannot_be_is_refused() {
     let shape = Shape::default();
-    let on_gpu = Box::new(gpu(&shape, DeviceOptions::default(), KvFormat::F16)) as Box<dyn Backend>;
+    let on_gpu = Box::new(gpu(&shape, of(Teams::Workgroup), KvFormat::F16)) as Box<dyn Backend>;
     for backend in [Box::new(cpu(&shape)), on_gpu] {
         block_on(backend.prepare_batches(1)).expect("room");
         assert!(block_on(backend.prepare_batches(9)).is_err() || backend.info().name == "cpu", "there are no such");
@@ -222,13 +230,15 @@ fn what_a_batch_cannot_be_is_refused() {
 fn experts_are_chosen_row_by_row() {
     let shape = mixture();
     same_ids(&cpu(&shape), shape.vocab);
-    same_ids(&gpu(&shape, DeviceOptions::default(), KvFormat::F16), shape.vocab);
+    for teams in TEAMS {
+        same_ids(&gpu(&shape, of(teams), KvFormat::F16), shape.vocab);
+    }
 }
 
 #[test]
 fn a_page_is_copied_whole() {
     let shape = Shape::default();
-    let on_gpu = |kv| Box::new(gpu(&shape, DeviceOptions::default(), kv)) as Box<dyn Backend>;
+    let on_gpu = |kv| Box::new(gpu(&shape, of(Teams::Workgroup), kv)) as Box<dyn Backend>;
     for backend in [Box::new(cpu(&shape)), on_gpu(KvFormat::F16), on_gpu(KvFormat::Q8_0)] {
         let reply = Reply { pages: vec![0, 1], ..replies(shape.vocab).remove(1) };
         let expected = alone(&*backend, &reply, &[4]);

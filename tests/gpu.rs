@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 
 use headwater::cpu::Cpu;
-use headwater::gpu::{Device, DeviceOptions, FUSIONS, Gpu};
+use headwater::gpu::{Device, DeviceOptions, FUSIONS, Gpu, Teams};
 use headwater::graph::{Backend, Counters, Decode, KvFormat, PAGE_TOKENS, Row, SamplerSettings, StateSlots, Step};
 use headwater::model::{Plan, WeightSink, plan, read_weights};
 use headwater::quant::FormatId;
@@ -42,6 +42,14 @@ impl WeightSinkBackend for Gpu {
 }
 
 const N_PAGES: usize = 16;
+
+const WORKGROUPS: DeviceOptions =
+    DeviceOptions { subgroups: true, teams: Some(Teams::Workgroup), max_binding_bytes: None };
+
+const ALONE: DeviceOptions = DeviceOptions { teams: Some(Teams::Invocation), ..WORKGROUPS };
+
+/// Everything that kernels are made for.
+const DIALECTS: [DeviceOptions; 3] = [WORKGROUPS, DeviceOptions { subgroups: false, ..WORKGROUPS }, ALONE];
 
 /// A device with those options, opened once a thread: most of a test's time is the compiling of pipelines, and models of
 /// one device share them.
@@ -229,19 +237,18 @@ fn logits_and_ids_equal_the_interpreters() {
         let prompt = tokens(150, shape.vocab);
         let settings = SamplerSettings::default();
         let expected_ids = greedy(&*cpu, &settings, &prompt, 1, 24);
-        for subgroups in [false, true] {
-            let options = DeviceOptions { subgroups, ..DeviceOptions::default() };
+        for options in DIALECTS {
             let gpu = gpu(&shape, options, KvFormat::F32, &[]);
             for chunk in [45, 7, 1] {
                 let found = nmse(&logits(&*gpu, &ids, chunk), &expected);
-                println!("{shape:?} subgroups {subgroups} chunks of {chunk}: {found:.1e}");
+                println!("{shape:?} {options:?} chunks of {chunk}: {found:.1e}");
                 if found.is_nan() || found > NMSE {
-                    failures.push(format!("{shape:?} subgroups {subgroups} chunks of {chunk}: {found:.1e}"));
+                    failures.push(format!("{shape:?} {options:?} chunks of {chunk}: {found:.1e}"));
                 }
             }
             for chain in [8, 3] {
                 if greedy(&*gpu, &settings, &prompt, chain, 24) != expected_ids {
-                    failures.push(format!("{shape:?} subgroups {subgroups} ids in chains of {chain}"));
+                    failures.push(format!("{shape:?} {options:?} ids in chains of {chain}"));
                 }
             }
         }
@@ -256,11 +263,16 @@ fn experts_are_chosen_as_the_interpreter_does() {
         let shape = Shape { n_layers: 1, ..with_experts(experts) };
         let ids = tokens(20, shape.vocab);
         let expected = logits(&*cpu(&shape), &ids, 20);
-        let gpu = gpu(&shape, DeviceOptions::default(), KvFormat::F32, &[]);
-        let found = nmse(&logits(&*gpu, &ids, 20), &expected);
-        println!("{experts:?}: {found:.1e}");
-        if found.is_nan() || found > NMSE {
-            failures.push(format!("{experts:?}: {found:.1e}"));
+        for options in [WORKGROUPS, ALONE] {
+            let gpu = gpu(&shape, options, KvFormat::F32, &[]);
+            // A chunk, then single rows.
+            for chunk in [20, 1] {
+                let found = nmse(&logits(&*gpu, &ids, chunk), &expected);
+                println!("{experts:?} {options:?} chunks of {chunk}: {found:.1e}");
+                if found.is_nan() || found > NMSE {
+                    failures.push(format!("{experts:?} {options:?} chunks of {chunk}: {found:.1e}"));
+                }
+            }
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -269,7 +281,7 @@ fn experts_are_chosen_as_the_interpreter_does() {
 #[test]
 fn sampling_chooses_the_interpreters_ids() {
     let shape = Shape { vocab: 700, ..Shape::default() };
-    let (cpu, gpu) = (cpu(&shape), gpu(&shape, DeviceOptions::default(), KvFormat::F32, &[]));
+    let (cpu, gpu) = (cpu(&shape), gpu(&shape, WORKGROUPS, KvFormat::F32, &[]));
     let prompt = tokens(20, shape.vocab);
     let base = SamplerSettings { temperature: 1.0, ..SamplerSettings::default() };
     let table = [
@@ -306,10 +318,12 @@ fn every_fusion_changes_nothing() {
         let expected_ids = greedy(&*cpu(&shape), &settings, &ids, 1, 10);
         let all = FUSIONS.iter().map(|fusion| fusion.name).collect();
         for without in FUSIONS.iter().map(|fusion| vec![fusion.name]).chain([all]) {
-            let gpu = gpu(&shape, DeviceOptions::default(), KvFormat::F32, &without);
-            let found = nmse(&logits(&*gpu, &ids, 40), &expected);
-            assert!(found <= NMSE, "without {without:?}: {found:.1e}");
-            assert_eq!(greedy(&*gpu, &settings, &ids, 4, 10), expected_ids, "without {without:?}");
+            for options in [WORKGROUPS, ALONE] {
+                let gpu = gpu(&shape, options, KvFormat::F32, &without);
+                let found = nmse(&logits(&*gpu, &ids, 40), &expected);
+                assert!(found <= NMSE, "{options:?} without {without:?}: {found:.1e}");
+                assert_eq!(greedy(&*gpu, &settings, &ids, 4, 10), expected_ids, "{options:?} without {without:?}");
+            }
         }
     }
 }
@@ -321,15 +335,17 @@ fn matrices_larger_than_a_binding_are_split() {
         let ids = tokens(33, shape.vocab);
         let expected = logits(&*cpu(&shape), &ids, 33);
         // Keys and values of a layer are the largest thing that is not split: 16 pages of 2 x 32 x 32 half floats.
-        let options = DeviceOptions { max_binding_bytes: Some(70_000), ..DeviceOptions::default() };
-        let small = DeviceOptions { max_binding_bytes: Some(16 * 1024), ..DeviceOptions::default() };
+        let small = DeviceOptions { max_binding_bytes: Some(16 * 1024), ..WORKGROUPS };
         assert!(
             block_on(Gpu::new(&device(small), &plan(&synthetic(&shape, 7)).expect("plan"), KvFormat::F32, N_PAGES))
                 .is_err()
         );
-        let gpu = gpu(&shape, options, KvFormat::F16, &[]);
-        let found = nmse(&logits(&*gpu, &ids, 33), &expected);
-        assert!(found < 1e-5, "{format:?}: {found:.1e}");
+        for options in [WORKGROUPS, ALONE] {
+            let options = DeviceOptions { max_binding_bytes: Some(70_000), ..options };
+            let gpu = gpu(&shape, options, KvFormat::F16, &[]);
+            let found = nmse(&logits(&*gpu, &ids, 33), &expected);
+            assert!(found < 1e-5, "{format:?} {options:?}: {found:.1e}");
+        }
     }
 }
 
@@ -341,7 +357,7 @@ fn a_tensor_larger_than_a_binding_is_split() {
     assert!((shape.dim * shape.vocab * 2) as u64 > BINDING_BYTES);
     let ids = tokens(3, shape.vocab);
     let expected = logits(&*cpu(&shape), &ids, 3);
-    let options = DeviceOptions { max_binding_bytes: Some(BINDING_BYTES), ..DeviceOptions::default() };
+    let options = DeviceOptions { max_binding_bytes: Some(BINDING_BYTES), ..WORKGROUPS };
     let gpu = gpu(&shape, options, KvFormat::F32, &[]);
     for chunk in [3, 1] {
         let found = nmse(&logits(&*gpu, &ids, chunk), &expected);
@@ -354,7 +370,7 @@ fn experts_may_lie_in_several_shards() {
     // 272 rows a shard: experts of 80 rows lie across two.
     let shape = Shape { vocab: 300, ..with_experts(EXPERTS) };
     let ids = tokens(33, shape.vocab);
-    let options = DeviceOptions { max_binding_bytes: Some(80_000), ..DeviceOptions::default() };
+    let options = DeviceOptions { max_binding_bytes: Some(80_000), ..WORKGROUPS };
     let expected = logits(&*cpu(&shape), &ids, 33);
     for without in [&[][..], &["gate|up with activation(gate) * up", "sum of experts into their product"]] {
         let gpu = gpu(&shape, options, KvFormat::F16, without);
@@ -368,14 +384,14 @@ fn keys_and_values_of_sixteen_bits_stay_close() {
     let shape = Shape::default();
     let ids = tokens(100, shape.vocab);
     let expected = logits(&*cpu(&shape), &ids, 100);
-    let found = nmse(&logits(&*gpu(&shape, DeviceOptions::default(), KvFormat::F16, &[]), &ids, 100), &expected);
+    let found = nmse(&logits(&*gpu(&shape, WORKGROUPS, KvFormat::F16, &[]), &ids, 100), &expected);
     assert!(found > 0.0 && found < 1e-5, "{found:.1e}");
 }
 
 #[test]
 fn several_sequences_in_one_step_equal_each_alone() {
     let shape = Shape::default();
-    let gpu = gpu(&shape, DeviceOptions::default(), KvFormat::F32, &[]);
+    let gpu = gpu(&shape, WORKGROUPS, KvFormat::F32, &[]);
     let (a, b) = (tokens(40, shape.vocab), tokens(35, 97));
     let (alone_a, alone_b) = (logits(&*gpu, &a, 40), logits(&*gpu, &b, 35));
     let pages = [vec![4, 9], vec![2, 1]];
@@ -411,7 +427,7 @@ fn a_decoded_token_costs_what_it_should() {
 
 /// Asserts what a chain of decode steps costs, with so many dispatches a layer.
 fn costs(shape: &Shape, dispatches: u64) {
-    let gpu = gpu(shape, DeviceOptions::default(), KvFormat::F16, &[]);
+    let gpu = gpu(shape, WORKGROUPS, KvFormat::F16, &[]);
     let chain = gpu.decode_chain();
     let prompt = tokens(10, shape.vocab);
     greedy(&*gpu, &SamplerSettings::default(), &prompt, chain, 1 + chain);
@@ -450,7 +466,7 @@ const FILES: &[(&[&str], u64)] = &[
 
 #[test]
 fn a_decoded_token_of_a_hybrid_costs_what_it_should() {
-    let device = device(DeviceOptions::default());
+    let device = device(WORKGROUPS);
     let (prompt, settings) = (tokens(10, 600), SamplerSettings::default());
     for (files, dispatches) in FILES {
         let source = |file: &&str| {
@@ -494,7 +510,7 @@ fn weights_that_are_not_numbers_are_told_and_do_no_harm() {
         let weight = if name == "blk.1.ffn_down.weight" { f32::NAN } else { 0.01 };
         (0..dims.iter().product::<usize>()).flat_map(|_| weight.to_le_bytes()).collect()
     });
-    let device = device(DeviceOptions::default());
+    let device = device(WORKGROUPS);
     let plan_of = plan(&spoiled).expect("a valid model");
     let mut gpu = block_on(Gpu::new(&device, &plan_of, KvFormat::F32, N_PAGES)).expect("a model");
     block_on(read_weights(&spoiled, &plan_of, &mut gpu, &mut |_, _| Ok(()))).expect("weights");

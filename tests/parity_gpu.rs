@@ -3,31 +3,41 @@
 
 mod common;
 
-use common::open;
-use common::parity::Parity;
-use headwater::gpu::{Device, Gpu};
-use headwater::graph::KvFormat;
+use common::parity::{Load, Parity};
+use common::{device, open};
+use headwater::gpu::{Gpu, Teams};
+use headwater::graph::{Backend, KvFormat};
 use headwater::model::{PlanOptions, plan_with, read_weights};
 use pollster::block_on;
 
 /// Float32 throughout, other orders of additions. A wrong epsilon in a norm costs 3e-8.
 const NMSE: f64 = 1e-10;
 
-const PARITY: Parity<'static> =
-    Parity { load: &|files, options, kv, pages| Box::new(load(files, options, kv, pages)), nmse: NMSE, chunks: NMSE };
+const PARITY: Parity<'static> = parity(&|files, options, kv, pages| load(Teams::Workgroup, files, options, kv, pages));
 
-fn load(files: &[&str], options: &PlanOptions, kv: KvFormat, n_pages: usize) -> Gpu {
-    let device = block_on(Device::of_thread()).expect("an adapter; software Vulkan will do");
+const ALONE: Parity<'static> = parity(&|files, options, kv, pages| load(Teams::Invocation, files, options, kv, pages));
+
+const fn parity(load: Load<'static>) -> Parity<'static> {
+    Parity { load, nmse: NMSE, chunks: NMSE }
+}
+
+fn load(teams: Teams, files: &[&str], options: &PlanOptions, kv: KvFormat, n_pages: usize) -> Box<dyn Backend> {
+    let device = device(teams);
     let checkpoint = open(files);
     let plan = plan_with(&checkpoint, options).unwrap_or_else(|error| panic!("{files:?}: {error}"));
     let mut gpu = block_on(Gpu::new(&device, &plan, kv, n_pages)).unwrap();
     block_on(read_weights(&checkpoint, &plan, &mut gpu, &mut |_, _| Ok(()))).unwrap();
-    gpu
+    Box::new(gpu)
 }
 
 #[test]
 fn logits_and_continuations_equal_the_goldens() {
     PARITY.exact("gpu-exact");
+}
+
+#[test]
+fn invocations_alone_equal_the_goldens() {
+    ALONE.exact("gpu-alone-exact");
 }
 
 #[test]
@@ -51,4 +61,5 @@ fn half_precision_keys_and_values_cost_little() {
 #[test]
 fn tiny_assistant_answers_as_its_reference_does() {
     PARITY.replies();
+    ALONE.replies();
 }

@@ -1,10 +1,11 @@
 //! Every format decodes its golden blocks exactly, on the CPU and on the GPU.
 
+mod common;
 #[path = "common/synthetic.rs"]
 mod synthetic;
 
 use headwater::cpu::Cpu;
-use headwater::gpu::{Device, DeviceOptions, Gpu};
+use headwater::gpu::Gpu;
 use headwater::graph::{Backend, KvFormat, PAGE_TOKENS, Row, Step};
 use headwater::model::{WeightSink, plan, read_weights};
 use headwater::quant::{ENCODERS, FORMATS, FormatId};
@@ -222,12 +223,13 @@ fn compare<B: Backend + WeightSink>(
 
 #[test]
 fn golden_blocks_are_read_on_the_gpu() {
-    let device = block_on(Device::open(DeviceOptions::default())).expect("an adapter; software Vulkan will do");
     let mut failures = vec![];
     for (format, _) in FORMATS {
-        // A compiler may make one operation with one rounding of a product and a sum.
-        let made = compare(*format, 2e-7, |plan| block_on(Gpu::new(&device, plan, KvFormat::F32, 1)).unwrap());
-        failures.extend(made.err());
+        for device in common::TEAMS.map(common::device) {
+            // A compiler may make one operation with one rounding of a product and a sum.
+            let made = compare(*format, 2e-7, |plan| block_on(Gpu::new(&device, plan, KvFormat::F32, 1)).unwrap());
+            failures.extend(made.err());
+        }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

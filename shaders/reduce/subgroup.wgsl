@@ -1,6 +1,7 @@
 // Sums and maxima over a workgroup: inside subgroups by their own instructions, between them through workgroup memory.
 // Right for every subgroup size and for any assignment of invocations to subgroups.
 override WG: u32 = 64u;                                                // invocations, a power of two
+override SIZE: u32 = WG;                                               // invocations of a workgroup: it is one team
 
 struct Lane {
     @builtin(local_invocation_index) index: u32,
@@ -8,6 +9,10 @@ struct Lane {
     @builtin(subgroup_id) subgroup: u32,
     @builtin(num_subgroups) subgroups: u32,
 }
+
+// A workgroup is one team, whose members are its invocations.
+fn team(lane: Lane, workgroup: u32) -> u32 { return workgroup; }
+fn member(lane: Lane) -> u32 { return lane.index; }
 
 var<workgroup> reduce_parts: array<vec4<f32>, WG>;                     // one a subgroup; a subgroup may be a single lane
 

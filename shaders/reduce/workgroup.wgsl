@@ -1,7 +1,12 @@
 // Sums and maxima over a workgroup through its memory: halving trees, so the order of additions is fixed.
 override WG: u32 = 64u;                                                // invocations, a power of two
+override SIZE: u32 = WG;                                               // invocations of a workgroup: it is one team
 
 struct Lane { @builtin(local_invocation_index) index: u32 }
+
+// A workgroup is one team, whose members are its invocations.
+fn team(lane: Lane, workgroup: u32) -> u32 { return workgroup; }
+fn member(lane: Lane) -> u32 { return lane.index; }
 
 var<workgroup> reduce_parts: array<vec4<f32>, WG>;
 

@@ -10,20 +10,22 @@ use super::pipelines::Made;
 use super::shader::Dialect;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Counters;
-use crate::kernel::Use;
+use crate::kernel::{Teams, Use};
 
 /// What the edge may say about how the device is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceOptions {
     /// Use subgroups where the device has them.
     pub subgroups: bool,
+    /// Who makes an output, where it is not to be measured.
+    pub teams: Option<Teams>,
     /// Bind no more than this at a time, where the device would allow more; matrices are split accordingly.
     pub max_binding_bytes: Option<u64>,
 }
 
 impl Default for DeviceOptions {
     fn default() -> Self {
-        Self { subgroups: true, max_binding_bytes: None }
+        Self { subgroups: true, teams: None, max_binding_bytes: None }
     }
 }
 
@@ -32,6 +34,8 @@ impl Default for DeviceOptions {
 pub struct Device {
     shared: Rc<Inner>,
     counters: Rc<Cell<Counters>>,
+    /// Who makes an output, where somebody said so.
+    teams: Option<Teams>,
 }
 
 struct Inner {
@@ -39,6 +43,8 @@ struct Inner {
     queue: wgpu::Queue,
     name: String,
     dialect: Dialect,
+    /// Who makes an output faster, once that was measured.
+    measured: Cell<Option<Teams>>,
     max_binding_bytes: u64,
     made: Made,
     /// The first fault that no call reported: a lost device or an error outside every scope.
@@ -114,8 +120,9 @@ impl Device {
             (false, false) => format!("{} ({})", info.name, info.driver),
         };
         let made = Made::default();
-        let shared = Rc::new(Inner { device, queue, name, dialect, max_binding_bytes, made, fault });
-        Ok(Self { shared, counters: Rc::default() })
+        let shared =
+            Rc::new(Inner { device, queue, name, dialect, measured: Cell::default(), max_binding_bytes, made, fault });
+        Ok(Self { shared, counters: Rc::default(), teams: options.teams })
     }
 
     /// The device of this thread, opened when it is first asked for or when the last one failed; all models share its
@@ -135,7 +142,12 @@ impl Device {
 
     /// The same device with counters of its own, which start at 0.
     pub fn counted_anew(&self) -> Self {
-        Self { shared: Rc::clone(&self.shared), counters: Rc::default() }
+        Self { counters: Rc::default(), ..self.clone() }
+    }
+
+    /// The same device, on which models are made so.
+    pub fn with_teams(self, teams: Teams) -> Self {
+        Self { teams: Some(teams), ..self }
     }
 
     /// What was made for all models.
@@ -149,6 +161,16 @@ impl Device {
 
     pub(super) fn dialect(&self) -> Dialect {
         self.shared.dialect
+    }
+
+    /// Who makes an output, where that was said or measured.
+    pub(super) fn teams(&self) -> Option<Teams> {
+        self.teams.or(self.shared.measured.get())
+    }
+
+    /// What was measured, for all models from now on.
+    pub(super) fn remember(&self, teams: Teams) {
+        self.shared.measured.set(Some(teams));
     }
 
     pub(super) fn name(&self) -> &str {

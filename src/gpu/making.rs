@@ -13,7 +13,7 @@ use super::sizes::n_programs;
 use super::stage::Class;
 use crate::error::Result;
 use crate::graph::{Graph, MAX_BATCH, Output, RopeId, WeightId};
-use crate::kernel::{Context, launches, sample};
+use crate::kernel::{Context, Teams, launches, sample};
 use crate::quant::FormatId;
 
 /// What programs of a model are made from, beside its buffers; adapters bring programs of their own.
@@ -25,6 +25,8 @@ pub(super) struct Recipe {
     pub(super) norm_elements: usize,
     pub(super) rope_offsets: Vec<usize>,
     pub(super) pipelines: Pipelines,
+    /// Who makes an output.
+    pub(super) teams: Teams,
     pub(super) without: Vec<String>,
     /// Of prefilling and of decoding: programs of a class run one after another, so they share them.
     pub(super) activations: [RefCell<Vec<wgpu::Buffer>>; 2],
@@ -114,6 +116,7 @@ impl Making<'_> {
             graph,
             class,
             max_rows,
+            teams: recipe.teams,
             together: batch.unwrap_or(1),
             matrices: &shapes,
             norm_offset: &|weight| self.norm_offsets.get(&weight).copied().unwrap_or(0),

@@ -4,6 +4,7 @@
 mod adapter;
 mod batch;
 mod buffers;
+mod choose;
 mod device;
 mod footprint;
 mod fuse;
@@ -20,6 +21,7 @@ mod sizes;
 pub mod stage;
 mod state;
 
+pub use crate::kernel::Teams;
 pub use device::{Device, DeviceOptions};
 pub use footprint::footprint;
 pub use fuse::{FUSIONS, Fusion};

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::adapter::{Adapter, AdapterLayout};
 use super::batch::Batches;
+use super::choose;
 use super::device::Device;
 use super::lower::matrices;
 use super::making::{Making, Recipe};
@@ -101,6 +102,10 @@ impl Gpu {
             device.write(&shared.ropes, *offset as u64 * 8, bytemuck::cast_slice(&table));
         }
 
+        let teams = match device.teams() {
+            Some(teams) => teams,
+            None => choose::teams(device, &graph, &matrices, &pipelines).await?,
+        };
         let slots = graph.n_states();
         let recipe = Recipe {
             formats: plan.formats.clone(),
@@ -108,6 +113,7 @@ impl Gpu {
             norm_elements,
             rope_offsets,
             pipelines,
+            teams,
             without: without.iter().map(ToString::to_string).collect(),
             activations: Default::default(),
         };

@@ -1,7 +1,7 @@
 //! Joins shader files into the source of one module; nothing else joins. See `shaders/README.md`.
 
 use crate::graph::KvFormat;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Teams};
 use crate::quant::FormatId;
 
 /// A piece of source under the name of its file.
@@ -47,11 +47,11 @@ pub fn kernel_source(kernel: &Kernel, format: Option<FormatId>, kv: KvFormat, di
         let format = format.format();
         pieces.extend([piece!("quant/common.wgsl"), Piece { name: format.name, source: format.shader }]);
     }
-    if kernel.reduces {
-        pieces.push(match dialect.subgroups {
-            true => piece!("reduce/subgroup.wgsl"),
-            false => piece!("reduce/workgroup.wgsl"),
-        });
+    match kernel.reduces {
+        Some(Teams::Workgroup) if dialect.subgroups => pieces.push(piece!("reduce/subgroup.wgsl")),
+        Some(Teams::Workgroup) => pieces.push(piece!("reduce/workgroup.wgsl")),
+        Some(Teams::Invocation) => pieces.push(piece!("reduce/alone.wgsl")),
+        None => {}
     }
     if kernel.kv {
         pieces.push(piece!("kv/common.wgsl"));
@@ -71,8 +71,8 @@ pub fn kernel_source(kernel: &Kernel, format: Option<FormatId>, kv: KvFormat, di
     if kernel.glu {
         pieces.push(piece!("glu.wgsl"));
     }
-    pieces.push(Piece { name: kernel.name, source: kernel.source });
-    let directives = if kernel.reduces { preamble(dialect) } else { String::new() };
+    pieces.push(Piece { name: kernel.name.trim_end_matches("_alone"), source: kernel.source });
+    let directives = if kernel.reduces == Some(Teams::Workgroup) { preamble(dialect) } else { String::new() };
     join(directives, &pieces)
 }
 
@@ -95,7 +95,8 @@ pub fn all_sources(dialects: &[Dialect]) -> Vec<(String, String)> {
             false => vec![None],
         };
         let kv_formats: &[KvFormat] = if kernel.kv { &KvFormat::ALL } else { &[KvFormat::F16] };
-        let dialects = if kernel.reduces { dialects } else { dialects.get(..1).unwrap_or(dialects) };
+        let dialects =
+            if kernel.reduces == Some(Teams::Workgroup) { dialects } else { dialects.get(..1).unwrap_or(dialects) };
         for format in &formats {
             for kv in kv_formats {
                 for dialect in dialects {

@@ -1,6 +1,6 @@
 //! Attention over pages, and what prepares queries, keys and values for it.
 
-use super::{Buffer, Context, Extent, Kernel, Launch, NO_WEIGHT, Use, lanes, word};
+use super::{Buffer, Context, Extent, Kernel, Launch, NO_WEIGHT, Teams, Use, word};
 use crate::gpu::stage::{Norm, Place};
 use crate::graph::{Attention, RopeId, RopePairs, Temperature};
 
@@ -8,7 +8,7 @@ pub(super) const ROPE_STORE: Kernel = Kernel {
     name: "rope_store",
     source: include_str!("../../shaders/rope_store.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
-    reduces: true,
+    reduces: Some(Teams::Workgroup),
     kv: true,
     ..Kernel::PLAIN
 };
@@ -17,7 +17,7 @@ pub(super) const ATTENTION: Kernel = Kernel {
     name: "attention",
     source: include_str!("../../shaders/attention.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
-    reduces: true,
+    reduces: Some(Teams::Workgroup),
     kv: true,
     ..Kernel::PLAIN
 };
@@ -53,7 +53,7 @@ pub(super) fn rope_store(
         kernel: &ROPE_STORE,
         weights: None,
         constants: vec![
-            ("WG", lanes(spec.head_dim / 2, 64)),
+            ("WG", context.teams.lanes(spec.head_dim / 2, 64)),
             ("Q_NORM", switch(q_norm.is_some())),
             ("K_NORM", switch(k_norm.is_some())),
             ("ADJACENT", switch(encoding.is_some_and(|rope| rope.pairs == RopePairs::Adjacent))),
@@ -85,7 +85,10 @@ pub(super) fn attention(spec: &Attention, q: Place, y: Place, context: &Context<
     Launch {
         kernel: &ATTENTION,
         weights: None,
-        constants: vec![("WG", 64.0)],
+        constants: vec![(
+            "WG",
+            context.teams.lanes(64, 64).max(f64::from(word(spec.value_dim.div_ceil(16).next_power_of_two()))),
+        )],
         params,
         buffers: vec![
             Buffer::State,

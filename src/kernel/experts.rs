@@ -1,7 +1,7 @@
 //! Mixtures of experts: the choice of a row's experts, and products by the chosen ones' matrices.
 
 use super::matmul::{MATRIX_ROWS, glu_constants};
-use super::{Buffer, Context, Extent, Kernel, Launch, ShardRows, Use, lanes, switch, word};
+use super::{Buffer, Context, Extent, Kernel, Launch, ShardRows, Teams, Use, switch, word};
 use crate::gpu::stage::{Class, Place, Stage};
 use crate::graph::{GroupScore, RouterScore, Routing, WeightId};
 
@@ -9,7 +9,7 @@ pub(super) const ROUTE: Kernel = Kernel {
     name: "route",
     source: include_str!("../../shaders/route.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
-    reduces: true,
+    reduces: Some(Teams::Workgroup),
     ..Kernel::PLAIN
 };
 
@@ -18,15 +18,18 @@ pub(super) const EXPERT_MATVEC: Kernel = Kernel {
     source: include_str!("../../shaders/expert_matvec.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Read, Use::Write],
     weights: true,
-    reduces: true,
+    reduces: Some(Teams::Workgroup),
     glu: true,
     ..Kernel::PLAIN
 };
 
+pub(super) const EXPERT_MATVEC_ALONE: Kernel =
+    Kernel { name: "expert_matvec_alone", reduces: Some(Teams::Invocation), ..EXPERT_MATVEC };
+
 pub(super) const EXPERT_MATMUL: Kernel = Kernel {
     name: "expert_matmul",
     source: include_str!("../../shaders/expert_matmul.wgsl"),
-    reduces: false,
+    reduces: None,
     tiles: true,
     ..EXPERT_MATVEC
 };
@@ -55,7 +58,7 @@ pub(super) fn route(spec: &Routing, bias: Option<WeightId>, x: Place, y: Place, 
         kernel: &ROUTE,
         weights: None,
         constants: vec![
-            ("WG", lanes(spec.experts, 128)),
+            ("WG", context.teams.lanes(spec.experts, 128)),
             ("SCORE", score),
             ("BIAS", switch(bias.is_some())),
             ("NORMALISE", switch(spec.normalise)),
@@ -103,15 +106,20 @@ pub(super) fn experts(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
             constants.push(("MAX_ROWS", f64::from(context.max_rows())));
             (&EXPERT_MATMUL, rows.div_ceil(TILE_W), Extent::Fixed(word(slots.stacked)))
         } else {
+            let (teams, size) = context.teams.of(cols / 8, 64);
             constants.extend([
-                ("WG", lanes(cols / 8, 64)),
+                size,
                 ("NORM", switch(norm.is_some())),
                 ("SUM", switch(*sum)),
                 // What the first shard lacks of a sum, the others add to it.
                 ("RESIDUAL", switch(*residual || (*sum && index > 0))),
             ]);
             let grid_y = if *sum { Extent::Rows(1) } else { Extent::RowParts(word(slots.count)) };
-            (&EXPERT_MATVEC, rows.div_ceil(MATRIX_ROWS), grid_y)
+            let kernel = match context.teams {
+                Teams::Workgroup => &EXPERT_MATVEC,
+                Teams::Invocation => &EXPERT_MATVEC_ALONE,
+            };
+            (kernel, rows.div_ceil(MATRIX_ROWS * teams), grid_y)
         };
         Launch {
             kernel,

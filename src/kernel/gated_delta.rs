@@ -1,6 +1,6 @@
 //! The gated delta rule over the rows of sequences and their state.
 
-use super::{Buffer, Context, Extent, Kernel, Launch, Use, lanes, word};
+use super::{Buffer, Context, Extent, Kernel, Launch, Teams, Use, word};
 use crate::gpu::stage::Place;
 use crate::graph::GatedDelta;
 
@@ -8,7 +8,7 @@ pub(super) const GATED_DELTA: Kernel = Kernel {
     name: "gated_delta",
     source: include_str!("../../shaders/gated_delta.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
-    reduces: true,
+    reduces: Some(Teams::Workgroup),
     recurrent: true,
     ..Kernel::PLAIN
 };
@@ -28,7 +28,7 @@ pub(super) fn gated_delta(
     params.extend([qkv, beta, decay, y].iter().flat_map(|place| [word(place.offset), word(place.stride)]));
     params.extend(vectors.map(word));
     params.push(context.max_rows());
-    let columns = lanes(spec.value_dim, 64);
+    let columns = Teams::Workgroup.lanes(spec.value_dim, 64);
     Launch {
         kernel: &GATED_DELTA,
         weights: None,

@@ -1,6 +1,6 @@
 //! Matrix products: by a vector or a few when decoding, by a tile of rows when prefilling.
 
-use super::{Buffer, Context, Extent, Kernel, Launch, Use, extent, fold, lanes, padded, switch, word};
+use super::{Buffer, Context, Extent, Kernel, Launch, SIZE, Teams, Use, extent, fold, padded, switch, word};
 use crate::gpu::stage::{Adapt, Domain, Stage};
 use crate::graph::{Activation, WeightId};
 
@@ -9,7 +9,7 @@ pub(super) const MATVEC: Kernel = Kernel {
     source: include_str!("../../shaders/matvec.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write],
     weights: true,
-    reduces: true,
+    reduces: Some(Teams::Workgroup),
     glu: true,
     ..Kernel::PLAIN
 };
@@ -21,6 +21,11 @@ pub(super) const MATVEC_ROWS: Kernel = Kernel {
     ..MATVEC
 };
 
+pub(super) const MATVEC_ALONE: Kernel = Kernel { name: "matvec_alone", reduces: Some(Teams::Invocation), ..MATVEC };
+
+pub(super) const MATVEC_ROWS_ALONE: Kernel =
+    Kernel { name: "matvec_rows_alone", reduces: Some(Teams::Invocation), ..MATVEC_ROWS };
+
 pub(super) const MATMUL: Kernel = Kernel {
     name: "matmul",
     source: include_str!("../../shaders/matmul.wgsl"),
@@ -31,11 +36,16 @@ pub(super) const MATMUL: Kernel = Kernel {
     ..Kernel::PLAIN
 };
 
-/// Rows of the matrix that one workgroup of `matvec` goes through.
+pub(super) const MATMUL_BLOCKS: Kernel =
+    Kernel { name: "matmul_blocks", source: include_str!("../../shaders/matmul_blocks.wgsl"), tiles: false, ..MATMUL };
+
+/// Rows of the matrix that one team of `matvec` goes through.
 pub(super) const MATRIX_ROWS: usize = 4;
 /// Rows of x and of w in one tile of `matmul`.
 const TILE_X: u32 = 32;
 const TILE_W: usize = 64;
+/// Rows of x, and rows of w, that one invocation of `matmul_blocks` takes.
+const BLOCK: usize = 4;
 
 /// Columns of the last group of eight, 0 where it has all.
 fn tail(cols: usize) -> f64 {
@@ -95,13 +105,14 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
     let Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt, .. } = stage else { return vec![] };
     let Some((cols, shards)) = context.matrices.get(*matrix) else { return vec![] };
     let launch = |(index, shard): (usize, &super::ShardRows)| {
-        let (grid_x, grid_y) = fold(shard.rows.div_ceil(MATRIX_ROWS));
+        let (teams, size) = context.teams.of(cols / 8, 64);
+        let (grid_x, grid_y) = fold(shard.rows.div_ceil(MATRIX_ROWS * teams));
         let mut params = [shard.rows, padded(*cols), x.offset, y.offset + made(shard.first, *glu)].map(word).to_vec();
         params.push(norm.map_or(0, |norm| context.norm_weight(norm)));
         params.push(norm.map_or(0.0f32, |norm| norm.eps).to_bits());
         params.push(bias_offset(*bias, shard, context));
         let mut constants = vec![
-            ("WG", lanes(cols / 8, 64)),
+            size,
             ("TAIL", tail(*cols)),
             ("NORM", switch(norm.is_some())),
             ("RESIDUAL", switch(*residual)),
@@ -111,13 +122,14 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
         let kernel = if context.together == 1 {
             params.extend(adapt_words(*adapt, shard));
             constants.push(("ADAPT", adapt_number(*adapt)));
-            &MATVEC
+            [&MATVEC, &MATVEC_ALONE]
         } else {
             params.extend([word(x.stride), word(y.stride), context.max_rows()]);
             constants.push(("MOST", f64::from(word(context.together))));
             buffers.insert(0, Buffer::State);
-            &MATVEC_ROWS
+            [&MATVEC_ROWS, &MATVEC_ROWS_ALONE]
         };
+        let kernel = kernel[usize::from(context.teams == Teams::Invocation)];
         constants.extend(glu_constants(*glu));
         let weights = Some((*matrix, index));
         Launch { kernel, weights, constants, params, buffers, grid_x, grid_y: Extent::Fixed(grid_y) }
@@ -135,8 +147,12 @@ pub(super) fn matmul(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
         params.extend(places.map(word));
         params.extend([context.max_rows(), bias_offset(*bias, shard, context)]);
         params.extend(adapt_words(*adapt, shard));
+        let (kernel, tile_x, tile_w) = match context.teams {
+            Teams::Workgroup => (&MATMUL, TILE_X, TILE_W),
+            Teams::Invocation => (&MATMUL_BLOCKS, word(BLOCK), BLOCK * SIZE),
+        };
         Launch {
-            kernel: &MATMUL,
+            kernel,
             weights: Some((*matrix, index)),
             constants: [
                 ("TAIL", tail(*cols)),
@@ -150,8 +166,8 @@ pub(super) fn matmul(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
             .collect(),
             params,
             buffers: vec![Buffer::State, Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
-            grid_x: word(shard.rows.div_ceil(TILE_W)),
-            grid_y: extent(*domain, TILE_X),
+            grid_x: word(shard.rows.div_ceil(tile_w)),
+            grid_y: extent(*domain, tile_x),
         }
     };
     shards.iter().enumerate().map(launch).collect()

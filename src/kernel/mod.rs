@@ -22,6 +22,40 @@ pub use sample::{REPLY_WORDS, reply_words, sample};
 use crate::gpu::stage::{Class, Domain, Norm, Stage};
 use crate::graph::{Graph, Rope, RopeId, WeightId};
 
+/// Who makes an output, or a few of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Teams {
+    /// The invocations of a workgroup together: what they read lies side by side, and they wait for each other.
+    #[default]
+    Workgroup,
+    /// Each invocation by itself wherever it can. Where work must be shared, workgroups are small.
+    Invocation,
+}
+
+impl Teams {
+    /// Invocations that work on `items` independent items together: enough, no more than useful.
+    fn lanes(self, items: usize, most: u32) -> f64 {
+        match self {
+            Teams::Workgroup => f64::from(word(items.next_power_of_two()).clamp(32, most)),
+            Teams::Invocation => f64::from(SMALL),
+        }
+    }
+
+    /// Teams of one workgroup of a kernel that has both kinds, and the constant that tells its size.
+    fn of(self, items: usize, most: u32) -> (usize, (&'static str, f64)) {
+        match self {
+            Teams::Workgroup => (1, ("WG", self.lanes(items, most))),
+            Teams::Invocation => (SIZE, ("SIZE", f64::from(word(SIZE)))),
+        }
+    }
+}
+
+/// Invocations of a workgroup that has to share work where that is dear: one subgroup of the devices that are so.
+const SMALL: u32 = 4;
+
+/// Invocations of a workgroup that share nothing.
+const SIZE: usize = 16;
+
 /// How a kernel uses a binding of group 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -36,7 +70,7 @@ pub enum Use {
 /// A shader and what it needs joined to it.
 #[derive(Debug)]
 pub struct Kernel {
-    /// The name of the file in `shaders/`.
+    /// The name of the file in `shaders/`; behind it `_alone` where every invocation is a team of its own.
     pub name: &'static str,
     /// Its text.
     pub source: &'static str,
@@ -44,8 +78,8 @@ pub struct Kernel {
     pub bindings: &'static [Use],
     /// Whether group 0 is a weight.
     pub weights: bool,
-    /// Whether it sums over a workgroup.
-    pub reduces: bool,
+    /// Who sums, where it sums over a team.
+    pub reduces: Option<Teams>,
     /// Whether it reads or writes pages of keys and values.
     pub kv: bool,
     /// Whether it goes through the rows of a sequence and its state.
@@ -63,7 +97,7 @@ impl Kernel {
         source: "",
         bindings: &[],
         weights: false,
-        reduces: false,
+        reduces: None,
         kv: false,
         recurrent: false,
         glu: false,
@@ -77,10 +111,14 @@ pub const KERNELS: &[&Kernel] = &[
     &norm::RMS_NORM,
     &norm::LAYER_NORM,
     &matmul::MATVEC,
+    &matmul::MATVEC_ALONE,
     &matmul::MATVEC_ROWS,
+    &matmul::MATVEC_ROWS_ALONE,
     &matmul::MATMUL,
+    &matmul::MATMUL_BLOCKS,
     &experts::ROUTE,
     &experts::EXPERT_MATVEC,
+    &experts::EXPERT_MATVEC_ALONE,
     &experts::EXPERT_MATMUL,
     &attention::ROPE_STORE,
     &attention::ATTENTION,
@@ -169,6 +207,8 @@ pub struct Context<'a> {
     pub class: Class,
     /// Most rows of a step of this program.
     pub max_rows: usize,
+    /// Who makes an output.
+    pub teams: Teams,
     /// Rows that a decoding program takes at most: one, or as many as a batch has.
     pub together: usize,
     /// For each matrix its columns and the rows of its shards.
@@ -218,11 +258,6 @@ fn extent(domain: Domain, rows: u32) -> Extent {
         Domain::Rows => Extent::Rows(rows),
         Domain::Outputs => Extent::Outputs(rows),
     }
-}
-
-/// Invocations of a workgroup that works on `items` independent items: enough lanes, no more than useful.
-fn lanes(items: usize, most: u32) -> f64 {
-    f64::from(word(items.next_power_of_two()).clamp(32, most))
 }
 
 /// Workgroups as `(x, y)` where one dimension may not be enough for the limit of 65,535.

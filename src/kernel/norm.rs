@@ -1,6 +1,6 @@
 //! Norms that stand alone.
 
-use super::{Buffer, Context, Kernel, Launch, Use, extent, lanes, word};
+use super::{Buffer, Context, Kernel, Launch, Teams, Use, extent, word};
 use crate::gpu::stage::{Domain, Norm, Place};
 use crate::graph::WeightId;
 
@@ -8,7 +8,7 @@ pub(super) const RMS_NORM: Kernel = Kernel {
     name: "rms_norm",
     source: include_str!("../../shaders/rms_norm.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
-    reduces: true,
+    reduces: Some(Teams::Workgroup),
     ..Kernel::PLAIN
 };
 
@@ -29,7 +29,10 @@ pub(super) fn rms_norm(
     Launch {
         kernel: &RMS_NORM,
         weights: None,
-        constants: vec![("WG", lanes(part / 4, 128)), ("OUTPUTS", f64::from(u8::from(domain == Domain::Outputs)))],
+        constants: vec![
+            ("WG", context.teams.lanes(part / 4, 128)),
+            ("OUTPUTS", f64::from(u8::from(domain == Domain::Outputs))),
+        ],
         params,
         buffers: vec![Buffer::State, Buffer::Activation(x.buffer), Buffer::Norms, Buffer::Activation(y.buffer)],
         grid_x: word(groups),
@@ -41,7 +44,7 @@ pub(super) const LAYER_NORM: Kernel = Kernel {
     name: "layer_norm",
     source: include_str!("../../shaders/layer_norm.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
-    reduces: true,
+    reduces: Some(Teams::Workgroup),
     ..Kernel::PLAIN
 };
 
@@ -62,7 +65,7 @@ pub(super) fn layer_norm(
         kernel: &LAYER_NORM,
         weights: None,
         constants: vec![
-            ("WG", lanes(width / 4, 128)),
+            ("WG", context.teams.lanes(width / 4, 128)),
             ("OUTPUTS", switch(domain == Domain::Outputs)),
             ("BIAS", switch(bias.is_some())),
         ],

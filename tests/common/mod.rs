@@ -21,8 +21,18 @@ use std::rc::Rc;
 
 use headwater::error::Error;
 use headwater::format::Checkpoint;
+use headwater::gpu::{Device, Teams};
 use headwater::source::{MemorySource, Source};
 use serde_json::{Value as Json, json};
+
+/// Who makes an output on a GPU: devices choose by measuring, tests ask for each.
+pub const TEAMS: [Teams; 2] = [Teams::Workgroup, Teams::Invocation];
+
+/// The device of this thread, on which models are made so.
+pub fn device(teams: Teams) -> Device {
+    let device = pollster::block_on(Device::of_thread()).expect("an adapter; software Vulkan will do");
+    device.with_teams(teams)
+}
 
 /// A model among the test data.
 pub struct Case {

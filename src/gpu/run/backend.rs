@@ -13,7 +13,7 @@ use crate::graph::{
     AdapterId, AdapterUse, BAD_LOGITS, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, KernelTime,
     KvWidths, MAX_BATCH, PAGE_TOKENS, SamplerSettings, StateSlots, Step, Ticket, WeightId,
 };
-use crate::kernel::{reply_words, word};
+use crate::kernel::{Teams, reply_words, word};
 use crate::model::WeightSink;
 use crate::source::LocalFuture;
 
@@ -34,11 +34,12 @@ impl Backend for Gpu {
     fn info(&self) -> BackendInfo {
         let web = cfg!(target_arch = "wasm32");
         let subgroups = self.device.dialect().subgroups.then(|| "subgroups".to_owned());
+        let alone = (self.recipe.teams == Teams::Invocation).then(|| "invocations alone".to_owned());
         let kv = format!("kv {}", self.kv.name());
         BackendInfo {
             name: if web { "webgpu" } else { "gpu" }.into(),
             device: self.device.name().into(),
-            features: subgroups.into_iter().chain([kv]).collect(),
+            features: subgroups.into_iter().chain(alone).chain([kv]).collect(),
         }
     }
 
