@@ -6,6 +6,8 @@
 override ROUTED: bool = false;
 override WEIGHTED: bool = false;
 override BIAS: bool = false;
+override PAIRS: bool = false;                                          // biases of gate and up, whose rows alternate
+override ADAPT: u32 = 0u;                                              // 1: f is multiplied by the factor of an adapter
 override MAX_ROWS: u32 = 128u;                                         // most rows of a step
 
 struct Params {
@@ -13,7 +15,7 @@ struct Params {
     first_row: u32, shard_rows: u32,                                   // what this shard holds of all experts' rows
     x_offset: u32, x_stride: u32, x_slot: u32,                         // x_slot: from one slot's x to the next, or 0
     y_offset: u32, y_stride: u32, route_offset: u32, route_stride: u32,
-    norm_offset: u32, eps: f32, bias_offset: u32, up_bias_offset: u32, max_rows: u32,
+    norm_offset: u32, eps: f32, bias_offset: u32, up_bias_offset: u32, max_rows: u32, adapt_factor: f32,
 }
 
 @group(1) @binding(0) var<uniform> params: Params;
@@ -49,7 +51,7 @@ fn w8(expert: u32, r: u32, group: u32) -> Weights8 {
 fn bias_of(row: u32) -> f32 {                                          // `row` of all experts' rows
     if (!BIAS) { return 0.0; }
     var at = params.bias_offset + row;
-    if (GLU != 0u) { at = select(params.bias_offset, params.up_bias_offset, row % 2u == 1u) + row / 2u; }
+    if (PAIRS) { at = select(params.bias_offset, params.up_bias_offset, row % 2u == 1u) + row / 2u; }
     return norms[at];
 }
 
@@ -108,6 +110,7 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
             let slot = routed[first + lane_t + i] % params.slots;
             var factor = 1.0;
             if (WEIGHTED) { factor = route[params.route_offset + token * params.route_stride + params.slots + slot]; }
+            if (ADAPT != 0u) { factor *= params.adapt_factor; }
             let at = params.y_offset + token * params.y_stride;
             for (var j = 0u; j < 4u; j++) {
                 let r = first_r + lane_r + j;

@@ -11,13 +11,15 @@ override NORM: bool = false;
 override SUM: bool = false;
 override RESIDUAL: bool = false;
 override BIAS: bool = false;
+override PAIRS: bool = false;                                          // biases of gate and up, whose rows alternate
+override ADAPT: u32 = 0u;                                              // 1: f is multiplied by the factor of an adapter
 
 struct Params {
     rows: u32, cols: u32, slots: u32,                                  // of one expert; slots of a token
     first_row: u32, shard_rows: u32,                                   // what this shard holds of all experts' rows
     x_offset: u32, x_stride: u32, x_slot: u32,                         // x_slot: from one slot's x to the next, or 0
     y_offset: u32, y_stride: u32, route_offset: u32, route_stride: u32,
-    norm_offset: u32, eps: f32, bias_offset: u32, up_bias_offset: u32, max_rows: u32,
+    norm_offset: u32, eps: f32, bias_offset: u32, up_bias_offset: u32, max_rows: u32, adapt_factor: f32,
 }
 
 @group(1) @binding(0) var<uniform> params: Params;
@@ -34,7 +36,7 @@ fn expert_of(token: u32, slot: u32) -> u32 {
 
 fn bias_of(row: u32) -> f32 {                                          // `row` of all experts' rows
     var at = params.bias_offset + row;
-    if (GLU != 0u) { at = select(params.bias_offset, params.up_bias_offset, row % 2u == 1u) + row / 2u; }
+    if (PAIRS) { at = select(params.bias_offset, params.up_bias_offset, row % 2u == 1u) + row / 2u; }
     return norms[at / 4u][at % 4u];
 }
 
@@ -60,6 +62,7 @@ fn main(lane: Lane, @builtin(workgroup_id) workgroup: vec3<u32>) {
         here |= held;
         var factor = 1.0;
         if (WEIGHTED) { factor = route[params.route_offset + token * params.route_stride + params.slots + slot]; }
+        if (ADAPT != 0u) { factor *= params.adapt_factor; }
         // Rows that are not here are read as some that is, and dropped.
         let inside = clamp(rows, vec4(params.first_row), vec4(params.first_row + params.shard_rows - 1u)) - params.first_row;
         let start = (params.x_offset + token * params.x_stride + slot * params.x_slot) / 4u;

@@ -9,7 +9,7 @@ struct Params {
     blocks_per_row: u32, rows: u32, first_row: u32, row_step: u32,
     block_bytes: u32, first_at: u32, first_bytes: u32, nibble_span: u32,
     row_bytes: u32,                                                    // of a row of `raw`; the rest of its blocks is zero
-    shared_rows: u32, shared_blocks: u32,                              // blocks with one entry in plane 1 (Shared)
+    shared_rows: u32, shared_blocks: u32, runs: u32,                   // blocks with one entry in plane 1 (Shared)
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -47,6 +47,22 @@ fn rest(to: u32, at: u32, count: u32) {                                // `count
     }
 }
 
+// The head of a block of a run (src/quant/runs.rs) to the entry of its row, and the byte behind it to the window's bytes.
+fn run(row: u32, block: u32, at: u32) {
+    let scales = 64u * params.blocks_per_row / 256u + 2u;
+    let window = row / 64u * (2u * (2u + scales) + 16u * params.blocks_per_row);
+    let entry = window + row % 2u * (2u + scales);
+    let step = 2u / params.row_step;                                   // rows of the tensor from one of the entry to the next
+    let earlier = row % 64u / 2u * step * params.blocks_per_row + block;
+    let tail = raw_word(at + 8u);                                      // place, then the byte
+    let first = (tail - earlier) & 0xffu;
+    atomicOr(&plane1[entry], raw_word(at));
+    atomicOr(&plane1[entry + 1u], first | (step << 8u));
+    atomicOr(&plane1[entry + 2u + (first + earlier) / 256u], raw_word(at + 4u));
+    let byte = row % 64u * params.blocks_per_row + block;
+    atomicOr(&plane1[window + 2u * (2u + scales) + byte / 4u], ((tail >> 8u) & 0xffu) << (byte % 4u * 8u));
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     let source = id.y * grid.x * 64u + id.x;
@@ -64,6 +80,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         } else {
             plane0[block * words + i] = regrouped(first, i);
         }
+    }
+    if (params.runs != 0u) {
+        run(row, source % params.blocks_per_row, at);
+        return;
     }
     let rest_bytes = params.block_bytes - params.first_bytes;
     let after = params.first_at + params.first_bytes;

@@ -10,7 +10,19 @@ use serde_json::{Map, Value, json};
 use text::{data, hub_metadata, ids, report, tokenizer};
 
 /// Styles that have a template.
-const STYLES: [&str; 9] = ["deepseek", "gemma", "llama2", "llama3", "mistral", "o200k", "phi3", "qwen2", "smollm"];
+const STYLES: [&str; 11] = [
+    "deepseek",
+    "gemma",
+    "llama2",
+    "llama3",
+    "mistral",
+    "o200k",
+    "phi3",
+    "qwen2",
+    "r1-distill-llama",
+    "r1-distill-qwen",
+    "smollm",
+];
 /// The clock of the goldens, 2026-03-09 12:00:00.
 const CLOCK: f64 = 1_773_057_600.0;
 

@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::encoders::{ENCODERS, RERANKER, files};
 use common::{CASES, open};
 use headwater::engine::{BackendChoice, DeviceLimits, LoadOptions, Verdict, fit};
 use headwater::gpu::{Device, DeviceOptions, Gpu, footprint};
@@ -17,8 +18,13 @@ const TOLERANCE: f64 = 0.03;
 fn figures_agree_with_what_is_allocated() {
     let device = block_on(Device::open(DeviceOptions::default())).expect("an adapter; software Vulkan will do");
     let mut failures = vec![];
-    for (case, kv) in CASES.iter().zip([KvFormat::F16, KvFormat::F32].into_iter().cycle()) {
-        let checkpoint = open(case.files);
+    let owned = |files: &[&str]| files.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let decoders = CASES.iter().zip([KvFormat::F16, KvFormat::F32].into_iter().cycle());
+    let decoders = decoders.map(|(case, kv)| (case.name, owned(case.files), kv));
+    let encoders = ENCODERS.iter().map(|encoder| encoder.name).chain([RERANKER]);
+    let encoders = encoders.map(|name| (name, files(name, "config.json"), KvFormat::F32));
+    for (name, files, kv) in decoders.chain(encoders) {
+        let checkpoint = open(&files.iter().map(String::as_str).collect::<Vec<_>>());
         // The small models with a context of many times their weights, so that no part hides another.
         let most = plan(&checkpoint).unwrap().context;
         for context in [most.min(64), most.min(2048)] {
@@ -35,7 +41,12 @@ fn figures_agree_with_what_is_allocated() {
             // What weights are uploaded through is as large for every model, and would hide everything else here.
             let (found, told) = (found - STAGING, told.total_bytes() as f64 - STAGING);
             if (told / found - 1.0).abs() > TOLERANCE {
-                failures.push(format!("{} at {context}: {told} bytes told, {found} allocated", case.name));
+                failures.push(format!("{name} at {context}: {told} bytes told, {found} allocated"));
+            }
+            let before = gpu.counters();
+            if !plan.graph.bidirectional() {
+                gpu.copy_page(0, n_pages as u32 - 1).unwrap();
+                assert_eq!(gpu.counters().buffers, before.buffers, "{name}: a page that is copied makes no buffer");
             }
         }
     }

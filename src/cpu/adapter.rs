@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::experts::{self, Experts, Rows};
 use super::ops;
 use super::weights::Weights;
 use crate::error::{At, Error, ErrorKind, Result};
@@ -22,14 +23,14 @@ impl Adapter {
     /// Room for an adapter of the model `graph`. Fails with `LimitExceeded` where the memory does not suffice.
     pub(super) fn new(graph: &Graph, deltas: &[Delta]) -> Result<Self> {
         let mut weights = vec![];
-        for Delta { weight, rank, .. } in deltas {
+        for Delta { weight, rank, stacked, .. } in deltas {
             let base =
                 graph.weights.get(weight.0).ok_or_else(|| internal("an adapter of a weight that is not there"))?;
             let matrix = |name: &str, rows, cols| {
                 let name = format!("{}.{name}", base.name);
-                Weight { name, rows, cols, kind: WeightKind::Matrix, stacked: 1 }
+                Weight { name, rows, cols, kind: WeightKind::Matrix, stacked: *stacked }
             };
-            weights.extend([matrix("lora_a", *rank, base.cols), matrix("lora_b", base.rows, *rank)]);
+            weights.extend([matrix("lora_a", stacked * rank, base.cols), matrix("lora_b", base.rows, *rank)]);
         }
         let formats: Vec<FormatId> = deltas.iter().flat_map(|delta| delta.formats).collect();
         Ok(Self {
@@ -73,6 +74,26 @@ impl Adapter {
                 *y += scale * (delta.factor * outer + gain);
             }
         }
+    }
+
+    /// The same for the products of experts by the matrices that `route` names, as [`experts::expert_matmul`] makes them.
+    pub(super) fn apply_experts(
+        &self,
+        product: &Experts<'_>,
+        x: Rows<'_>,
+        route: Option<Rows<'_>>,
+        scale: f32,
+        y: &mut [f32],
+    ) {
+        let Some(&index) = self.of_weight.get(&product.weight) else { return };
+        let delta = &self.deltas[index];
+        let (a, b) = (WeightId(2 * index), WeightId(2 * index + 1));
+        let pair = |weight, cols, weighted| Experts { weight, cols, bias: None, weighted, ..*product };
+        let inner = experts::expert_matmul(&self.matrices, &pair(a, product.cols, false), x, route);
+        let slots = route.map_or(product.stacked, |(_, width)| width / 2);
+        let outer = pair(b, delta.rank, product.weighted);
+        let outer = experts::expert_matmul(&self.matrices, &outer, (&inner, slots * delta.rank), route);
+        y.iter_mut().zip(outer).for_each(|(y, outer)| *y += scale * delta.factor * outer);
     }
 }
 

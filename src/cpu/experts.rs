@@ -56,6 +56,9 @@ fn largest(numbers: &[f32]) -> Vec<usize> {
     order
 }
 
+/// Numbers of several rows, and how many a row has.
+pub(super) type Rows<'a> = (&'a [f32], usize);
+
 /// What [`expert_matmul`] multiplies by: `stacked` matrices `(rows, cols)` one above another.
 pub(super) struct Experts<'a> {
     pub(super) weight: WeightId,
@@ -71,8 +74,8 @@ pub(super) struct Experts<'a> {
 pub(super) fn expert_matmul(
     weights: &Weights,
     experts: &Experts<'_>,
-    x: (&[f32], usize),
-    route: Option<(&[f32], usize)>,
+    x: Rows<'_>,
+    route: Option<Rows<'_>>,
 ) -> Vec<f32> {
     let Experts { weight, stacked, cols, bias, weighted } = *experts;
     let ((x, x_width), rows) = (x, weights.n_rows(weight) / stacked);

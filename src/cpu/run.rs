@@ -121,7 +121,12 @@ pub(super) fn run(
                 let bias = bias.map(|bias| weights.vector(bias));
                 let experts = Experts { weight: *weight, stacked, cols, bias: bias.as_deref(), weighted: *weighted };
                 let route = route.map(|route| (values[route.0].as_slice(), graph.width(route)));
-                experts::expert_matmul(weights, &experts, (value(x), graph.width(*x)), route)
+                let x = (value(x), graph.width(*x));
+                let mut y = experts::expert_matmul(weights, &experts, x, route);
+                if let Some((adapter, scale)) = adapter {
+                    adapter.apply_experts(&experts, x, route, scale, &mut y);
+                }
+                y
             }
             Op::Gather { x, route, order } => {
                 let cols = graph.weights[order.0].cols;

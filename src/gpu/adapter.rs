@@ -3,7 +3,8 @@
 //!
 //! A matrix may hold several weights, so its A stands for those of all of them, one above another, and its B has as many
 //! columns: a row of B is zero but for the columns of its own weight. One kernel more for A and one for B then serve a
-//! matrix, whatever is joined in it; the zeros cost less than kernels would.
+//! matrix, whatever is joined in it; the zeros cost less than kernels would. Experts' matrices, one above another, have as
+//! many such pairs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ pub struct Joint {
     pub(super) a: usize,
     /// The matrix `(rows, rank)`.
     pub(super) b: usize,
-    /// Of all weights in the matrix together, filled up to whole groups of eight.
+    /// Of all weights in the matrix together (of one expert), filled up to whole groups of eight.
     pub(super) rank: usize,
     /// On the product with A.
     pub(super) factor: f32,
@@ -91,15 +92,21 @@ impl AdapterLayout {
             let mut parts = vec![];
             for (delta, part) in &changed {
                 let own = if shared { 1.0 } else { deltas[*delta].factor };
-                parts.push(Part { weight: WeightId(2 * delta), first_row: rank, row_step: 1 });
                 homes.insert(*delta, Home { joint, first: rank, part: *part, factor: own });
                 rank += deltas[*delta].rank;
             }
             let rank = rank.next_multiple_of(GROUP);
-            let b_part = |(delta, part): &(usize, Part)| Part { weight: WeightId(2 * delta + 1), ..*part };
+            let stacked = deltas[first].stacked;
+            for (delta, expert) in
+                changed.iter().flat_map(|(delta, _)| (0..stacked).map(move |expert| (*delta, expert)))
+            {
+                let first_row = expert * rank + homes.get(&delta).map_or(0, |home| home.first);
+                parts.push(Part { weight: a_key(deltas, delta, expert), first_row, row_step: 1 });
+            }
+            let b_part = |(delta, part): &(usize, Part)| Part { weight: b_key(*delta), ..*part };
             let b_parts = changed.iter().map(b_part).collect();
             let at = model.len() + layout.matrices.len();
-            layout.matrices.push(Matrix { format: format_of(0), rows: rank, cols: matrix.cols, parts });
+            layout.matrices.push(Matrix { format: format_of(0), rows: stacked * rank, cols: matrix.cols, parts });
             layout.matrices.push(Matrix { format: b_format, rows: matrix.rows, cols: rank, parts: b_parts });
             layout.joints.insert(index, Joint { a: at, b: at + 1, rank, factor, gain });
         }
@@ -109,6 +116,16 @@ impl AdapterLayout {
         layout.homes = homes.into_values().collect();
         Ok(layout)
     }
+}
+
+/// What the rows of a delta's A are called among the matrices, those of each expert by themselves.
+fn a_key(deltas: &[Delta], delta: usize, expert: usize) -> WeightId {
+    WeightId(2 * (expert * deltas.len() + delta))
+}
+
+/// What the rows of its B are called.
+fn b_key(delta: usize) -> WeightId {
+    WeightId(2 * delta + 1)
 }
 
 /// An adapter on a device.
@@ -158,20 +175,22 @@ impl Adapter {
         };
         let (a, b) = (&self.layout.matrices[2 * home.joint], &self.layout.matrices[2 * home.joint + 1]);
         let rows = values.b.len() / delta.rank.max(1);
-        if values.a.len() != delta.rank * a.cols || values.b.len() != rows * delta.rank {
+        if values.a.len() != delta.stacked * delta.rank * a.cols || values.b.len() != rows * delta.rank {
             return Err(internal("the numbers of a delta are not as many as it has"));
         }
         let floats = |format: FormatId, numbers: &[f32]| {
             format.encode_floats(numbers).ok_or_else(|| internal("an adapter is kept as floats"))
         };
-        self.matrices.rows(WeightId(2 * index), 0, &floats(a.format, values.a)?)?;
+        for (expert, own) in values.a.chunks_exact((delta.rank * a.cols).max(1)).enumerate() {
+            self.matrices.rows(a_key(&self.layout.deltas, index, expert), 0, &floats(a.format, own)?)?;
+        }
         let mut wide = vec![0.0; rows * b.cols];
         for (wide, row) in wide.chunks_exact_mut(b.cols).zip(values.b.chunks_exact(delta.rank)) {
             for (wide, number) in wide[home.first..].iter_mut().zip(row) {
                 *wide = number * home.factor;
             }
         }
-        self.matrices.rows(WeightId(2 * index + 1), 0, &floats(b.format, &wide)?)?;
+        self.matrices.rows(b_key(index), 0, &floats(b.format, &wide)?)?;
         if let (Some(gain), Some(buffer)) = (values.gain, &self.vectors) {
             let joint = self.layout.joints.values().nth(home.joint).and_then(|joint| joint.gain);
             let start = joint.ok_or_else(|| internal("a gain where none was announced"))? - self.first_gain;

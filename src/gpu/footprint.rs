@@ -7,7 +7,7 @@ use super::lower::{lower, matrices};
 use super::planes::{first_plane_row_bytes, plane_bytes, staging_bytes};
 use super::program::PARAMS_STRIDE;
 use super::readback::{BUFFERS, MAX_IDS};
-use super::sizes::{check_sizes, kv_sizes, n_programs, norm_layout, rope_layout, slot_sizes, step_sizes};
+use super::sizes::{check_sizes, copy_bytes, kv_sizes, n_programs, norm_layout, rope_layout, slot_sizes, step_sizes};
 use super::stage::{Class, Domain};
 use super::state::Layout;
 use crate::error::Result;
@@ -54,6 +54,7 @@ pub fn footprint(plan: &Plan, kv: KvFormat, n_pages: usize) -> Result<Footprint>
         state_bytes(1) + state_bytes(max_rows),
         params_bytes,
         staging_bytes(widest_row),
+        buffer_size(copy_bytes(graph, kv)),
     ];
     let largest = pages.iter().chain(&slots).chain(&activations).copied().max().unwrap_or(0);
     Ok(Footprint {

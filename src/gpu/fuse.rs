@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::stage::{Class, Norm};
 use crate::graph::{Gates, Graph, Op, RopeId, ValueId, Weight, WeightId, WeightKind};
-use crate::quant::{FormatId, Shared};
+use crate::quant::FormatId;
 
 /// What the entries of the table find out about a graph.
 pub struct Analysis<'a> {
@@ -218,11 +218,6 @@ pub(super) fn bases(graph: &Graph, op: &Op) -> Option<Vec<ValueId>> {
     }
 }
 
-/// Whether rows share what a matrix keeps beside its weights, so that they must begin where their tiles do.
-fn shares_rows(format: FormatId) -> bool {
-    format.format().planes.shared.rows
-}
-
 fn bias_into_product(analysis: &mut Analysis<'_>) {
     for (index, node) in analysis.graph.nodes.iter().enumerate() {
         let Op::AddBias { x, .. } = node.op else { continue };
@@ -254,8 +249,10 @@ fn join_bases(analysis: &mut Analysis<'_>) {
                     _ => false,
                 };
                 let formats = [before, product].map(|product| analysis.formats[product.weight.0]);
-                let aligned = analysis.graph.weights[before.weight.0].rows.is_multiple_of(Shared::WINDOW);
-                biases && before.x == product.x && formats[0] == formats[1] && (aligned || !shares_rows(formats[0]))
+                // Rows that share something must begin where their windows do.
+                let window = formats[0].format().planes.shared.window();
+                let aligned = analysis.graph.weights[before.weight.0].rows.is_multiple_of(window);
+                biases && before.x == product.x && formats[0] == formats[1] && aligned
             });
             if !joins {
                 runs.push(std::mem::take(&mut run));

@@ -1,12 +1,14 @@
 //! Lowers a graph to stages: walks the nodes in order and makes a stage of each that no other node's kernel does on the
 //! way (`fuse.rs`), then lets values share buffers (`buffers.rs`). Pure data, no device.
 
+mod adapted;
+
 use std::collections::BTreeMap;
 
 use super::adapter::Joint;
 use super::buffers::assign;
 use super::fuse::{Analysis, Chain, ExpertProduct, Product, bases, chain, norm_of};
-use super::stage::{Adapt, Class, Domain, ElementOp, Lowered, Matrix, Norm, Part, Place, Slots, Stage};
+use super::stage::{Class, Domain, ElementOp, Experts, Lowered, Matrix, Norm, Part, Place, Slots, Stage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Activation, Gates, Graph, Op, ValueId, Weight, WeightId};
 use crate::quant::FormatId;
@@ -343,54 +345,10 @@ impl Emission<'_> {
         };
         let x_slot = if self.graph.width(product.x) == cols { 0 } else { cols };
         let biases = [bias, up_bias];
-        self.stages.push(Stage::Experts { matrix, slots, x, x_slot, y, norm, biases, sum, residual, glu });
+        let adapt = None;
+        let product = Experts { matrix, slots, x, x_slot, y, norm, biases, sum, residual, glu, adapt };
+        self.multiply_experts(product, self.graph.width(value));
         Ok(())
-    }
-
-    /// A product, and what an adapter adds to it.
-    fn multiply(&mut self, work: Work, glu: Option<Activation>) {
-        let Work { matrix, x, y, norm, bias, residual, domain } = work;
-        let Some(joint) = self.joints.get(&matrix).copied() else {
-            self.stages.push(Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt: None, domain });
-            return;
-        };
-        // Before the product itself, which may overwrite what x shares a buffer with.
-        let inner = self.fresh(joint.rank, domain);
-        let (a, b, times) = (joint.a, joint.b, Some(Adapt::Times(joint.factor)));
-        let gain = joint.gain.map(|offset| Adapt::Gain { offset });
-        let plain = |matrix, x, y, norm, residual, adapt| Stage::MatMul {
-            matrix,
-            x,
-            y,
-            norm,
-            bias: None,
-            residual,
-            glu: None,
-            adapt,
-            domain,
-        };
-        self.stages.push(plain(a, x, inner, norm, false, times));
-        self.stages.push(Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt: gain, domain });
-        self.stages.push(plain(b, inner, y, None, true, None));
-    }
-
-    /// A product whose rows alternate between gate and up, and their gated unit: in one kernel, unless an adapter has
-    /// something to add between.
-    fn gated(&mut self, work: Work, activation: Activation, width: usize) {
-        if !self.joints.contains_key(&work.matrix) {
-            return self.multiply(work, Some(activation));
-        }
-        let pairs = self.fresh(2 * width, work.domain);
-        self.multiply(Work { y: pairs, ..work }, None);
-        let (op, y, domain) = (ElementOp::GluPairs(activation), work.y, work.domain);
-        self.stages.push(Stage::Elementwise { op, a: pairs, b: pairs, y, width, domain });
-    }
-
-    /// A place that no value of the graph has.
-    fn fresh(&mut self, width: usize, domain: Domain) -> Place {
-        let stride = width.next_multiple_of(8);
-        self.buffers.push((stride, domain));
-        Place { buffer: self.buffers.len() - 1, offset: 0, stride }
     }
 
     fn elementwise(&mut self, value: ValueId, op: ElementOp, a: ValueId, b: ValueId) -> Result<()> {

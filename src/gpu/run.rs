@@ -18,7 +18,7 @@ use super::planes::{Bank, Matrices};
 use super::program::{Program, Shared, Size, Wanted};
 use super::readback::{IdRing, MAX_IDS, Pending};
 use super::rope;
-use super::sizes::{check_sizes, kv_sizes, norm_layout, rope_layout, slot_sizes, step_sizes};
+use super::sizes::{check_sizes, copy_bytes, kv_sizes, norm_layout, rope_layout, slot_sizes, step_sizes};
 use super::stage::Class;
 use super::state::{Layout, Words};
 use crate::error::{Error, ErrorKind, Result};
@@ -50,8 +50,8 @@ pub struct Gpu {
     logits_readback: RefCell<Option<wgpu::Buffer>>,
     /// Not there before the first batch.
     batches: RefCell<Option<Rc<Batches>>>,
-    /// What a page goes through when it is copied.
-    page: RefCell<Option<wgpu::Buffer>>,
+    /// What a page goes through when it is copied; made with the model, so that no reply makes a buffer.
+    page: wgpu::Buffer,
     adapters: RefCell<BTreeMap<AdapterId, Rc<Adapter>>>,
     adapter: RefCell<Option<Rc<Adapter>>>,
     next_adapter: Cell<u64>,
@@ -118,6 +118,7 @@ impl Gpu {
             activations: Default::default(),
         };
         let prefill_state = device.storage("prefill state", state_bytes(max_rows));
+        let page = device.storage("page", copy_bytes(&graph, kv));
         let making =
             Making { device, graph: &graph, recipe: &recipe, norm_offsets: &norm_offsets, max_rows, max_outputs };
         let bank = Bank { model: &matrices, adapter: None };
@@ -142,7 +143,7 @@ impl Gpu {
             ids: RefCell::new(IdRing::new(device)),
             logits_readback: RefCell::new(None),
             batches: RefCell::new(None),
-            page: RefCell::new(None),
+            page,
             adapters: RefCell::default(),
             adapter: RefCell::default(),
             next_adapter: Cell::new(0),

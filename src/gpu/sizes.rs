@@ -74,10 +74,21 @@ pub(super) fn rope_layout(graph: &Graph, context: usize) -> (Vec<usize>, usize) 
     })
 }
 
+/// Bytes of one page of a layer.
+pub(super) fn page_bytes(layer: KvWidths, kv: KvFormat) -> u64 {
+    (PAGE_TOKENS * layer.position_bytes(kv)) as u64
+}
+
+/// Bytes of what a page goes through when it is copied, since a buffer is not copied to itself. Where rows see later ones no
+/// sequence goes on from another's page.
+pub(super) fn copy_bytes(graph: &Graph, kv: KvFormat) -> u64 {
+    let pages = graph.kv_widths.iter().map(|layer| page_bytes(*layer, kv));
+    if graph.bidirectional() { 0 } else { pages.max().unwrap_or(0) }
+}
+
 /// Bytes of each layer's pages. Fails when one layer's are more than the device binds.
 pub(super) fn kv_sizes(graph: &Graph, kv: KvFormat, n_pages: usize, limit: u64) -> Result<Vec<u64>> {
-    let page_bytes = |layer: KvWidths| (PAGE_TOKENS * layer.position_bytes(kv)) as u64;
-    let sizes: Vec<u64> = graph.kv_widths.iter().map(|layer| n_pages as u64 * page_bytes(*layer)).collect();
+    let sizes: Vec<u64> = graph.kv_widths.iter().map(|layer| n_pages as u64 * page_bytes(*layer, kv)).collect();
     match sizes.iter().copied().max() {
         Some(largest) if largest > limit => {
             let words = format!(

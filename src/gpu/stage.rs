@@ -94,6 +94,27 @@ pub struct Slots {
     pub weighted: bool,
 }
 
+/// Products by the matrices of chosen experts, with what is fused into them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs, reason = "as in [`Stage`]")]
+pub struct Experts {
+    pub matrix: usize,
+    pub slots: Slots,
+    pub x: Place,
+    /// Elements from one slot's part of x to the next; 0 where all slots have the same.
+    pub x_slot: usize,
+    pub y: Place,
+    pub norm: Option<Norm>,
+    /// Of the weight, or of gate and up, whose rows alternate.
+    pub biases: [Option<WeightId>; 2],
+    /// The result is the sum over the slots.
+    pub sum: bool,
+    pub residual: bool,
+    pub glu: Option<Activation>,
+    /// The factor of an adapter's first product.
+    pub adapt: Option<Adapt>,
+}
+
 /// One kernel's work.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each variant says what its operands are")]
@@ -118,22 +139,8 @@ pub enum Stage {
     },
     /// The choice of experts for each row.
     Route { spec: Routing, bias: Option<WeightId>, x: Place, y: Place },
-    /// Products by the matrices of chosen experts, with what is fused into them.
-    Experts {
-        matrix: usize,
-        slots: Slots,
-        x: Place,
-        /// Elements from one slot's part of x to the next; 0 where all slots have the same.
-        x_slot: usize,
-        y: Place,
-        norm: Option<Norm>,
-        /// Of the weight, or of gate and up.
-        biases: [Option<WeightId>; 2],
-        /// The result is the sum over the slots.
-        sum: bool,
-        residual: bool,
-        glu: Option<Activation>,
-    },
+    /// Products by the matrices of chosen experts.
+    Experts(Experts),
     /// Norms and rotation of queries and keys, and the write of keys and values into their pages.
     RopeStore {
         spec: Attention,
@@ -226,7 +233,7 @@ impl Stage {
                 see(x, Access::Read);
                 see(y, Access::Write);
             }
-            Stage::Experts { slots, x, y, residual, .. } => {
+            Stage::Experts(Experts { slots, x, y, residual, .. }) => {
                 see(x, Access::Read);
                 if let Some(route) = &mut slots.route {
                     see(route, Access::Read);

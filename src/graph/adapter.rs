@@ -25,9 +25,11 @@ pub struct AdapterUse {
 pub struct Delta {
     /// W; each one once in an adapter.
     pub weight: WeightId,
+    /// Matrices one above another in W, each of which has an A and a B of its own.
+    pub stacked: usize,
     /// Rows of A and columns of B, 1 or more.
     pub rank: usize,
-    /// How `A (rank, cols)` and `B (rows, rank)` are kept; both exactly.
+    /// How `A (stacked * rank, cols)` and `B (rows, rank)` are kept; both exactly.
     pub formats: [FormatId; 2],
     /// See the formula.
     pub factor: f32,
@@ -38,7 +40,7 @@ pub struct Delta {
 /// The numbers of a [`Delta`].
 #[derive(Clone, Copy, Debug)]
 pub struct DeltaValues<'a> {
-    /// `A (rank, cols)`.
+    /// `A (stacked * rank, cols)`.
     pub a: &'a [f32],
     /// `B (rows, rank)`.
     pub b: &'a [f32],

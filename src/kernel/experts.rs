@@ -1,8 +1,8 @@
 //! Mixtures of experts: the choice of a row's experts, and products by the chosen ones' matrices.
 
-use super::matmul::{MATRIX_ROWS, glu_constants};
+use super::matmul::{MATRIX_ROWS, adapt_number, adapt_words, glu_constants};
 use super::{Buffer, Context, Extent, Kernel, Launch, ShardRows, Teams, Use, switch, word};
-use crate::gpu::stage::{Class, Place, Stage};
+use crate::gpu::stage::{Class, Experts, Place, Stage};
 use crate::graph::{GroupScore, RouterScore, Routing, WeightId};
 
 pub(super) const ROUTE: Kernel = Kernel {
@@ -76,9 +76,8 @@ pub(super) fn route(spec: &Routing, bias: Option<WeightId>, x: Place, y: Place, 
 /// Products of every slot of every row, a launch a shard; experts need not lie in one shard whole. Many rows go by
 /// experts, so that a weight is decoded once for all rows that are routed to it.
 pub(super) fn experts(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
-    let Stage::Experts { matrix, slots, x, x_slot, y, norm, biases, sum, residual, glu } = stage else {
-        return vec![];
-    };
+    let Stage::Experts(product) = stage else { return vec![] };
+    let Experts { matrix, slots, x, x_slot, y, norm, biases, sum, residual, glu, adapt } = product;
     let Some((cols, shards)) = context.matrices.get(*matrix) else { return vec![] };
     let offset = |vector: Option<WeightId>| vector.map_or(0, |vector| (context.norm_offset)(vector));
     let all_rows: usize = shards.iter().map(|shard| shard.rows).sum();
@@ -95,11 +94,14 @@ pub(super) fn experts(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
             word(offset(biases[0])),
             word(offset(biases[1])),
             context.max_rows(),
+            adapt_words(*adapt, shard)[1],
         ]);
         let mut constants = vec![
             ("ROUTED", switch(slots.route.is_some())),
             ("WEIGHTED", switch(slots.weighted)),
             ("BIAS", switch(biases[0].is_some())),
+            ("PAIRS", switch(biases[1].is_some())),
+            ("ADAPT", adapt_number(*adapt)),
         ];
         constants.extend(glu_constants(*glu));
         let (kernel, grid_x, grid_y) = if by_expert {

@@ -72,7 +72,7 @@ fn bias_offset(bias: Option<WeightId>, shard: &super::ShardRows, context: &Conte
 }
 
 /// The shaders' number of what an adapter does; 0 for nothing.
-fn adapt_number(adapt: Option<Adapt>) -> f64 {
+pub(super) fn adapt_number(adapt: Option<Adapt>) -> f64 {
     match adapt {
         None => 0.0,
         Some(Adapt::Times(_)) => 1.0,
@@ -81,7 +81,7 @@ fn adapt_number(adapt: Option<Adapt>) -> f64 {
 }
 
 /// The last two words of `Params`: where the gains of a shard's rows start, and the factor.
-fn adapt_words(adapt: Option<Adapt>, shard: &super::ShardRows) -> [u32; 2] {
+pub(super) fn adapt_words(adapt: Option<Adapt>, shard: &super::ShardRows) -> [u32; 2] {
     match adapt {
         None => [0, 0],
         Some(Adapt::Times(factor)) => [0, factor.to_bits()],

@@ -9,7 +9,7 @@ use super::names::{self, Name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Checkpoint, Dialect, TensorInfo};
 use crate::graph::{Graph, Weight, WeightKind};
-use crate::quant::{FormatId, Shared};
+use crate::quant::FormatId;
 
 /// Columns that a GPU shader reads at once. Of stacked matrices rows are whole groups: what the slots of a row are given
 /// stands side by side.
@@ -291,13 +291,10 @@ impl<'a> Locator<'a> {
         }
         // Blocks that run along the wrong dimension become numbers.
         let format = if whole.turned && !numbers { TURNED } else { tensor.format };
-        let planes = &format.format().planes;
-        if weight.stacked > 1 && planes.shared.rows && !rows_of(weight).is_multiple_of(Shared::WINDOW) {
-            let problem = format!(
-                "rows of stacked matrices share scales, and {} are no multiple of {}",
-                rows_of(weight),
-                Shared::WINDOW
-            );
+        let window = format.format().planes.shared.window();
+        if weight.stacked > 1 && !rows_of(weight).is_multiple_of(window) {
+            let problem =
+                format!("rows of stacked matrices share scales, and {} are no multiple of {window}", rows_of(weight));
             return Err(unsupported(name, problem));
         }
         // A whole vector is one row, a part of one as many rows as it has elements.

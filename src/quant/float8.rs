@@ -8,12 +8,11 @@ use super::bits::half;
 use super::{Format, Planes, Shared};
 
 pub(super) const E4M3_TILE: Format = row("f8_e4m3_tile", decode_e4m3, TILE, &[]);
-pub(super) const E4M3_ROW: Format = row("f8_e4m3_row", decode_e4m3, ROW, &[ROWWISE]);
+pub(super) const E4M3_ROW: Format = row("f8_e4m3_row", decode_e4m3, Shared::ROW, &[ROWWISE]);
 pub(super) const E5M2_TILE: Format = row("f8_e5m2_tile", decode_e5m2, TILE, &[E5M2]);
-pub(super) const E5M2_ROW: Format = row("f8_e5m2_row", decode_e5m2, ROW, &[E5M2, ROWWISE]);
+pub(super) const E5M2_ROW: Format = row("f8_e5m2_row", decode_e5m2, Shared::ROW, &[E5M2, ROWWISE]);
 
-const TILE: Shared = Shared { rows: true, blocks: 128 / 32 };
-const ROW: Shared = Shared { rows: false, blocks: 0 };
+const TILE: Shared = Shared { rows: true, blocks: 128 / 32, runs: false };
 const E5M2: (&str, f64) = ("E5M2", 1.0);
 const ROWWISE: (&str, f64) = ("ROWWISE", 1.0);
 

@@ -46,6 +46,7 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 mod q8_k;
+pub(crate) mod runs;
 mod shared;
 mod tq1_0;
 mod tq2_0;
@@ -241,10 +242,8 @@ formats! {
     F8E5m2Row => float8::E5M2_ROW,
     /// 64 nibbles that name levels of a normal distribution, and their largest magnitude.
     Nf4 => nf4::NF4,
-    /// The same with magnitudes of eight bits: 256 nibbles, four magnitudes, their scale and their offset.
-    Nf4Nested256 => nf4_nested::NF4_256,
-    /// The same with 512 nibbles and eight magnitudes.
-    Nf4Nested512 => nf4_nested::NF4_512,
+    /// The same with magnitudes of eight bits: 64 nibbles, a code, and the scale and offset of many.
+    Nf4Nested => nf4_nested::NF4_NESTED,
 }
 
 impl FormatId {

@@ -1,34 +1,28 @@
-//! NF4 whose magnitudes are numbers of eight bits themselves (QLoRA's double quantisation, arXiv 2305.14314): 512 or 256
-//! weights as `offset: f32, scale: f32, codes: [u8], q: [u8]`, a code for each 64 weights, two of q to a byte, the low nibble
-//! first; `w = LEVELS[q] * (MAGNITUDES[code] * scale + offset)`.
+//! NF4 whose magnitudes are numbers of eight bits themselves (QLoRA's double quantisation, arXiv 2305.14314): 64 weights as
+//! `offset: f32, scale: f32, place: u8, code: u8, q: [u8; 32]`, two of q to a byte, the low nibble first;
+//! `w = LEVELS[q] * (MAGNITUDES[code] * scale + offset)`.
 //!
-//! Files have one offset a tensor and one scale for 16384 weights, all rows one after another. Blocks repeat both; the offset
-//! is kept twice for 16 rows. `src/format/packed` puts the blocks together.
+//! Files have one offset a tensor and one scale for 256 blocks, all rows one after another; `place` is the block's number
+//! among those of its scale. So scales are kept once for each run ([`super::runs`]). `src/format/packed` puts the blocks
+//! together.
 
 use super::nf4::{self, TABLE};
 use super::{Format, Planes, Shared};
 
-pub(super) const NF4_256: Format = nested::<256>("nf4_nested_256", &[("BLOCK", 256.0)]);
-pub(super) const NF4_512: Format = nested::<512>("nf4_nested_512", &[("BLOCK", 512.0)]);
+pub(super) const NF4_NESTED: Format = Format {
+    name: "nf4_nested",
+    gguf_type: None,
+    block_weights: GROUP,
+    block_bytes: HEAD + 1 + GROUP / 2,
+    decode,
+    planes: Planes::split(HEAD + 1..HEAD + 1 + GROUP / 2, 0).with_table(&TABLES).with_shared(Shared::RUNS),
+    shader: include_str!("../../shaders/quant/nf4_nested.wgsl"),
+};
 
-/// Bytes of the offset and of the scale.
-const HEAD: usize = 8;
+/// Bytes of the offset, of the scale and of the place.
+const HEAD: usize = super::runs::HEAD;
 /// Weights of a code.
 const GROUP: usize = 64;
-
-const fn nested<const BLOCK: usize>(name: &'static str, numbers: &'static [(&'static str, f64)]) -> Format {
-    let block_bytes = HEAD.saturating_add(BLOCK / GROUP).saturating_add(BLOCK / 2);
-    let planes = Planes::split(4..block_bytes, 0).with_table(&TABLES).with_numbers(numbers);
-    Format {
-        name,
-        gguf_type: None,
-        block_weights: BLOCK,
-        block_bytes,
-        decode: decode::<BLOCK>,
-        planes: planes.with_shared(Shared { rows: true, blocks: 0 }),
-        shader: include_str!("../../shaders/quant/nf4.wgsl"),
-    }
-}
 
 /// The magnitude of a code, as bitsandbytes makes its signed map (`functional.py`, `create_dynamic_map`): with n = 2^i, the
 /// middles of n equal parts of 0.1 .. 1, times 10^(i - 6), for i from 0 to 6, with both signs; and 0 and 1.
@@ -75,21 +69,17 @@ pub fn are_magnitudes(values: &[f32]) -> bool {
     values.len() == CODES && values.iter().enumerate().all(same)
 }
 
-fn decode<const BLOCK: usize>(bytes: &[u8], out: &mut [f32]) {
+fn decode(bytes: &[u8], out: &mut [f32]) {
     let levels = nf4::levels();
     let level = |nibble: u8| levels.get(usize::from(nibble)).copied().unwrap_or(0.0);
-    let block_bytes = HEAD.saturating_add(BLOCK / GROUP).saturating_add(BLOCK / 2);
-    for (block, weights) in bytes.chunks_exact(block_bytes).zip(out.chunks_exact_mut(BLOCK)) {
-        let Some(([o0, o1, o2, o3, s0, s1, s2, s3], rest)) = block.split_first_chunk::<HEAD>() else { continue };
+    let blocks = bytes.as_chunks::<{ NF4_NESTED.block_bytes }>().0.iter();
+    for (block, weights) in blocks.zip(out.as_chunks_mut::<GROUP>().0) {
+        let [o0, o1, o2, o3, s0, s1, s2, s3, _, code, q @ ..] = block;
         let (offset, scale) = (f32::from_le_bytes([*o0, *o1, *o2, *o3]), f32::from_le_bytes([*s0, *s1, *s2, *s3]));
-        let (codes, q) = rest.split_at(BLOCK / GROUP);
-        let groups = codes.iter().zip(q.chunks_exact(GROUP / 2)).zip(weights.chunks_exact_mut(GROUP));
-        for ((code, q), weights) in groups {
-            let largest = magnitude(usize::from(*code)) * scale + offset;
-            for ([low, high], q) in weights.as_chunks_mut::<2>().0.iter_mut().zip(q) {
-                *low = level(q & 15) * largest;
-                *high = level(q >> 4) * largest;
-            }
+        let largest = magnitude(usize::from(*code)) * scale + offset;
+        for ([low, high], q) in weights.as_chunks_mut::<2>().0.iter_mut().zip(q) {
+            *low = level(q & 15) * largest;
+            *high = level(q >> 4) * largest;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Blocks that have the same bytes beside their numbers (a scale of a row or of a tile), so that those are kept once.
 
-use super::Format;
+use super::{Format, runs};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Blocks of a matrix that have the same bytes outside of plane 0.
@@ -11,14 +11,34 @@ pub struct Shared {
     pub rows: bool,
     /// So many blocks of a row; 0 for all of them.
     pub blocks: usize,
+    /// Neither of these, but runs of blocks that go on from row to row ([`super::runs`]).
+    pub runs: bool,
 }
 
 impl Shared {
     /// None.
-    pub const NOTHING: Self = Self { rows: false, blocks: 1 };
+    pub const NOTHING: Self = Self { rows: false, blocks: 1, runs: false };
+
+    /// All of a row.
+    pub const ROW: Self = Self { rows: false, blocks: 0, runs: false };
+
+    /// Runs of blocks, through all rows.
+    pub const RUNS: Self = Self { rows: true, blocks: 0, runs: true };
 
     /// Rows of which [`Shared::rows`] speaks.
-    pub const WINDOW: usize = 16;
+    const WINDOW: usize = 16;
+
+    /// Rows of a part of a matrix are a multiple of this in every format.
+    pub const LARGEST_WINDOW: usize = runs::WINDOW;
+
+    /// Rows that share something; matrices whose rows do so begin at a multiple of them.
+    pub fn window(self) -> usize {
+        match self {
+            Self { runs: true, .. } => runs::WINDOW,
+            Self { rows: true, .. } => Self::WINDOW,
+            _ => 1,
+        }
+    }
 
     /// Entries that plane 1 has for so many rows.
     pub fn row_slots(self, rows: usize) -> usize {
@@ -35,6 +55,15 @@ impl Shared {
 }
 
 impl Format {
+    /// Bytes that the second plane has for so many rows of so many blocks.
+    pub fn second_plane_bytes(&self, rows: usize, blocks: usize) -> usize {
+        let [_, each] = self.plane_bytes();
+        match self.planes.shared.runs {
+            true => runs::windows_bytes(rows, blocks),
+            false => self.entries(rows, blocks).saturating_mul(each),
+        }
+    }
+
     /// Entries of the bytes that blocks share, for so many rows of so many blocks.
     pub fn entries(&self, rows: usize, blocks: usize) -> usize {
         let shared = self.planes.shared;
@@ -43,7 +72,7 @@ impl Format {
 
     /// The entry of a block.
     pub fn entry(&self, row: usize, block: usize, blocks: usize) -> usize {
-        let Shared { rows, blocks: each } = self.planes.shared;
+        let Shared { rows, blocks: each, .. } = self.planes.shared;
         let slot = if rows { (row / Shared::WINDOW).saturating_mul(2).saturating_add(row % 2) } else { row };
         let within = block.checked_div(each).unwrap_or(0);
         slot.saturating_mul(self.planes.shared.block_slots(blocks)).saturating_add(within)
@@ -56,27 +85,36 @@ impl Format {
         if shared == Shared::NOTHING {
             return Ok(());
         }
-        let changes = |within: String| {
-            let words = format!("the scales of {} change within {within}", self.name);
-            Err(Error::new(ErrorKind::UnsupportedFormat, words))
-        };
+        if shared.runs {
+            return self.check_runs((first, step), row_bytes, bytes);
+        }
         let each = if shared.blocks == 0 { usize::MAX } else { shared.blocks };
         let mut before: Option<Vec<&[u8]>> = None;
         for (row, bytes) in bytes.chunks_exact(row_bytes.max(1)).enumerate() {
             let blocks = bytes.chunks_exact(self.block_bytes.max(1));
             let heads: Vec<&[u8]> =
                 blocks.map(|block| block.get(..self.planes.first.start).unwrap_or_default()).collect();
-            if heads.chunks(each).any(|same| same.iter().any(|head| Some(head) != same.first())) {
-                return changes("a row".into());
-            }
             let place = first.saturating_add(row.saturating_mul(step));
+            if heads.chunks(each).any(|same| same.iter().any(|head| Some(head) != same.first())) {
+                return Err(self.changes(place));
+            }
             let goes_on = shared.rows && place % Shared::WINDOW >= step;
             if goes_on && before.is_some_and(|before| before != heads) {
-                return changes(format!("{} rows, at row {place}", Shared::WINDOW));
+                return Err(self.changes(place));
             }
             before = Some(heads);
         }
         Ok(())
+    }
+
+    /// The error of what blocks share and yet have otherwise.
+    pub(super) fn changes(&self, row: usize) -> Error {
+        let within = match self.planes.shared.window() {
+            1 => "a row".to_owned(),
+            rows => format!("{rows} rows"),
+        };
+        let words = format!("the scales of {} change within {within}, at row {row}", self.name);
+        Error::new(ErrorKind::UnsupportedFormat, words)
     }
 }
 

@@ -31,7 +31,7 @@ const ROWWISE: Numbers = &[("BLOCK", 32.0), ("ROWWISE", 1.0)];
 /// The same where all blocks of a row have one scale and one zero point.
 const fn rows(format: Format) -> Format {
     let Format { name, gguf_type, block_weights, block_bytes, decode, planes, shader } = format;
-    let planes = planes.with_shared(Shared { rows: false, blocks: 0 });
+    let planes = planes.with_shared(Shared::ROW);
     Format { name, gguf_type, block_weights, block_bytes, decode, planes, shader }
 }
 

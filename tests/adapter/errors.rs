@@ -16,6 +16,16 @@ const PEFT: &[&str] =
     &["tests/data/lora/llama3-plain/adapter_config.json", "tests/data/lora/llama3-plain/adapter_model.safetensors"];
 const DORA: &[&str] =
     &["tests/data/lora/qwen3-dora/adapter_config.json", "tests/data/lora/qwen3-dora/adapter_model.safetensors"];
+const MIXTRAL: &[&str] = &["tests/data/models/mixtral/config.json", "tests/data/models/mixtral/model.safetensors"];
+const EXPERTS: &[&str] = &[
+    "tests/data/lora/mixtral-experts/adapter_config.json",
+    "tests/data/lora/mixtral-experts/adapter_model.safetensors",
+];
+const QWEN3MOE: &[&str] = &["tests/data/models/qwen3moe/config.json", "tests/data/models/qwen3moe/model.safetensors"];
+const PARAMETERS: &[&str] = &[
+    "tests/data/lora/qwen3moe-parameters/adapter_config.json",
+    "tests/data/lora/qwen3moe-parameters/adapter_model.safetensors",
+];
 const GGUF: &[&str] = &["tests/data/lora/llama3-plain/adapter.gguf"];
 
 fn adapter(files: &[&str]) -> Checkpoint {
@@ -86,7 +96,6 @@ fn damages() -> Vec<Damage> {
         in_config("modules_to_save", json!(["lm_head"]), "[\"lm_head\"] is not supported"),
         in_config("init_lora_weights", json!("pissa_niter_4"), "\"pissa_niter_4\" is not supported"),
         in_config("layer_replication", json!([[0, 1]]), "is not supported"),
-        in_config("target_parameters", json!(["mlp.experts.down_proj"]), "is not supported"),
         in_config("trainable_token_indices", json!([3]), "is not supported"),
         in_config("alora_invocation_tokens", json!([1, 2]), "is not supported"),
         in_config("use_qalora", json!(true), "true is not supported"),
@@ -265,6 +274,66 @@ fn damaged_adapters_are_refused_by_name() {
     let same_shapes = plan_adapter(&qwen3, &adapter(GGUF));
     failures.extend(amiss(same_shapes, ErrorKind::MalformedModel, "general.architecture", "another base"));
     assert!(other.is_err(), "{place}");
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn adapters_that_do_not_fit_the_experts_are_refused_by_name() {
+    use ErrorKind::{MalformedModel, UnsupportedFormat};
+    const W1_B: &str = "base_model.model.model.layers.0.block_sparse_moe.experts.1.w1.lora_B.weight";
+    const DOWN_B: &str = "base_model.model.model.layers.0.mlp.experts.lora_B.weight";
+    const NESTED_A: &str = "base_model.model.model.layers.0.mlp.experts.base_layer.lora_A.weight";
+    let renamed = |files, from: &'static str, to: &'static str, kind, place, words| {
+        let damage = Box::new(move |adapter: &mut Checkpoint| {
+            adapter.tensors.iter_mut().for_each(|tensor| tensor.name = tensor.name.replace(from, to));
+        });
+        Damage { files, damage, kind, place, words }
+    };
+    let damages = [
+        renamed(
+            EXPERTS,
+            "layers.0.block_sparse_moe.experts.1.",
+            "layers.0.block_sparse_moe.experts.9.",
+            UnsupportedFormat,
+            "model.layers.0.block_sparse_moe.experts.9.w1",
+            "no matrix of that name",
+        ),
+        tensor(EXPERTS, W1_B, |t| t.shape = vec![95, 4], MalformedModel, W1_B, "shape [95, 4] where [96, 4] is needed"),
+        tensor(PARAMETERS, DOWN_B, |t| t.shape = vec![64, 23], MalformedModel, DOWN_B, "23 columns for 8 experts"),
+        tensor(PARAMETERS, NESTED_A, |t| t.shape = vec![24, 60], MalformedModel, NESTED_A, "where [24, 48] is needed"),
+        // One expert's pair beside that of all.
+        renamed(
+            PARAMETERS,
+            "layers.0.self_attn.q_proj",
+            "layers.0.mlp.experts.down_proj",
+            MalformedModel,
+            "base_model.model.model.layers.0.mlp.experts.down_proj.lora_A.weight",
+            "shape [3, 64] where [3, 48] is needed",
+        ),
+    ];
+    let mut failures = vec![];
+    for Damage { files, damage, kind, place, words } in damages {
+        let base = headwater::model::plan(&open(if files == EXPERTS { MIXTRAL } else { QWEN3MOE })).unwrap();
+        let mut damaged = adapter(files);
+        assert!(plan_adapter(&base, &damaged).is_ok(), "{files:?}: whole");
+        damage(&mut damaged);
+        failures.extend(amiss(plan_adapter(&base, &damaged), kind, place, words));
+    }
+    // The same experts twice: an expert's own pair, and that of all of them.
+    let mut both = adapter(PARAMETERS);
+    for tensor in &mut both.tensors {
+        let own = "layers.0.mlp.experts.0.down_proj";
+        if tensor.name.contains("layers.0.self_attn.q_proj") {
+            tensor.name = tensor.name.replace("layers.0.self_attn.q_proj", own);
+            if tensor.name.contains("lora_A") {
+                (tensor.shape, tensor.size_bytes) = (vec![3, 48], 3 * 48 * 4);
+            }
+        }
+    }
+    let base = headwater::model::plan(&open(QWEN3MOE)).unwrap();
+    let (place, words) =
+        ("model.layers.0.mlp.experts.down_proj", "changes the same matrix, blk.0.ffn_down_exps.weight");
+    failures.extend(amiss(plan_adapter(&base, &both), MalformedModel, place, words));
     assert!(failures.is_empty(), "{failures:#?}");
 }
 

@@ -22,6 +22,9 @@ const CASES = [
   { base: "/tests/data/gguf/llama3-F16.gguf", adapter: "llama3-plain/", goldens: "llama3-plain", bound: MAX_NMSE },
   { base: "/tests/data/models/qwen2/", adapter: "qwen2-rslora-pattern/", goldens: "qwen2-rslora-pattern", bound: MAX_NMSE },
   { base: "/tests/data/models/qwen3/", adapter: "qwen3-dora/", goldens: "qwen3-dora", bound: MAX_NMSE },
+  // Experts one by one, and all in one tensor; of the latter, rows of gate and up alternate.
+  { base: "/tests/data/models/mixtral/", adapter: "mixtral-experts/", goldens: "mixtral-experts", bound: MAX_NMSE },
+  { base: "/tests/data/models/gpt-oss/", adapter: "gpt-oss-parameters/", goldens: "gpt-oss-parameters", bound: MAX_NMSE },
 ] as const;
 
 function prompts(goldens: string): readonly Prompt[] {
@@ -72,8 +75,6 @@ test("adapters come and go, and a reply chooses", async ({ lab }) => {
       return { name, size: bytes.byteLength, read: (offset: number, length: number) => new Uint8Array(bytes, offset, length) };
     }));
     await model.adapters.load(files, { name: "own" });
-    // The first to go on inside of a page, for which a buffer is made once.
-    await reply();
     const before = await model.stats();
     const replies = { whole: await reply("llama3-plain"), again: await reply("llama3-plain"), none: await reply({ name: "own", scale: 0 }), own: await reply("own") };
     const after = await model.stats();

@@ -14,8 +14,6 @@ test("a decoded token makes no object; passes, submits, uploads and readings sta
       return Object.fromEntries(Object.entries(after).map(([name, count]) => [name, count - before[name as keyof typeof before]]));
     };
     // The difference of two replies to one prompt is what their difference in length costs, and nothing else.
-    // The second one is the first to go on inside of a page, for which a buffer is made once.
-    await costOf(1 + 2 * chain);
     await costOf(1 + 2 * chain);
     const short = await costOf(1 + 2 * chain);
     const long = await costOf(1 + 6 * chain);

@@ -128,6 +128,18 @@ pub const CASES: &[Case] = &[
         reference: 0.0,
     },
     Case {
+        name: "r1-distill-qwen",
+        files: &["tests/data/models/r1-distill-qwen/config.json", "tests/data/models/qwen2-untied/model.safetensors"],
+        goldens: "tests/data/models/r1-distill-qwen/goldens",
+        reference: 0.0,
+    },
+    Case {
+        name: "r1-distill-llama",
+        files: &["tests/data/models/r1-distill-llama/config.json", "tests/data/models/llama3/model.safetensors"],
+        goldens: "tests/data/models/r1-distill-llama/goldens",
+        reference: 0.0,
+    },
+    Case {
         name: "llama-bias",
         files: &["tests/data/models/llama-bias/config.json", "tests/data/models/llama-bias/model.safetensors"],
         goldens: "tests/data/models/llama-bias/goldens",

@@ -107,7 +107,7 @@ fn factors(format: FormatId) -> &'static [usize] {
         FormatId::Affine4G32Bf16 | FormatId::Affine4G64Bf16 | FormatId::Affine4G128Bf16 => &[],
         FormatId::Affine8G32Bf16 | FormatId::Affine8G64Bf16 | FormatId::Affine8G128Bf16 => &[],
         FormatId::F8E4m3Tile | FormatId::F8E4m3Row | FormatId::F8E5m2Tile | FormatId::F8E5m2Row => &[],
-        FormatId::Nf4 | FormatId::Nf4Nested256 | FormatId::Nf4Nested512 => &[],
+        FormatId::Nf4 | FormatId::Nf4Nested => &[],
         FormatId::Q4_1 | FormatId::Q5_1 | FormatId::Q4K | FormatId::Q5K => &[0, 2],
         FormatId::Q2K => &[80, 82],
         FormatId::Q3K => &[108],
@@ -161,7 +161,7 @@ fn block(format: FormatId, scale: f32, noise: &mut Noise) -> Vec<u8> {
         FormatId::Bf16 => half::bf16::from_f32(noise.unit() * scale).to_le_bytes().into(),
         // One scale for all, since blocks share it; codes around one.
         // An offset for all, a scale of half its size.
-        FormatId::Nf4Nested256 | FormatId::Nf4Nested512 => {
+        FormatId::Nf4Nested => {
             let offset = scale / 0.6;
             let head = [offset, offset / 2.0].map(f32::to_le_bytes).concat();
             head.into_iter().chain((8..description.block_bytes).map(|_| noise.next() as u8)).collect()
@@ -197,7 +197,17 @@ pub fn synthetic(shape: &Shape, seed: u64) -> Checkpoint {
         _ => {
             let blocks = dims.iter().product::<usize>() / format.format().block_weights;
             let scale = 1.7 / (dims[dims.len() - 1] as f32).sqrt();
-            (0..blocks).flat_map(|_| block(format, scale, &mut noise)).collect()
+            let mut made = |number: usize| {
+                let mut block = block(format, scale, &mut noise);
+                if format == FormatId::Nf4Nested {
+                    // A scale of its own for each 256 blocks.
+                    let scale = f32::from_le_bytes(block[4..8].try_into().unwrap());
+                    block[4..8].copy_from_slice(&(scale * (1.0 + (number / 256 % 5) as f32)).to_le_bytes());
+                    block[8] = number as u8;
+                }
+                block
+            };
+            (0..blocks).flat_map(&mut made).collect()
         }
     })
 }

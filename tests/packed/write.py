@@ -475,14 +475,17 @@ def blocks():
         return pack_f32([largest]) + bytes(q), [f32(NF4[x] * largest) for x in nibbles(q)]
     add("nf4", normal)
     levels, offset = dynamic_map(), f32(size())
-    for block in (256, 512):
-        def nested(r, c):
-            scale, codes = f32(size()), [byte() for _ in range(block // 64)]
-            q = [byte() for _ in range(block // 2)]
-            largest = [f32(f32(levels[code] * scale) + offset) for code in codes]
-            data = pack_f32([offset, scale]) + bytes(codes) + bytes(q)
-            return data, [f32(NF4[x] * largest[i // 64]) for i, x in enumerate(nibbles(q))]
-        add("nf4_nested_%d" % block, nested)
+    scales = [f32(size()) for _ in range(2)]
+
+    def nested(r, c):
+        # Scales change inside of rows, and go on where the last row is followed by the first.
+        place = 230 + (r * width + c) // 64
+        scale, code = scales[place // 256 % 2], byte()
+        q = [byte() for _ in range(32)]
+        largest = f32(f32(levels[code] * scale) + offset)
+        data = pack_f32([offset, scale]) + bytes([place % 256, code]) + bytes(q)
+        return data, [f32(NF4[x] * largest) for x in nibbles(q)]
+    add("nf4_nested", nested, 64)
     write(os.path.join(OUT, "blocks.safetensors"), safetensors(tensors))
 
 

@@ -12,7 +12,7 @@ use headwater::tokenizer::Tokenizer;
 use serde_json::Value;
 
 /// All styles of tokenizer.
-pub(crate) const STYLES: [&str; 12] = [
+pub(crate) const STYLES: [&str; 14] = [
     "bert",
     "deepseek",
     "gemma",
@@ -23,6 +23,8 @@ pub(crate) const STYLES: [&str; 12] = [
     "o200k",
     "phi3",
     "qwen2",
+    "r1-distill-llama",
+    "r1-distill-qwen",
     "smollm",
     "xlmr",
 ];

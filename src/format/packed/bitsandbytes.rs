@@ -16,8 +16,8 @@ const STATE: &str = ".weight.quant_state.bitsandbytes__nf4";
 const FP4_STATE: &str = ".weight.quant_state.bitsandbytes__fp4";
 /// Numbers with one magnitude.
 const BLOCK: usize = 64;
-/// Formats of blocks that keep nested magnitudes as they are, and magnitudes of a block; the first that fits.
-const NESTED: &[(FormatId, usize)] = &[(FormatId::Nf4Nested512, 8), (FormatId::Nf4Nested256, 4)];
+/// Magnitudes of a scale, where they are packed and kept so.
+const NESTED: usize = 256;
 
 /// Bytes of the JSON.
 const STATE_BYTES: usize = 4096;
@@ -36,8 +36,8 @@ struct Nested {
     /// Magnitudes of a scale.
     block: usize,
     offset: f32,
-    /// Magnitudes of a block of ours that keeps them as they are.
-    kept: Option<usize>,
+    /// Whether they are kept as they are.
+    kept: bool,
 }
 
 /// A weight's parts.
@@ -67,18 +67,20 @@ impl Nf4 {
         let scale = |index: usize| begin.saturating_add(index).checked_div(nested.block).unwrap_or(0);
         let (low, high) = (scale(0), scale(count.saturating_sub(1)));
         let scales = floats(&nested.scales.rows(files, low, high.saturating_sub(low).saturating_add(1)).await?);
-        let scale = |index: usize| scales.get(scale(index).checked_sub(low)?).copied();
-        let value =
-            |(index, code): (usize, &u8)| Some(nested.levels.get(usize::from(*code))? * scale(index)? + nested.offset);
+        let scale_of = |index: usize| scales.get(scale(index).checked_sub(low)?).copied();
+        let value = |(index, code): (usize, &u8)| {
+            Some(nested.levels.get(usize::from(*code))? * scale_of(index)? + nested.offset)
+        };
         let largest: Vec<f32> = codes.iter().enumerate().map(|code| value(code).unwrap_or(f32::NAN)).collect();
-        let Some(kept) = nested.kept else { return self.blocks(&numbers, &largest) };
+        if !nested.kept {
+            return self.blocks(&numbers, &largest);
+        }
         self.check(&largest)?;
-        let mut blocks = Vec::with_capacity(numbers.len().saturating_add(numbers.len() / 16));
-        let parts = numbers.chunks_exact(kept.saturating_mul(BLOCK / 2)).zip(codes.chunks_exact(kept));
-        for (index, (numbers, codes)) in parts.enumerate() {
+        let mut blocks = Vec::with_capacity(numbers.len().saturating_add(numbers.len() / 2));
+        for (index, (numbers, code)) in numbers.chunks_exact(BLOCK / 2).zip(&codes).enumerate() {
             blocks.extend_from_slice(&nested.offset.to_le_bytes());
-            blocks.extend_from_slice(&scale(index.saturating_mul(kept)).unwrap_or(f32::NAN).to_le_bytes());
-            blocks.extend_from_slice(codes);
+            blocks.extend_from_slice(&scale_of(index).unwrap_or(f32::NAN).to_le_bytes());
+            blocks.extend([(begin.saturating_add(index) % NESTED) as u8, *code]);
             blocks.extend(numbers.iter().map(|byte| byte.rotate_left(4)));
         }
         Ok(blocks)
@@ -181,13 +183,8 @@ async fn weight(tensors: &mut Tensors<'_>, stem: &str) -> Result<Weight> {
         scales.need_shape(&[n_scales])?;
         let values = floats(&read(tensors, &levels).await?);
         let offset = offset as f32;
-        // No block of ours has magnitudes of two scales.
-        let fits = |(format, magnitudes): &&(FormatId, usize)| {
-            format.row_bytes(cols).is_some() && block.checked_rem(*magnitudes) == Some(0)
-        };
-        let fitting = NESTED.iter().find(fits).filter(|_| are_magnitudes(&values));
-        let kept = fitting.map(|(_, magnitudes)| *magnitudes);
-        let format = fitting.map_or(FormatId::Nf4, |(format, _)| *format);
+        let kept = block == NESTED && are_magnitudes(&values);
+        let format = if kept { FormatId::Nf4Nested } else { FormatId::Nf4 };
         let (codes, scales) = (largest.part(n_blocks), scales.part(n_scales));
         (Largest::Nested(Nested { codes, levels: values, scales, block, offset, kept }), format)
     };

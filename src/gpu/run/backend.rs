@@ -6,12 +6,13 @@ use super::super::batch::{self, Batches};
 use super::super::planes::Bank;
 use super::super::program::Wanted;
 use super::super::readback::MAX_CHAIN;
+use super::super::sizes::page_bytes;
 use super::super::stage::Class;
 use super::{CHAIN, Gpu, bad_logits, no_adapter, no_decoding, unprepared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
     AdapterId, AdapterUse, BAD_LOGITS, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, KernelTime,
-    KvWidths, MAX_BATCH, PAGE_TOKENS, SamplerSettings, StateSlots, Step, Ticket, WeightId,
+    MAX_BATCH, PAGE_TOKENS, SamplerSettings, StateSlots, Step, Ticket, WeightId,
 };
 use crate::kernel::{Teams, reply_words, word};
 use crate::model::WeightSink;
@@ -135,13 +136,10 @@ impl Backend for Gpu {
             return Err(Error::new(ErrorKind::InvalidArgument, format!("page {page} of {}", self.n_pages)));
         }
         // A buffer is not copied to itself, so the page goes through another one.
-        let bytes = |widths: &KvWidths| (PAGE_TOKENS * widths.position_bytes(self.kv)) as u64;
-        let largest = self.graph.kv_widths.iter().map(bytes).max().unwrap_or(0);
-        let mut kept = self.page.borrow_mut();
-        let between = kept.get_or_insert_with(|| self.device.storage("page", largest));
+        let between = &self.page;
         let mut encoder = self.device.encoder();
         for (layer, widths) in self.shared.kv.iter().zip(&self.graph.kv_widths) {
-            let bytes = bytes(widths);
+            let bytes = page_bytes(*widths, self.kv);
             encoder.copy_buffer_to_buffer(layer, u64::from(from) * bytes, between, 0, bytes);
             encoder.copy_buffer_to_buffer(between, 0, layer, u64::from(to) * bytes, bytes);
         }

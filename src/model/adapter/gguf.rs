@@ -50,7 +50,8 @@ pub(super) fn read(adapter: &Checkpoint, architecture: &Architecture) -> Result<
         pairing.add(target, role, tensor)?;
     }
     let scaling = |_: &str, rank: usize| Ok(alpha.map_or(1.0, |alpha| (alpha / rank as f64) as f32));
-    let modules = pairing.modules(scaling, |target, letter| format!("{target}.lora_{}", letter.to_lowercase()));
+    let alone = |target: String, _: &_, _: &_| (target, 1);
+    let modules = pairing.modules(alone, scaling, |target, letter| format!("{target}.lora_{}", letter.to_lowercase()));
     Ok(AdapterFile {
         name: metadata.text("general.name")?.map(str::to_owned),
         base_model: metadata.text(BASE_MODEL)?.map(str::to_owned),

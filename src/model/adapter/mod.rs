@@ -3,6 +3,7 @@
 //!
 //! Both kinds of files become a list of [`Module`]s; what follows does not know where one came from.
 
+mod experts;
 mod gguf;
 mod peft;
 mod read;
@@ -12,6 +13,7 @@ pub use read::read_adapter;
 
 use std::collections::BTreeMap;
 
+use super::locate::Stride;
 use super::{Architecture, Plan};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::{Checkpoint, Dialect, TensorInfo};
@@ -59,27 +61,42 @@ impl AdapterPlan {
 struct Module {
     /// The matrix it changes, as the file calls it.
     target: String,
-    /// `(rank, cols)`.
+    /// `(experts * rank, cols)`: those of one expert after those of another.
     a: TensorInfo,
-    /// `(rows, rank)`.
+    /// `(rows, rank * experts)`: the experts' first columns, then their second ones.
     b: TensorInfo,
     /// `(rows)`: the lengths that DoRA gives to the rows.
     magnitude: Option<TensorInfo>,
+    /// Of each expert.
     rank: usize,
+    /// How many matrices it changes: the experts of a layer, or one.
+    experts: usize,
     /// Factor on `B A`.
     scaling: f32,
 }
 
-/// The rows of a module that are one weight's.
-#[derive(Clone, Copy, Debug)]
+/// What an adapter does to one weight.
+#[derive(Clone, Debug)]
 struct Part {
-    module: usize,
     weight: WeightId,
+    /// Of one of those that are stacked.
     rows: usize,
     cols: usize,
-    /// Rows of the module before them.
-    first_row: usize,
     order: Order,
+    /// One, but for experts that have a module each.
+    sources: Vec<PartSource>,
+}
+
+/// The rows of a module that are one weight's.
+#[derive(Clone, Copy, Debug)]
+struct PartSource {
+    module: usize,
+    /// Which of the stacked, where the module is of one.
+    expert: Option<usize>,
+    /// Of the module's rows.
+    from: Stride,
+    /// What B is multiplied by as it is read.
+    factor: f32,
 }
 
 /// How the rows of a file of an adapter lie in the weight that the model has.
@@ -109,37 +126,60 @@ pub fn plan_adapter(plan: &Plan, adapter: &Checkpoint) -> Result<AdapterPlan> {
     let dialect = adapter.metadata.dialect;
     let file = match dialect {
         Dialect::Gguf => gguf::read(adapter, architecture)?,
-        Dialect::Hub => peft::read(adapter)?,
+        Dialect::Hub => peft::read(adapter, &plan.hyper)?,
     };
     let targets = targets(plan, architecture, dialect);
-    let (mut deltas, mut parts) = (vec![], vec![]);
-    let mut of_weight = BTreeMap::new();
+    let mut sources: BTreeMap<WeightId, Vec<PartSource>> = BTreeMap::new();
     for (index, module) in file.modules.iter().enumerate() {
         let target = find(&targets, module).map_err(|error| made_for(error, file.base_model.as_deref()))?;
-        for (weight, first_row) in &target.weights {
+        for (weight, from) in &target.weights {
             let Some(declared) = plan.graph.weights.get(weight.0) else { continue };
-            if let Some(other) = of_weight.insert(*weight, module.target.as_str()) {
-                let problem = format!("{other} changes the same matrix, {}", declared.name);
+            let before = sources.entry(*weight).or_default();
+            let same =
+                |other: &&PartSource| other.expert.is_none_or(|expert| target.expert.is_none_or(|e| e == expert));
+            if let Some(other) = before.iter().find(same).and_then(|other| file.modules.get(other.module)) {
+                let problem = format!("{} changes the same matrix, {}", other.target, declared.name);
                 return Err(malformed(problem).at(module.target.as_str()));
             }
-            parts.push(Part {
-                module: index,
-                weight: *weight,
-                rows: declared.rows,
-                cols: declared.cols,
-                first_row: *first_row,
-                order: order(plan, dialect, &declared.name),
-            });
-            let gain = module.magnitude.is_some();
-            deltas.push(Delta {
-                weight: *weight,
-                rank: module.rank,
-                // What a gain multiplies is rounded, so that it is kept as it is computed.
-                formats: [kept(&module.a), if gain { FormatId::F32 } else { kept(&module.b) }],
-                factor: if gain { 1.0 } else { module.scaling },
-                gain,
-            });
+            if declared.stacked > 1 && module.magnitude.is_some() {
+                return Err(unsupported("lengths of rows (DoRA) of experts").at(module.target.as_str()));
+            }
+            before.push(PartSource { module: index, expert: target.expert, from: *from, factor: 1.0 });
         }
+    }
+    let (mut deltas, mut parts) = (vec![], vec![]);
+    for (weight, mut sources) in sources {
+        let Some(declared) = plan.graph.weights.get(weight.0) else { continue };
+        let modules = || sources.iter().filter_map(|source| file.modules.get(source.module));
+        let Some(first) = modules().next() else { continue };
+        let gain = first.magnitude.is_some();
+        let same = |of: &dyn Fn(&Module) -> FormatId| {
+            let format = of(first);
+            if modules().all(|module| of(module) == format) { format } else { FormatId::F32 }
+        };
+        let shared = modules().all(|module| module.scaling == first.scaling);
+        // What a factor or a gain multiplies is rounded, so that it is kept as it is computed.
+        let b = if gain || !shared { FormatId::F32 } else { same(&|module| kept(&module.b)) };
+        deltas.push(Delta {
+            weight,
+            stacked: declared.stacked,
+            rank: modules().map(|module| module.rank).max().unwrap_or(1),
+            formats: [same(&|module| kept(&module.a)), b],
+            factor: if gain || !shared { 1.0 } else { first.scaling },
+            gain,
+        });
+        if !shared {
+            for source in &mut sources {
+                source.factor = file.modules.get(source.module).map_or(1.0, |module| module.scaling);
+            }
+        }
+        parts.push(Part {
+            weight,
+            rows: declared.rows.checked_div(declared.stacked).unwrap_or(0),
+            cols: declared.cols,
+            order: order(plan, dialect, &declared.name),
+            sources,
+        });
     }
     let dora = deltas.iter().any(|delta| delta.gain);
     let kind = if dora { AdapterKind::Dora } else { AdapterKind::Lora };
@@ -159,8 +199,9 @@ fn find<'a>(targets: &'a BTreeMap<String, Target>, module: &Module) -> Result<&'
     let target = targets.get(&module.target).ok_or_else(|| {
         unsupported("this model has no matrix of that name that an adapter could change").at(module.target.as_str())
     })?;
-    check_shape(&module.a, &[module.rank, target.cols])?;
-    check_shape(&module.b, &[target.rows, module.rank])?;
+    let rank = module.rank.saturating_mul(module.experts);
+    check_shape(&module.a, &[rank, target.cols])?;
+    check_shape(&module.b, &[target.rows, rank])?;
     if let Some(magnitude) = &module.magnitude {
         check_shape(magnitude, &[target.rows])?;
     }
@@ -255,9 +296,11 @@ impl Pairing {
         }
     }
 
-    /// The modules; `scaling` is told the name of each and its rank, `partner` makes the name of the tensor that lacks.
+    /// The modules; `whole` makes the name of what a module changes, and how many matrices that is, of its own name and of
+    /// its A and B; `scaling` is told the former and its rank, `partner` makes the name of the tensor that lacks.
     fn modules(
         self,
+        whole: impl Fn(String, &TensorInfo, &TensorInfo) -> (String, usize),
         scaling: impl Fn(&str, usize) -> Result<f32>,
         partner: impl Fn(&str, &str) -> String,
     ) -> Result<Vec<Module>> {
@@ -268,8 +311,13 @@ impl Pairing {
             let missing = |letter| malformed("the tensor is missing").at(partner(&target, letter));
             let (a, b) = (a.ok_or_else(|| missing("A"))?, b.ok_or_else(|| missing("B"))?);
             // The rank is the number of columns of B, which every kind of file tells.
+            let (target, experts) = whole(target, &a, &b);
             let rank = match b.shape.as_slice() {
-                [_, rank] => *rank,
+                [_, rank] if rank.checked_rem(experts) == Some(0) => rank.checked_div(experts).unwrap_or(0),
+                [_, rank] => {
+                    let problem = format!("{rank} columns for {experts} experts");
+                    return Err(malformed(problem).at(b.name.as_str()));
+                }
                 other => return Err(malformed(format!("shape {other:?}, a matrix is needed")).at(b.name.as_str())),
             };
             if !(1..=MAX_RANK).contains(&rank) {
@@ -277,7 +325,7 @@ impl Pairing {
                 return Err(Error::new(ErrorKind::LimitExceeded, problem).at(b.name.as_str()));
             }
             let scaling = scaling(&target, rank).at(|| target.clone())?;
-            Ok(Module { target, a, b, magnitude, rank, scaling })
+            Ok(Module { target, a, b, magnitude, rank, experts, scaling })
         };
         self.found.into_iter().map(pair).collect()
     }

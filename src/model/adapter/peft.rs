@@ -6,10 +6,11 @@
 use regex_automata::meta::Regex;
 use serde_json::{Map, Value};
 
-use super::{AdapterFile, MAX_RANK, Pairing, Role, malformed, unsupported};
+use super::{AdapterFile, MAX_RANK, Pairing, Role, malformed, targets, unsupported};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::json::parse_object;
-use crate::format::{ADAPTER_CONFIG, Checkpoint};
+use crate::format::{ADAPTER_CONFIG, Checkpoint, TensorInfo};
+use crate::model::Hyper;
 
 /// Keys that say how the adapter was trained or loaded, not what it computes.
 const NO_MATTER: &[&str] = &[
@@ -28,6 +29,7 @@ const NO_MATTER: &[&str] = &[
     "qalora_group_size",
     "revision",
     "target_modules",
+    "target_parameters",
     "task_type",
 ];
 /// Keys that are read below.
@@ -48,7 +50,10 @@ const STARTS: &[&str] = &["gaussian", "eva", "orthogonal", "loftq"];
 /// What peft puts before the names of a model's modules.
 const PREFIX: &str = "base_model.model.";
 
-pub(super) fn read(adapter: &Checkpoint) -> Result<AdapterFile> {
+/// What peft puts behind the name of a module of which it changes two parameters, for the one that it took first.
+const NESTED: &str = ".base_layer";
+
+pub(super) fn read(adapter: &Checkpoint, hyper: &Hyper) -> Result<AdapterFile> {
     let text = adapter.metadata.companions.get(ADAPTER_CONFIG).map_or("", String::as_str);
     let config = parse_object(text, ErrorKind::MalformedModel).and_then(Config::read).at(|| ADAPTER_CONFIG.into())?;
     let mut pairing = Pairing::new();
@@ -62,12 +67,25 @@ pub(super) fn read(adapter: &Checkpoint) -> Result<AdapterFile> {
         }
     }
     let partner = |target: &str, letter: &str| format!("{PREFIX}{target}.lora_{letter}.weight");
-    let modules = pairing.modules(|target, rank| config.scaling(target, rank), partner)?;
+    let modules = pairing.modules(parameter(hyper), |target, rank| config.scaling(target, rank), partner)?;
     if let Some(module) = modules.iter().find(|module| config.dora && module.magnitude.is_none()) {
         let name = format!("{PREFIX}{}.lora_magnitude_vector", module.target);
         return Err(malformed("the tensor is missing, and use_dora is true").at(name));
     }
     Ok(AdapterFile { name: None, base_model: config.base_model, modules })
+}
+
+/// Experts in one parameter (`target_parameters`) have the name of its module, which has two; which one it is, the shapes tell.
+fn parameter(hyper: &Hyper) -> impl Fn(String, &TensorInfo, &TensorInfo) -> (String, usize) {
+    let experts = hyper.experts.as_ref().map(|experts| (experts.routing.experts, experts.ffn_dim));
+    let dim = hyper.dim;
+    move |target, a, b| {
+        let module = target.strip_suffix(NESTED).unwrap_or(&target);
+        let Some((count, ffn_dim)) = experts.filter(|_| module.ends_with(".experts")) else { return (target, 1) };
+        let (cols, rows) = (a.shape.last(), b.shape.first());
+        let both = cols == Some(&dim) && rows == Some(&ffn_dim.saturating_mul(2));
+        (format!("{module}.{}", if both { targets::GATE_UP } else { targets::DOWN }), count)
+    }
 }
 
 /// The module of a tensor, and its part in it.

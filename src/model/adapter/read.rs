@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{AdapterPlan, Module, Part, malformed, unsupported};
+use super::{AdapterPlan, Module, Part, experts, malformed, unsupported};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::format::{Checkpoint, TensorInfo};
 use crate::graph::DeltaValues;
@@ -22,8 +22,16 @@ pub async fn read_adapter(
     take: &mut dyn FnMut(usize, &DeltaValues<'_>) -> Result<()>,
 ) -> Result<()> {
     for (index, part) in adapter_plan.parts.iter().enumerate() {
-        let module = adapter_plan.modules.get(part.module);
-        let module = module.ok_or_else(|| Error::new(ErrorKind::Internal, "an adapter without its modules"))?;
+        let without = || Error::new(ErrorKind::Internal, "an adapter without its modules");
+        let delta = adapter_plan.deltas.get(index).ok_or_else(without)?;
+        if delta.stacked > 1 {
+            let (a, b) = experts::read(adapter, adapter_plan, part, delta).await?;
+            let a = in_columns(model, plan, part, a).await?;
+            take(index, &DeltaValues { a: &a, b: &b, gain: None })?;
+            continue;
+        }
+        let module = part.sources.first().and_then(|source| adapter_plan.modules.get(source.module));
+        let module = module.ok_or_else(without)?;
         let a = read_tensor(adapter, &module.a).await?;
         let a = in_columns(model, plan, part, a).await?;
         let b = in_order(part, module.rank, &read_tensor(adapter, &module.b).await?);
@@ -50,7 +58,7 @@ pub async fn read_adapter(
 }
 
 /// All numbers of a tensor whose shape was checked.
-async fn read_tensor(adapter: &Checkpoint, tensor: &TensorInfo) -> Result<Vec<f32>> {
+pub(super) async fn read_tensor(adapter: &Checkpoint, tensor: &TensorInfo) -> Result<Vec<f32>> {
     let file = adapter.files.get(tensor.file);
     let file = file.ok_or_else(|| Error::new(ErrorKind::Internal, "the plan is of another adapter"))?;
     let too_large = |_| unsupported("the tensor is too large").at(tensor.name.as_str());
@@ -63,8 +71,9 @@ async fn read_tensor(adapter: &Checkpoint, tensor: &TensorInfo) -> Result<Vec<f3
 
 /// The rows of `numbers (module's rows, width)` that are the part's, in the order of its weight.
 fn in_order(part: &Part, width: usize, numbers: &[f32]) -> Vec<f32> {
+    let first = part.sources.first().map_or(0, |source| source.from.first);
     let row = |row: usize| {
-        let start = part.first_row.saturating_add(part.order.source(row)).saturating_mul(width);
+        let start = first.saturating_add(part.order.source(row)).saturating_mul(width);
         numbers.get(start..start.saturating_add(width)).unwrap_or_default()
     };
     (0..part.rows).flat_map(row).copied().collect()

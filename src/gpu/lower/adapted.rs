@@ -1,0 +1,76 @@
+//! Products, with what an adapter adds to them.
+
+use super::{Emission, Work};
+use crate::gpu::stage::{Adapt, Domain, ElementOp, Experts, Place, Slots, Stage};
+use crate::graph::Activation;
+
+impl Emission<'_> {
+    /// A product, and what an adapter adds to it.
+    pub(super) fn multiply(&mut self, work: Work, glu: Option<Activation>) {
+        let Work { matrix, x, y, norm, bias, residual, domain } = work;
+        let Some(joint) = self.joints.get(&matrix).copied() else {
+            self.stages.push(Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt: None, domain });
+            return;
+        };
+        // Before the product itself, which may overwrite what x shares a buffer with.
+        let inner = self.fresh(joint.rank, domain);
+        let (a, b, times) = (joint.a, joint.b, Some(Adapt::Times(joint.factor)));
+        let gain = joint.gain.map(|offset| Adapt::Gain { offset });
+        let plain = |matrix, x, y, norm, residual, adapt| Stage::MatMul {
+            matrix,
+            x,
+            y,
+            norm,
+            bias: None,
+            residual,
+            glu: None,
+            adapt,
+            domain,
+        };
+        self.stages.push(plain(a, x, inner, norm, false, times));
+        self.stages.push(Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt: gain, domain });
+        self.stages.push(plain(b, inner, y, None, true, None));
+    }
+
+    /// A product whose rows alternate between gate and up, and their gated unit: in one kernel, unless an adapter has
+    /// something to add between.
+    pub(super) fn gated(&mut self, work: Work, activation: Activation, width: usize) {
+        if !self.joints.contains_key(&work.matrix) {
+            return self.multiply(work, Some(activation));
+        }
+        let pairs = self.fresh(2 * width, work.domain);
+        self.multiply(Work { y: pairs, ..work }, None);
+        let (op, y, domain) = (ElementOp::GluPairs(activation), work.y, work.domain);
+        self.stages.push(Stage::Elementwise { op, a: pairs, b: pairs, y, width, domain });
+    }
+
+    /// A place that no value of the graph has.
+    fn fresh(&mut self, width: usize, domain: Domain) -> Place {
+        let stride = width.next_multiple_of(8);
+        self.buffers.push((stride, domain));
+        Place { buffer: self.buffers.len() - 1, offset: 0, stride }
+    }
+
+    /// The same for a product by experts' matrices; `width` is that of what it makes.
+    pub(super) fn multiply_experts(&mut self, product: Experts, width: usize) {
+        let Some(joint) = self.joints.get(&product.matrix).copied() else {
+            self.stages.push(Stage::Experts(product));
+            return;
+        };
+        let Experts { slots, y, glu, .. } = product;
+        let inner = self.fresh(slots.count * joint.rank, Domain::Rows);
+        let made = if glu.is_some() { self.fresh(2 * width, Domain::Rows) } else { y };
+        let plain = Experts { biases: [None, None], glu: None, ..product };
+        let slots_of_a = Slots { weighted: false, ..slots };
+        let adapt = Some(Adapt::Times(joint.factor));
+        let a = Experts { matrix: joint.a, slots: slots_of_a, y: inner, sum: false, residual: false, adapt, ..plain };
+        let b = Experts { matrix: joint.b, x: inner, x_slot: joint.rank, y: made, norm: None, residual: true, ..plain };
+        self.stages.push(Stage::Experts(a));
+        self.stages.push(Stage::Experts(Experts { y: made, glu: None, ..product }));
+        self.stages.push(Stage::Experts(b));
+        if let Some(activation) = glu {
+            let (op, domain) = (ElementOp::GluPairs(activation), Domain::Rows);
+            self.stages.push(Stage::Elementwise { op, a: made, b: made, y, width, domain });
+        }
+    }
+}
