@@ -1,0 +1,180 @@
+//! Products of matrices of codes with [`Activations`]: integers are multiplied and added up a group at a time, exactly, and
+//! the groups' sums are added in 32-bit floats, always in the same order.
+
+use bytemuck::{cast, cast_slice, cast_slice_mut};
+use wide::{f32x4, i16x8, i32x4};
+
+use crate::LANES;
+use crate::activations::{self, Activations, Panel};
+use crate::blocks::{Blocks, Group, Row};
+
+/// `y[t, r] = sum_c w[r, c] * x[t, c]` for the rows whose blocks `bytes` are; `y (tokens, rows)`.
+///
+/// # Panics
+/// Where `bytes` and `y` are not as long as that wants.
+pub fn matmul(blocks: &Blocks, bytes: &[u8], x: &Activations, y: &mut [f32]) {
+    match (blocks.group, x.is_one()) {
+        (Group::Of16, true) => product::<16, false, 0>(blocks, bytes, x, y),
+        (Group::Of16WithAddends, true) => product::<16, true, 0>(blocks, bytes, x, y),
+        (Group::Of32, true) => product::<32, false, 0>(blocks, bytes, x, y),
+        (Group::Of32WithAddends, true) => product::<32, true, 0>(blocks, bytes, x, y),
+        (Group::Of16, false) => product::<16, false, 2>(blocks, bytes, x, y),
+        (Group::Of16WithAddends, false) => product::<16, true, 2>(blocks, bytes, x, y),
+        (Group::Of32, false) => product::<32, false, 2>(blocks, bytes, x, y),
+        (Group::Of32WithAddends, false) => product::<32, true, 2>(blocks, bytes, x, y),
+    }
+}
+
+/// [`LANES`] rows of a matrix.
+struct Tile {
+    cols: usize,
+    /// `(LANES, cols / 2)`: pairs of codes, the first in the low half.
+    pairs: Vec<i32>,
+    /// `(groups, LANES)`.
+    factors: Vec<f32x4>,
+    addends: Vec<f32x4>,
+    /// Of one row.
+    row_factors: Vec<f32>,
+    row_addends: Vec<f32>,
+}
+
+impl Tile {
+    fn new(cols: usize, group: Group) -> Self {
+        let groups = cols / group.len();
+        let addends = if group.has_addends() { groups } else { 0 };
+        Self {
+            cols,
+            pairs: vec![0; LANES * cols / 2],
+            factors: vec![f32x4::ZERO; groups],
+            addends: vec![f32x4::ZERO; addends],
+            row_factors: vec![0.0; groups],
+            row_addends: vec![0.0; addends],
+        }
+    }
+
+    /// Reads up to [`LANES`] rows; what is there of others is of no use to anybody.
+    fn read(&mut self, blocks: &Blocks, rows: std::slice::ChunksExact<'_, u8>) {
+        let codes = cast_slice_mut::<i32, i16>(&mut self.pairs).chunks_exact_mut(self.cols);
+        for (lane, (bytes, codes)) in rows.zip(codes).enumerate() {
+            let (factors, addends) = (&mut self.row_factors[..], &mut self.row_addends[..]);
+            (blocks.read)(bytes, &mut Row { codes, factors, addends });
+            for (to, factor) in self.factors.iter_mut().zip(&self.row_factors) {
+                to.as_mut_array()[lane] = *factor;
+            }
+            for (to, addend) in self.addends.iter_mut().zip(&self.row_addends) {
+                to.as_mut_array()[lane] = *addend;
+            }
+        }
+    }
+
+    fn row(&self, lane: usize) -> &[i32] {
+        &self.pairs[lane * (self.cols / 2)..][..self.cols / 2]
+    }
+}
+
+/// With `PANELS` panels at a time, or, where that is 0, a single token.
+fn product<const GROUP: usize, const ADDENDS: bool, const PANELS: usize>(
+    blocks: &Blocks,
+    bytes: &[u8],
+    x: &Activations,
+    y: &mut [f32],
+) {
+    let rows = y.len() / x.tokens;
+    let row_bytes = bytes.len() / rows.max(1);
+    let mut tile = Tile::new(x.cols, blocks.group);
+    for (index, bytes) in bytes.chunks(LANES * row_bytes).enumerate() {
+        tile.read(blocks, bytes.chunks_exact(row_bytes));
+        let first = index * LANES;
+        let wide = (rows - first).min(LANES);
+        if PANELS == 0 {
+            let sums = by_one::<GROUP, ADDENDS>(&tile, &x.panel(0)).to_array();
+            y[first..first + wide].copy_from_slice(&sums[..wide]);
+            continue;
+        }
+        let mut panel = 0;
+        while panel < x.n_panels() {
+            let at_once = (x.n_panels() - panel).min(2);
+            let sums = if at_once == 2 {
+                by_panels::<GROUP, ADDENDS, 2>(&tile, &[x.panel(panel), x.panel(panel + 1)])
+            } else {
+                let [sums] = by_panels::<GROUP, ADDENDS, 1>(&tile, &[x.panel(panel)]);
+                [sums, sums]
+            };
+            for (index, sums) in sums.into_iter().take(at_once).enumerate() {
+                let first_token = (panel + index) * LANES;
+                let of_tokens = y[first_token * rows..].chunks_exact_mut(rows);
+                for (y, sums) in of_tokens.zip(f32x4::transpose(sums)) {
+                    y[first..first + wide].copy_from_slice(&sums.to_array()[..wide]);
+                }
+            }
+            panel += at_once;
+        }
+    }
+}
+
+/// The products of the tile's rows, a lane each, with one token.
+#[inline(always)]
+fn by_one<const GROUP: usize, const ADDENDS: bool>(tile: &Tile, x: &Panel<'_>) -> f32x4 {
+    let mut total = f32x4::ZERO;
+    let rows: [&[i16]; LANES] = std::array::from_fn(|lane| cast_slice(tile.row(lane)));
+    let [a, b, c, d] = rows.map(|row| row.as_chunks::<GROUP>().0);
+    let codes = x.codes.chunks_exact(GROUP / 8);
+    for (group, ((((x_codes, a), b), c), d)) in codes.zip(a).zip(b).zip(c).zip(d).enumerate() {
+        let sums = [a, b, c, d].map(|codes| {
+            let parts = codes.as_chunks::<8>().0.iter().zip(x_codes);
+            let sums = parts.fold(i32x4::ZERO, |sum, (codes, x)| sum + i16x8::new(*codes).dot(*x));
+            cast::<i32x4, f32x4>(sums)
+        });
+        let [a, b, c, d] = f32x4::transpose(sums).map(cast::<f32x4, i32x4>);
+        let sum = (a + b) + (c + d);
+        total += sum.round_float() * tile.factors[group] * x.scales[group * GROUP / activations::GROUP];
+        if ADDENDS {
+            total += tile.addends[group] * summed::<GROUP>(x, group);
+        }
+    }
+    total
+}
+
+/// The products of the tile's rows with the tokens of panels, a lane each: `(panels, LANES)`.
+#[inline(always)]
+fn by_panels<const GROUP: usize, const ADDENDS: bool, const PANELS: usize>(
+    tile: &Tile,
+    x: &[Panel<'_>; PANELS],
+) -> [[f32x4; LANES]; PANELS] {
+    let mut totals = [[f32x4::ZERO; LANES]; PANELS];
+    for group in 0..tile.cols / GROUP {
+        let at = group * (GROUP / 2);
+        let rows: [&[i32]; LANES] = std::array::from_fn(|lane| &tile.row(lane)[at..][..GROUP / 2]);
+        let codes: [&[i16x8]; PANELS] = std::array::from_fn(|panel| &x[panel].codes[at..][..GROUP / 2]);
+        let mut sums = [[i32x4::ZERO; LANES]; PANELS];
+        for pair in 0..GROUP / 2 {
+            let codes: [i16x8; PANELS] = std::array::from_fn(|panel| codes[panel][pair]);
+            for lane in 0..LANES {
+                let weights: i16x8 = cast(i32x4::splat(rows[lane][pair]));
+                for panel in 0..PANELS {
+                    sums[panel][lane] += weights.dot(codes[panel]);
+                }
+            }
+        }
+        let (factors, addends) = (tile.factors[group].to_array(), tile.addends.get(group).map(|all| all.to_array()));
+        for panel in 0..PANELS {
+            let scales = x[panel].scales[group * GROUP / activations::GROUP];
+            for lane in 0..LANES {
+                totals[panel][lane] += sums[panel][lane].round_float() * f32x4::splat(factors[lane]) * scales;
+            }
+            if ADDENDS && let Some(addends) = addends {
+                let summed = summed::<GROUP>(&x[panel], group);
+                for lane in 0..LANES {
+                    totals[panel][lane] += f32x4::splat(addends[lane]) * summed;
+                }
+            }
+        }
+    }
+    totals
+}
+
+/// The sums of a group's activations.
+#[inline(always)]
+fn summed<const GROUP: usize>(x: &Panel<'_>, group: usize) -> f32x4 {
+    if GROUP == activations::SUMMED { x.sums[group] } else { x.sums[2 * group] + x.sums[2 * group + 1] }
+}
