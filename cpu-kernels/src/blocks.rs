@@ -36,10 +36,6 @@ impl Group {
             Group::Of32 | Group::Of32WithAddends => 32,
         }
     }
-
-    pub(crate) fn has_addends(self) -> bool {
-        matches!(self, Group::Of16WithAddends | Group::Of32WithAddends)
-    }
 }
 
 /// One row of the table.

@@ -30,46 +30,37 @@ struct Tile {
     cols: usize,
     /// `(LANES, cols / 2)`: pairs of codes, the first in the low half.
     pairs: Vec<i32>,
-    /// `(groups, LANES)`.
-    factors: Vec<f32x4>,
-    addends: Vec<f32x4>,
-    /// Of one row.
-    row_factors: Vec<f32>,
-    row_addends: Vec<f32>,
+    /// `(LANES, groups)`.
+    factors: Vec<f32>,
+    /// `(LANES, groups)`; unused where the format has none.
+    addends: Vec<f32>,
 }
 
 impl Tile {
     fn new(cols: usize, group: Group) -> Self {
-        let groups = cols / group.len();
-        let addends = if group.has_addends() { groups } else { 0 };
-        Self {
-            cols,
-            pairs: vec![0; LANES * cols / 2],
-            factors: vec![f32x4::ZERO; groups],
-            addends: vec![f32x4::ZERO; addends],
-            row_factors: vec![0.0; groups],
-            row_addends: vec![0.0; addends],
-        }
+        let factors = vec![0.0; LANES * cols / group.len()];
+        Self { cols, pairs: vec![0; LANES * cols / 2], addends: factors.clone(), factors }
     }
 
     /// Reads up to [`LANES`] rows; what is there of others is of no use to anybody.
     fn read(&mut self, blocks: &Blocks, rows: std::slice::ChunksExact<'_, u8>) {
+        let groups = self.factors.len() / LANES;
         let codes = cast_slice_mut::<i32, i16>(&mut self.pairs).chunks_exact_mut(self.cols);
-        for (lane, (bytes, codes)) in rows.zip(codes).enumerate() {
-            let (factors, addends) = (&mut self.row_factors[..], &mut self.row_addends[..]);
+        let numbers = self.factors.chunks_exact_mut(groups).zip(self.addends.chunks_exact_mut(groups));
+        for ((bytes, codes), (factors, addends)) in rows.zip(codes).zip(numbers) {
             (blocks.read)(bytes, &mut Row { codes, factors, addends });
-            for (to, factor) in self.factors.iter_mut().zip(&self.row_factors) {
-                to.as_mut_array()[lane] = *factor;
-            }
-            for (to, addend) in self.addends.iter_mut().zip(&self.row_addends) {
-                to.as_mut_array()[lane] = *addend;
-            }
         }
     }
 
-    fn row(&self, lane: usize) -> &[i32] {
+    fn pairs(&self, lane: usize) -> &[i32] {
         &self.pairs[lane * (self.cols / 2)..][..self.cols / 2]
     }
+}
+
+/// The rows of `(LANES, groups)`.
+#[inline(always)]
+fn rows_of(numbers: &[f32], groups: usize) -> [&[f32]; LANES] {
+    std::array::from_fn(|lane| &numbers[lane * groups..][..groups])
 }
 
 /// With `PANELS` panels at a time, or, where that is 0, a single token.
@@ -116,7 +107,9 @@ fn product<const GROUP: usize, const ADDENDS: bool, const PANELS: usize>(
 #[inline(always)]
 fn by_one<const GROUP: usize, const ADDENDS: bool>(tile: &Tile, x: &Panel<'_>) -> f32x4 {
     let mut total = f32x4::ZERO;
-    let rows: [&[i16]; LANES] = std::array::from_fn(|lane| cast_slice(tile.row(lane)));
+    let groups = tile.cols / GROUP;
+    let (factors, addends) = (rows_of(&tile.factors, groups), rows_of(&tile.addends, groups));
+    let rows: [&[i16]; LANES] = std::array::from_fn(|lane| cast_slice(tile.pairs(lane)));
     let [a, b, c, d] = rows.map(|row| row.as_chunks::<GROUP>().0);
     let codes = x.codes.chunks_exact(GROUP / 8);
     for (group, ((((x_codes, a), b), c), d)) in codes.zip(a).zip(b).zip(c).zip(d).enumerate() {
@@ -127,9 +120,10 @@ fn by_one<const GROUP: usize, const ADDENDS: bool>(tile: &Tile, x: &Panel<'_>) -
         });
         let [a, b, c, d] = f32x4::transpose(sums).map(cast::<f32x4, i32x4>);
         let sum = (a + b) + (c + d);
-        total += sum.round_float() * tile.factors[group] * x.scales[group * GROUP / activations::GROUP];
+        let factors = f32x4::new(factors.map(|factors| factors[group]));
+        total += sum.round_float() * factors * x.scales[group * GROUP / activations::GROUP];
         if ADDENDS {
-            total += tile.addends[group] * summed::<GROUP>(x, group);
+            total += f32x4::new(addends.map(|addends| addends[group])) * summed::<GROUP>(x, group);
         }
     }
     total
@@ -142,9 +136,11 @@ fn by_panels<const GROUP: usize, const ADDENDS: bool, const PANELS: usize>(
     x: &[Panel<'_>; PANELS],
 ) -> [[f32x4; LANES]; PANELS] {
     let mut totals = [[f32x4::ZERO; LANES]; PANELS];
-    for group in 0..tile.cols / GROUP {
+    let groups = tile.cols / GROUP;
+    let (factors, addends) = (rows_of(&tile.factors, groups), rows_of(&tile.addends, groups));
+    for group in 0..groups {
         let at = group * (GROUP / 2);
-        let rows: [&[i32]; LANES] = std::array::from_fn(|lane| &tile.row(lane)[at..][..GROUP / 2]);
+        let rows: [&[i32]; LANES] = std::array::from_fn(|lane| &tile.pairs(lane)[at..][..GROUP / 2]);
         let codes: [&[i16x8]; PANELS] = std::array::from_fn(|panel| &x[panel].codes[at..][..GROUP / 2]);
         let mut sums = [[i32x4::ZERO; LANES]; PANELS];
         for pair in 0..GROUP / 2 {
@@ -156,16 +152,15 @@ fn by_panels<const GROUP: usize, const ADDENDS: bool, const PANELS: usize>(
                 }
             }
         }
-        let (factors, addends) = (tile.factors[group].to_array(), tile.addends.get(group).map(|all| all.to_array()));
         for panel in 0..PANELS {
             let scales = x[panel].scales[group * GROUP / activations::GROUP];
             for lane in 0..LANES {
-                totals[panel][lane] += sums[panel][lane].round_float() * f32x4::splat(factors[lane]) * scales;
+                totals[panel][lane] += sums[panel][lane].round_float() * f32x4::splat(factors[lane][group]) * scales;
             }
-            if ADDENDS && let Some(addends) = addends {
+            if ADDENDS {
                 let summed = summed::<GROUP>(&x[panel], group);
                 for lane in 0..LANES {
-                    totals[panel][lane] += f32x4::splat(addends[lane]) * summed;
+                    totals[panel][lane] += f32x4::splat(addends[lane][group]) * summed;
                 }
             }
         }
