@@ -1,6 +1,7 @@
 //! Block formats as codes of small integers with factors, for [`integer`](crate::integer) products: one row of the table a
 //! format, which `src/quant` describes in full.
 
+use crate::fused::{self, Product};
 use crate::{groups, k_quants, legacy, levels};
 
 /// Reads a row of a matrix.
@@ -45,6 +46,8 @@ pub struct Blocks {
     pub name: &'static str,
     pub(crate) group: Group,
     pub(crate) read: Read,
+    /// The product with a single token, where there is one of the format's own.
+    pub(crate) by_one: Option<Product>,
 }
 
 /// The format of a name, where its weights are integers with factors.
@@ -53,41 +56,46 @@ pub fn blocks(name: &str) -> Option<&'static Blocks> {
 }
 
 const fn row(name: &'static str, group: Group, read: Read) -> Blocks {
-    Blocks { name, group, read }
+    Blocks { name, group, read, by_one: None }
+}
+
+/// The same with a product of its own for a single token.
+const fn fused(name: &'static str, group: Group, read: Read, by_one: Product) -> Blocks {
+    Blocks { name, group, read, by_one: Some(by_one) }
 }
 
 /// Every format that has integers. Of the others some name entries of tables, some are floats.
 pub const BLOCKS: &[Blocks] = &[
-    row("q8_0", Group::Of32, legacy::q8_0),
-    row("q4_0", Group::Of32, legacy::q4_0),
+    fused("q8_0", Group::Of32, legacy::q8_0, fused::q8_0),
+    fused("q4_0", Group::Of32, legacy::q4_0, fused::q4_0),
     row("q4_1", Group::Of32WithAddends, legacy::q4_1),
     row("q5_0", Group::Of32, legacy::q5_0),
     row("q5_1", Group::Of32WithAddends, legacy::q5_1),
     row("q2_k", Group::Of16WithAddends, k_quants::q2_k),
     row("q3_k", Group::Of16, k_quants::q3_k),
-    row("q4_k", Group::Of32WithAddends, k_quants::q4_k),
+    fused("q4_k", Group::Of32WithAddends, k_quants::q4_k, fused::q4_k),
     row("q5_k", Group::Of32WithAddends, k_quants::q5_k),
-    row("q6_k", Group::Of16, k_quants::q6_k),
+    fused("q6_k", Group::Of16, k_quants::q6_k, fused::q6_k),
     row("q8_k", Group::Of32, k_quants::q8_k),
     row("iq4_nl", Group::Of32, levels::iq4_nl),
     row("iq4_xs", Group::Of32, levels::iq4_xs),
     row("mxfp4", Group::Of32, levels::mxfp4),
-    row("affine4_g32_f16", Group::Of32WithAddends, groups::affine4::<32, false>),
-    row("affine4_g64_f16", Group::Of32WithAddends, groups::affine4::<64, false>),
-    row("affine4_g128_f16", Group::Of32WithAddends, groups::affine4::<128, false>),
-    row("affine4_g32_bf16", Group::Of32WithAddends, groups::affine4::<32, true>),
-    row("affine4_g64_bf16", Group::Of32WithAddends, groups::affine4::<64, true>),
-    row("affine4_g128_bf16", Group::Of32WithAddends, groups::affine4::<128, true>),
-    row("affine8_g32_f16", Group::Of32WithAddends, groups::affine8::<32, false>),
-    row("affine8_g64_f16", Group::Of32WithAddends, groups::affine8::<64, false>),
-    row("affine8_g128_f16", Group::Of32WithAddends, groups::affine8::<128, false>),
-    row("affine8_g32_bf16", Group::Of32WithAddends, groups::affine8::<32, true>),
-    row("affine8_g64_bf16", Group::Of32WithAddends, groups::affine8::<64, true>),
-    row("affine8_g128_bf16", Group::Of32WithAddends, groups::affine8::<128, true>),
+    row("affine4_g32_f16", Group::Of32WithAddends, groups::affine_f16::<32, 4>),
+    row("affine4_g64_f16", Group::Of32WithAddends, groups::affine_f16::<64, 4>),
+    row("affine4_g128_f16", Group::Of32WithAddends, groups::affine_f16::<128, 4>),
+    row("affine4_g32_bf16", Group::Of32WithAddends, groups::affine_bf16::<32, 4>),
+    row("affine4_g64_bf16", Group::Of32WithAddends, groups::affine_bf16::<64, 4>),
+    row("affine4_g128_bf16", Group::Of32WithAddends, groups::affine_bf16::<128, 4>),
+    row("affine8_g32_f16", Group::Of32WithAddends, groups::affine_f16::<32, 8>),
+    row("affine8_g64_f16", Group::Of32WithAddends, groups::affine_f16::<64, 8>),
+    row("affine8_g128_f16", Group::Of32WithAddends, groups::affine_f16::<128, 8>),
+    row("affine8_g32_bf16", Group::Of32WithAddends, groups::affine_bf16::<32, 8>),
+    row("affine8_g64_bf16", Group::Of32WithAddends, groups::affine_bf16::<64, 8>),
+    row("affine8_g128_bf16", Group::Of32WithAddends, groups::affine_bf16::<128, 8>),
     row("zero4_g32", Group::Of32, groups::zero4_pairs),
-    row("zero4_g64", Group::Of32, groups::zero4::<64>),
-    row("zero4_g128", Group::Of32, groups::zero4::<128>),
-    row("zero8_g32", Group::Of32, groups::zero8::<32>),
-    row("zero8_g64", Group::Of32, groups::zero8::<64>),
-    row("zero8_g128", Group::Of32, groups::zero8::<128>),
+    row("zero4_g64", Group::Of32, groups::zero::<64, 4>),
+    row("zero4_g128", Group::Of32, groups::zero::<128, 4>),
+    row("zero8_g32", Group::Of32, groups::zero::<32, 8>),
+    row("zero8_g64", Group::Of32, groups::zero::<64, 8>),
+    row("zero8_g128", Group::Of32, groups::zero::<128, 8>),
 ];

@@ -7,7 +7,6 @@ use crate::blocks::Row;
 use crate::float::half;
 
 /// Nibbles less `zero`, two to a byte, the low one first.
-#[inline(always)]
 fn nibbles(q: &[u8], zero: i16, codes: &mut [i16]) {
     for ([low, high], q) in codes.as_chunks_mut::<2>().0.iter_mut().zip(q) {
         *low = i16::from(q & 15) - zero;
@@ -15,53 +14,65 @@ fn nibbles(q: &[u8], zero: i16, codes: &mut [i16]) {
     }
 }
 
-#[inline(always)]
-fn bytes(q: &[u8], zero: i16, codes: &mut [i16]) {
+/// Nibbles, or bytes, less `zero`.
+fn less(q: &[u8], zero: i16, codes: &mut [i16]) {
+    if q.len() < codes.len() {
+        return nibbles(q, zero, codes);
+    }
     for (code, q) in codes.iter_mut().zip(q) {
         *code = i16::from(*q) - zero;
     }
 }
 
-#[inline(always)]
-fn affine<const GROUP: usize, const BF16: bool>(
-    raw: &[u8],
-    block_bytes: usize,
-    row: &mut Row<'_>,
-    read: impl Fn(&[u8], i16, &mut [i16]),
-) {
-    let float = |raw: [u8; 2]| if BF16 { bf16::from_le_bytes(raw).to_f32() } else { half(raw) };
-    for (index, (block, codes)) in raw.chunks_exact(block_bytes).zip(row.codes.chunks_exact_mut(GROUP)).enumerate() {
-        let parts = index * (GROUP / 32)..(index + 1) * (GROUP / 32);
-        row.factors[parts.clone()].fill(float([block[0], block[1]]));
-        row.addends[parts].fill(float([block[2], block[3]]));
-        read(&block[4..], 0, codes);
+/// Blocks of `group` codes behind `head` bytes, with the parts that have their factors.
+fn each<'a>(
+    raw: &'a [u8],
+    codes: &'a mut [i16],
+    (head, group, bits): (usize, usize, usize),
+) -> impl Iterator<Item = (&'a [u8], &'a [u8], &'a mut [i16], std::ops::Range<usize>)> {
+    let blocks = raw.chunks_exact(head + group * bits / 8).zip(codes.chunks_exact_mut(group));
+    let each = group / 32;
+    blocks.enumerate().map(move |(index, (block, codes))| {
+        let (head, q) = block.split_at(head);
+        (head, q, codes, index * each..(index + 1) * each)
+    })
+}
+
+// Only the numbers are compiled for each format, not the loops: there are many, and none is common.
+
+#[inline(never)]
+fn affine(raw: &[u8], row: &mut Row<'_>, (group, bits): (usize, usize), float: fn([u8; 2]) -> f32) {
+    for (head, q, codes, parts) in each(raw, row.codes, (4, group, bits)) {
+        row.factors[parts.clone()].fill(float([head[0], head[1]]));
+        row.addends[parts].fill(float([head[2], head[3]]));
+        less(q, 0, codes);
     }
 }
 
-pub(crate) fn affine4<const GROUP: usize, const BF16: bool>(raw: &[u8], row: &mut Row<'_>) {
-    affine::<GROUP, BF16>(raw, 4 + GROUP / 2, row, nibbles);
+/// MLX's groups with half floats.
+pub(crate) fn affine_f16<const GROUP: usize, const BITS: usize>(raw: &[u8], row: &mut Row<'_>) {
+    affine(raw, row, (GROUP, BITS), half);
 }
 
-pub(crate) fn affine8<const GROUP: usize, const BF16: bool>(raw: &[u8], row: &mut Row<'_>) {
-    affine::<GROUP, BF16>(raw, 4 + GROUP, row, bytes);
+/// MLX's groups with brain floats.
+pub(crate) fn affine_bf16<const GROUP: usize, const BITS: usize>(raw: &[u8], row: &mut Row<'_>) {
+    affine(raw, row, (GROUP, BITS), |raw| bf16::from_le_bytes(raw).to_f32());
 }
 
-#[inline(always)]
-fn zero<const GROUP: usize>(raw: &[u8], block_bytes: usize, row: &mut Row<'_>, read: impl Fn(&[u8], i16, &mut [i16])) {
-    for (index, (block, codes)) in raw.chunks_exact(block_bytes).zip(row.codes.chunks_exact_mut(GROUP)).enumerate() {
-        row.factors[index * (GROUP / 32)..(index + 1) * (GROUP / 32)].fill(half([block[0], block[1]]));
-        read(&block[3..], i16::from(block[2]), codes);
+#[inline(never)]
+fn zero_points(raw: &[u8], row: &mut Row<'_>, (group, bits): (usize, usize)) {
+    for (head, q, codes, parts) in each(raw, row.codes, (3, group, bits)) {
+        row.factors[parts].fill(half([head[0], head[1]]));
+        less(q, i16::from(head[2]), codes);
     }
 }
 
-pub(crate) fn zero4<const GROUP: usize>(raw: &[u8], row: &mut Row<'_>) {
-    zero::<GROUP>(raw, 3 + GROUP / 2, row, nibbles);
+/// Groups with a zero point of a byte.
+pub(crate) fn zero<const GROUP: usize, const BITS: usize>(raw: &[u8], row: &mut Row<'_>) {
+    zero_points(raw, row, (GROUP, BITS));
 }
 
-pub(crate) fn zero8<const GROUP: usize>(raw: &[u8], row: &mut Row<'_>) {
-    zero::<GROUP>(raw, 3 + GROUP, row, bytes);
-}
-
+/// Two groups of 32 nibbles with a nibble each for their zero points.
 pub(crate) fn zero4_pairs(raw: &[u8], row: &mut Row<'_>) {
     for (index, (block, codes)) in raw.as_chunks::<37>().0.iter().zip(row.codes.as_chunks_mut::<64>().0).enumerate() {
         let (first, second) = codes.split_at_mut(32);

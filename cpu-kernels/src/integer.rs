@@ -7,12 +7,16 @@ use wide::{f32x4, i16x8, i32x4};
 use crate::LANES;
 use crate::activations::{self, Activations, Panel};
 use crate::blocks::{Blocks, Group, Row};
+use crate::fused::across;
 
 /// `y[t, r] = sum_c w[r, c] * x[t, c]` for the rows whose blocks `bytes` are; `y (tokens, rows)`.
 ///
 /// # Panics
 /// Where `bytes` and `y` are not as long as that wants.
 pub fn matmul(blocks: &Blocks, bytes: &[u8], x: &Activations, y: &mut [f32]) {
+    if let Some(by_one) = blocks.by_one.filter(|_| x.is_one()) {
+        return by_one(bytes, &x.panel(0), y);
+    }
     match (blocks.group, x.is_one()) {
         (Group::Of16, true) => product::<16, false, 0>(blocks, bytes, x, y),
         (Group::Of16WithAddends, true) => product::<16, true, 0>(blocks, bytes, x, y),
@@ -116,10 +120,9 @@ fn by_one<const GROUP: usize, const ADDENDS: bool>(tile: &Tile, x: &Panel<'_>) -
         let sums = [a, b, c, d].map(|codes| {
             let parts = codes.as_chunks::<8>().0.iter().zip(x_codes);
             let sums = parts.fold(i32x4::ZERO, |sum, (codes, x)| sum + i16x8::new(*codes).dot(*x));
-            cast::<i32x4, f32x4>(sums)
+            sums
         });
-        let [a, b, c, d] = f32x4::transpose(sums).map(cast::<f32x4, i32x4>);
-        let sum = (a + b) + (c + d);
+        let sum = across(sums);
         let factors = f32x4::new(factors.map(|factors| factors[group]));
         total += sum.round_float() * factors * x.scales[group * GROUP / activations::GROUP];
         if ADDENDS {

@@ -26,11 +26,12 @@ pub(crate) fn nibbles(q: &[u8], zero: i16, codes: &mut [i16; 32]) {
 }
 
 /// Adds the fifth bit of each of 32 codes.
-#[inline(always)]
+#[inline(never)]
 fn fifth_bits(bits: [u8; 4], codes: &mut [i16; 32]) {
-    let bits = u32::from_le_bytes(bits);
-    for (index, code) in codes.iter_mut().enumerate() {
-        *code += ((bits >> index & 1) << 4) as i16;
+    for (bits, codes) in bits.into_iter().zip(codes.as_chunks_mut::<8>().0) {
+        for (bit, code) in codes.iter_mut().enumerate() {
+            *code += i16::from(bits >> bit & 1) << 4;
+        }
     }
 }
 

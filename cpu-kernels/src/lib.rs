@@ -11,11 +11,13 @@ mod activations;
 mod blocks;
 pub mod elementwise;
 pub mod float;
+mod fused;
 mod groups;
 pub mod integer;
 mod k_quants;
 mod legacy;
 mod levels;
+mod widening;
 
 pub use activations::Activations;
 pub use blocks::{BLOCKS, Blocks, blocks};
