@@ -510,7 +510,8 @@ fn logits_do_not_depend_on_chunks_or_on_what_was_there() {
 fn speed_is_measured_inside_the_context() {
     let engine = load(TINY_Q8, &LoadOptions { context: Some(64), ..cpu() });
     let report =
-        block_on(engine.bench(&BenchRequest { prefill: 512, decode: 4, depth: 8, replies: 3 })).expect("a report");
+        block_on(engine.bench(&BenchRequest { prefill: 512, decode: 4, depth: 8, replies: 3, profile: false }))
+            .expect("a report");
     assert_eq!((report.depth, report.prefill.tokens, report.decode.tokens), (8, 56, 4));
     assert_eq!(report.notes, ["prefill: 56 instead of 512, the context is 64"]);
     // All matrices once (the tied head is the table), one row of the table, the norms; keys and values of 10 positions.
@@ -519,6 +520,9 @@ fn speed_is_measured_inside_the_context() {
     assert_eq!(report.together.map(|rate| rate.tokens), Some(3 * 4));
     let many = block_on(engine.bench(&BenchRequest { replies: 9, ..BenchRequest::default() })).expect_err("too many");
     assert_eq!((many.kind(), many.place().as_str()), (ErrorKind::InvalidArgument, "replies"));
+    let profile =
+        block_on(engine.bench(&BenchRequest { profile: true, ..BenchRequest::default() })).expect_err("a CPU");
+    assert_eq!((profile.kind(), profile.place().as_str()), (ErrorKind::InvalidArgument, "profile"));
     let nothing = block_on(engine.bench(&BenchRequest { prefill: 0, ..BenchRequest::default() }));
     assert_eq!(nothing.expect_err("an error").kind(), ErrorKind::InvalidArgument);
     assert_eq!(reply(&engine, &user("What are you?")).finish_reason, FinishReason::Stop);

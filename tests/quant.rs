@@ -238,5 +238,6 @@ fn golden_blocks_are_read_on_the_gpu() {
 fn golden_blocks_are_read_on_the_cpu() {
     for (format, _) in FORMATS {
         compare(*format, 0.0, |plan| Cpu::new(plan, KvFormat::F32, 1).unwrap()).unwrap();
+        compare(*format, 1e-6, |plan| Cpu::rounding(plan, KvFormat::F32, 1).unwrap()).unwrap();
     }
 }

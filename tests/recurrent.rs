@@ -124,7 +124,8 @@ fn edits_and_aborts_leave_no_trace() {
 fn what_is_measured_starts_at_the_depth_that_was_asked_for() {
     on_all(|engine, _| {
         let report =
-            block_on(engine.bench(&BenchRequest { prefill: 20, decode: 6, depth: 30, ..BenchRequest::default() })).expect("a report");
+            block_on(engine.bench(&BenchRequest { prefill: 20, decode: 6, depth: 30, ..BenchRequest::default() }))
+                .expect("a report");
         assert_eq!((report.depth, report.prefill.tokens, report.decode.tokens), (30, 20, 6));
         let submits = report.prefill_counters.submits * 20.0;
         // One for the prompt but its last token, one for that; the CPU counts nothing.

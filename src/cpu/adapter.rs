@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::experts::{self, Experts, Rows};
-use super::ops;
+use super::product::matmul;
 use super::weights::Weights;
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::graph::{Delta, DeltaValues, Graph, Weight, WeightId, WeightKind};
@@ -34,7 +34,7 @@ impl Adapter {
         }
         let formats: Vec<FormatId> = deltas.iter().flat_map(|delta| delta.formats).collect();
         Ok(Self {
-            matrices: Weights::new(&Graph { weights, ..Graph::default() }, &formats)?,
+            matrices: Weights::new(&Graph { weights, ..Graph::default() }, &formats, false)?,
             gains: vec![Vec::new(); deltas.len()],
             of_weight: deltas.iter().enumerate().map(|(index, delta)| (delta.weight, index)).collect(),
             deltas: deltas.to_vec(),
@@ -64,8 +64,8 @@ impl Adapter {
     pub(super) fn apply(&self, weight: WeightId, x: &[f32], cols: usize, scale: f32, y: &mut [f32]) {
         let Some(&index) = self.of_weight.get(&weight) else { return };
         let delta = &self.deltas[index];
-        let inner = ops::matmul(&self.matrices, WeightId(2 * index), x, cols);
-        let outer = ops::matmul(&self.matrices, WeightId(2 * index + 1), &inner, delta.rank);
+        let inner = matmul(&self.matrices, WeightId(2 * index), x, cols);
+        let outer = matmul(&self.matrices, WeightId(2 * index + 1), &inner, delta.rank);
         let gains = &self.gains[index];
         let rows = self.matrices.n_rows(WeightId(2 * index + 1));
         for (y, outer) in y.chunks_exact_mut(rows).zip(outer.chunks_exact(rows)) {

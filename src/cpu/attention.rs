@@ -1,7 +1,8 @@
 //! Causal attention with grouped queries over paged keys and values.
 
+use headwater_cpu_kernels::elementwise;
+
 use super::kv::Kv;
-use super::ops::dot;
 use crate::graph::{Attention, Step};
 
 /// Queries `(tokens, heads * head_dim)`; keys `(tokens, kv_heads * head_dim)`; values `(tokens, kv_heads * value_dim)`;
@@ -64,32 +65,12 @@ fn mix(spec: &Attention, q: &[f32], view: &View<'_>, out: &mut [f32]) {
     let value_width = view.values.len() / scores.len();
     for (head, (q, out)) in q.chunks_exact(head_dim).zip(out.chunks_exact_mut(value_dim)).enumerate() {
         let (key_start, value_start) = (head / group * head_dim, head / group * value_dim);
-        for (score, key) in scores.iter_mut().zip(view.keys.chunks_exact(key_width)) {
-            *score = view.scale * dot(q, &key[key_start..key_start + head_dim]);
-            if let Some(cap) = spec.softcap {
-                *score = cap * (*score / cap).tanh();
-            }
+        elementwise::scores(q, view.keys, (key_width, key_start), view.scale, &mut scores);
+        if let Some(cap) = spec.softcap {
+            scores.iter_mut().for_each(|score| *score = cap * (*score / cap).tanh());
         }
-        softmax(&mut scores, view.sinks.map(|sinks| sinks[head]));
-        for (score, value) in scores.iter().zip(view.values.chunks_exact(value_width)) {
-            for (out, value) in out.iter_mut().zip(&value[value_start..value_start + value_dim]) {
-                *out += score * value;
-            }
-        }
-    }
-}
-
-/// `exp(s - max) / sum`, in place; the sink takes part in maximum and sum.
-fn softmax(scores: &mut [f32], sink: Option<f32>) {
-    let max = scores.iter().copied().chain(sink).fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = sink.map_or(0.0, |sink| f64::from((sink - max).exp()));
-    for score in scores.iter_mut() {
-        *score = (*score - max).exp();
-        sum += f64::from(*score);
-    }
-    let factor = (1.0 / sum) as f32;
-    for score in scores {
-        *score *= factor;
+        elementwise::softmax(&mut scores, view.sinks.map(|sinks| sinks[head]));
+        elementwise::mix(&scores, view.values, (value_width, value_start), out);
     }
 }
 

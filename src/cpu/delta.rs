@@ -1,6 +1,7 @@
 //! The gated delta rule, row after row.
 
-use super::ops::dot;
+use headwater_cpu_kernels::elementwise::dot;
+
 use super::state::States;
 use super::weights::Weights;
 use crate::graph::{GatedDelta, Step};

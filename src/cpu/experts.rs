@@ -1,6 +1,6 @@
 //! Mixtures of experts: the choice of a token's experts, and products by the chosen ones' matrices.
 
-use super::ops::dot;
+use super::product::product;
 use super::weights::Weights;
 use crate::graph::{GroupScore, RouterScore, Routing, WeightId};
 
@@ -92,15 +92,17 @@ pub(super) fn expert_matmul(
         users[expert].push((place, factor));
     }
     let mut y = vec![0.0; tokens * slots * rows];
-    let mut decoded = vec![0.0; cols];
     for (expert, users) in users.iter().enumerate().filter(|(_, users)| !users.is_empty()) {
-        for r in 0..rows {
-            let row = expert * rows + r;
-            weights.row(weight, row, &mut decoded);
-            let bias = bias.map_or(0.0, |bias| bias[row]);
-            for (place, factor) in users {
-                let part = if x_width == cols { place / slots } else { *place };
-                y[place * rows + r] = factor * (dot(&decoded, &x[part * cols..][..cols]) + bias);
+        let of_user = |(place, _): &(usize, f32)| {
+            let part = if x_width == cols { place / slots } else { *place };
+            &x[part * cols..][..cols]
+        };
+        let x: Vec<f32> = users.iter().flat_map(of_user).copied().collect();
+        let first = expert * rows;
+        let products = product(weights, weight, first..first + rows, &x, cols);
+        for ((place, factor), products) in users.iter().zip(products.chunks_exact(rows)) {
+            for (r, (y, product)) in y[place * rows..].iter_mut().zip(products).enumerate() {
+                *y = factor * (product + bias.map_or(0.0, |bias| bias[first + r]));
             }
         }
     }

@@ -2,10 +2,11 @@
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use headwater_cpu_kernels::float::{widen, widen_all};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{KvFormat, KvWidths, PAGE_TOKENS};
-use crate::quant::{encode, widen};
+use crate::quant::encode;
 
 /// `(n_pages * PAGE_TOKENS, width)`, keys and values each of their own width.
 enum Cells {
@@ -92,9 +93,7 @@ impl Cells {
     fn read(&self, start: usize, out: &mut [f32]) {
         match self {
             Cells::F16(cells) => {
-                for (cell, out) in cells[start..start + out.len()].iter().zip(out) {
-                    *out = widen(*cell);
-                }
+                widen_all(&cells[start..start + out.len()], out);
             }
             Cells::F32(cells) => out.copy_from_slice(&cells[start..start + out.len()]),
             Cells::Blocks { nibbles, block, bytes } => {

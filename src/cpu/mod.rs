@@ -1,7 +1,7 @@
 //! The graph interpreted on the CPU: the oracle of every test, and the fallback where there is no GPU.
 //!
 //! It computes a graph as it stands, node by node, in f32. Weights stay as the files store them; a row is decoded
-//! when it is needed and then used for all rows of the step.
+//! when it is needed and then used for all rows of the step. The loops that take the time are those of `cpu-kernels`.
 
 mod adapter;
 mod attention;
@@ -11,6 +11,7 @@ mod experts;
 mod footprint;
 mod kv;
 mod ops;
+mod product;
 mod run;
 mod state;
 mod weights;
@@ -69,6 +70,16 @@ impl Cpu {
     ///
     /// Fails with `LimitExceeded` where the memory does not suffice, with `UnsupportedFormat` for heads that `kv` cannot hold.
     pub fn new(plan: &Plan, kv: KvFormat, n_pages: usize) -> Result<Self> {
+        Self::made(plan, kv, n_pages, false)
+    }
+
+    /// The same, rounding activations to 16 bits (groups of 32 with a scale) where they meet weights that are integers, which
+    /// are then multiplied as such.
+    pub fn rounding(plan: &Plan, kv: KvFormat, n_pages: usize) -> Result<Self> {
+        Self::made(plan, kv, n_pages, true)
+    }
+
+    fn made(plan: &Plan, kv: KvFormat, n_pages: usize, rounds: bool) -> Result<Self> {
         kv.check(&plan.graph)?;
         let state = State {
             memory: Memory {
@@ -87,7 +98,7 @@ impl Cpu {
         };
         Ok(Self {
             schedule: Schedule::new(&plan.graph),
-            weights: Weights::new(&plan.graph, &plan.formats)?,
+            weights: Weights::new(&plan.graph, &plan.formats, rounds)?,
             max_rows: if plan.graph.bidirectional() { n_pages.saturating_mul(PAGE_TOKENS) } else { MAX_ROWS },
             graph: plan.graph.clone(),
             n_pages,

@@ -2,24 +2,10 @@
 
 use std::f64::consts::FRAC_2_SQRT_PI;
 
+use headwater_cpu_kernels::elementwise::{self, dot};
+
 use super::weights::Weights;
 use crate::graph::{Activation, EmbedBy, Rope, RopePairs, Row, WeightId};
-
-/// Sums that run side by side: enough for the registers of any SIMD, and each sum stays short and so exact.
-const LANES: usize = 16;
-
-/// `sum_i a[i] * b[i]`.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; LANES];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| f64::from(a * b)).sum();
-    (sums.iter().copied().map(f64::from).sum::<f64>() + rest) as f32
-}
 
 /// `y[t] = table[by(t)]`.
 pub(super) fn embed(weights: &Weights, table: WeightId, by: EmbedBy, rows: &[Row], width: usize) -> Vec<f32> {
@@ -35,31 +21,13 @@ pub(super) fn embed(weights: &Weights, table: WeightId, by: EmbedBy, rows: &[Row
     y
 }
 
-/// `y[t, r] = sum_c weight[r, c] * x[t, c]` with `cols` columns.
-pub(super) fn matmul(weights: &Weights, weight: WeightId, x: &[f32], cols: usize) -> Vec<f32> {
-    let (tokens, rows) = (x.len() / cols, weights.n_rows(weight));
-    let mut y = vec![0.0; tokens * rows];
-    let mut decoded = vec![0.0; cols];
-    for r in 0..rows {
-        weights.row(weight, r, &mut decoded);
-        for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact_mut(rows)) {
-            y[r] = dot(&decoded, x);
-        }
-    }
-    y
-}
-
 /// `y = x / sqrt(mean(x^2) + eps) * weight` for the first elements of every part of `part` elements, as many as the
 /// weight has; for all of them without a weight.
 pub(super) fn rms_norm(x: &[f32], weight: Option<&[f32]>, eps: f32, part: usize) -> Vec<f32> {
     let mut y = x.to_vec();
     let len = weight.map_or(part, <[f32]>::len);
     for part in y.chunks_exact_mut(part) {
-        let normed = &mut part[..len];
-        let scale = 1.0 / (dot(normed, normed) / len as f32 + eps).sqrt();
-        for (index, y) in normed.iter_mut().enumerate() {
-            *y = *y * scale * weight.map_or(1.0, |weight| weight[index]);
-        }
+        elementwise::rms_norm(&mut part[..len], weight, eps);
     }
     y
 }
@@ -107,12 +75,7 @@ pub(super) fn rope(
     };
     for (row, angles) in y.chunks_exact_mut(width).zip(angles.chunks_exact(n_pairs)) {
         for head in row.chunks_exact_mut(head_dim) {
-            let head = &mut head[first..];
-            for (i, (cos, sin)) in angles.iter().enumerate() {
-                let (a, b) = (head[step * i], head[step * i + apart]);
-                head[step * i] = a * cos - b * sin;
-                head[step * i + apart] = b * cos + a * sin;
-            }
+            elementwise::rotate(&mut head[first..], angles, (step, apart));
         }
     }
     y
@@ -120,16 +83,30 @@ pub(super) fn rope(
 
 /// `activation(gate) * up`; a gate is for one element or for as many as there are more of them.
 pub(super) fn glu(gate: &[f32], up: &[f32], activation: Activation) -> Vec<f32> {
-    let factor = |up: f32| match activation {
-        Activation::Clamped { limit, .. } => up.clamp(-limit, limit) + 1.0,
-        Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Tanh | Activation::Sigmoid => up,
-    };
     let each = up.len() / gate.len().max(1);
-    let gated = |(gate, up): (&f32, &[f32])| {
-        let gate = activate(activation, *gate);
-        up.iter().map(|up| gate * factor(*up)).collect::<Vec<f32>>()
-    };
-    gate.iter().zip(up.chunks_exact(each.max(1))).flat_map(gated).collect()
+    let mut y = activate_all(activation, gate);
+    if each > 1 {
+        y = y.iter().flat_map(|gate| std::iter::repeat_n(*gate, each)).collect();
+    }
+    match activation {
+        Activation::Clamped { limit, .. } => {
+            y.iter_mut().zip(up).for_each(|(y, up)| *y *= up.clamp(-limit, limit) + 1.0);
+        }
+        Activation::Silu | Activation::GeluTanh | Activation::Gelu | Activation::Tanh | Activation::Sigmoid => {
+            elementwise::multiply(&mut y, up);
+        }
+    }
+    y
+}
+
+/// `activation` of every element.
+pub(super) fn activate_all(activation: Activation, x: &[f32]) -> Vec<f32> {
+    if activation == Activation::Silu {
+        let mut y = x.to_vec();
+        elementwise::silu(&mut y);
+        return y;
+    }
+    x.iter().map(|x| activate(activation, *x)).collect()
 }
 
 /// See [`Activation`].
@@ -173,11 +150,6 @@ pub(super) fn add_bias(x: &[f32], bias: &[f32]) -> Vec<f32> {
     x.chunks_exact(bias.len()).flat_map(|row| row.iter().zip(bias).map(|(x, bias)| x + bias)).collect()
 }
 
-/// `a + b`.
-pub(super) fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
-    a.iter().zip(b).map(|(a, b)| a + b).collect()
-}
-
 /// Parts `(rows, ...)` side by side.
 pub(super) fn concat(parts: &[&[f32]], rows: usize) -> Vec<f32> {
     let row = |row: usize| parts.iter().flat_map(move |part| &part[row * (part.len() / rows)..][..part.len() / rows]);
@@ -192,20 +164,6 @@ pub(super) fn output_rows(x: &[f32], outputs: &[u32], width: usize) -> Vec<f32> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(len: usize) -> Vec<f32> {
-        (0..len).map(|i| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0).collect()
-    }
-
-    #[test]
-    fn dot_of_odd_lengths() {
-        for len in [0, 1, 15, 16, 17, 100, 1000] {
-            let (a, mut b) = (numbers(len), numbers(len));
-            b.reverse();
-            let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            assert!((f64::from(dot(&a, &b)) - exact).abs() < 1e-5, "{len}");
-        }
-    }
 
     #[test]
     fn both_pairings_rotate_the_same_pairs_and_leave_the_rest() {

@@ -1,11 +1,14 @@
 //! The interpreter: runs the nodes of a graph in their order and lets go of each value after its last use.
 
+use headwater_cpu_kernels::elementwise;
+
 use super::adapter::Adapter;
 use super::attention::{Inputs, attention};
 use super::delta::gated_delta;
 use super::experts::{self, Experts};
 use super::kv::Kv;
 use super::ops;
+use super::product::matmul;
 use super::state::{ConvInputs, States, short_conv};
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
@@ -79,7 +82,7 @@ pub(super) fn run(
                 ops::layer_norm(value(x), &factors, &addends, *eps)
             }
             Op::MatMul { x, weight } => {
-                let mut y = ops::matmul(weights, *weight, value(x), graph.width(*x));
+                let mut y = matmul(weights, *weight, value(x), graph.width(*x));
                 if let Some((adapter, scale)) = adapter {
                     adapter.apply(*weight, value(x), graph.width(*x), scale, &mut y);
                 }
@@ -107,11 +110,11 @@ pub(super) fn run(
                 ops::concat(&parts, step.rows.len() * groups)
             }
             Op::Glu { gate, up, activation } => ops::glu(value(gate), value(up), *activation),
-            Op::Activate { x, activation } => value(x).iter().map(|x| ops::activate(*activation, *x)).collect(),
+            Op::Activate { x, activation } => ops::activate_all(*activation, value(x)),
             Op::AddBias { x, bias } => ops::add_bias(value(x), &weights.vector(*bias)),
             Op::Scale { x, factor } => value(x).iter().map(|x| factor * x).collect(),
             Op::SoftCap { x, cap } => value(x).iter().map(|x| cap * (x / cap).tanh()).collect(),
-            Op::Add { a, b } => ops::add(value(a), value(b)),
+            Op::Add { a, b } => elementwise::add(value(a), value(b)),
             Op::Route { scores, spec, bias } => {
                 let bias = bias.map(|bias| weights.vector(bias));
                 experts::route(value(scores), bias.as_deref(), spec)

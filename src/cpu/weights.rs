@@ -1,5 +1,9 @@
 //! Weights as stored, filled in as rows come, decoded a row at a time. What blocks share is kept once.
 
+use std::ops::Range;
+
+use headwater_cpu_kernels::{Blocks, blocks};
+
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::graph::{Graph, WeightId};
 use crate::quant::{Format, FormatId, Shared, runs};
@@ -21,6 +25,8 @@ struct Stored {
     shared: Vec<u8>,
     /// How many rows have come.
     loaded: usize,
+    /// How its codes are multiplied with rounded activations, where they are.
+    codes: Option<&'static Blocks>,
 }
 
 /// Bytes of a weight in memory: of its rows, and of what their blocks share. `None` where its rows are no whole blocks.
@@ -53,8 +59,8 @@ pub(super) fn size_bytes(format: FormatId, rows: usize, cols: usize) -> usize {
 pub(super) struct Weights(Vec<Stored>);
 
 impl Weights {
-    /// Room for every weight of the graph.
-    pub(super) fn new(graph: &Graph, formats: &[FormatId]) -> Result<Self> {
+    /// Room for every weight of the graph; `rounds` where activations may be rounded.
+    pub(super) fn new(graph: &Graph, formats: &[FormatId], rounds: bool) -> Result<Self> {
         let stored = graph.weights.iter().zip(formats).map(|(weight, format)| {
             let zeros = |size: usize| {
                 let mut bytes = Vec::new();
@@ -70,7 +76,8 @@ impl Weights {
                 Error::new(ErrorKind::LimitExceeded, "the memory does not suffice").at(weight.name.as_str())
             })?;
             let (name, rows, cols) = (weight.name.clone(), weight.rows, weight.cols);
-            Ok(Stored { name, format: *format, rows, cols, row_bytes, bytes, shared, loaded: 0 })
+            let codes = blocks(format.format().name).filter(|_| rounds && shared.is_empty());
+            Ok(Stored { name, format: *format, rows, cols, row_bytes, bytes, shared, loaded: 0, codes })
         });
         stored.collect::<Result<_>>().map(Self)
     }
@@ -120,6 +127,12 @@ impl Weights {
     /// The number of rows.
     pub(super) fn n_rows(&self, weight: WeightId) -> usize {
         self.0[weight.0].rows
+    }
+
+    /// Some rows as blocks of integers, where activations are rounded for them.
+    pub(super) fn blocks(&self, weight: WeightId, rows: Range<usize>) -> Option<(&'static Blocks, &[u8])> {
+        let stored = &self.0[weight.0];
+        stored.codes.map(|codes| (codes, &stored.bytes[rows.start * stored.row_bytes..rows.end * stored.row_bytes]))
     }
 
     /// All elements of a vector or a small table.

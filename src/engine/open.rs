@@ -42,7 +42,7 @@ pub(super) async fn load(
     let mut info = info::describe(checkpoint, &plan, &tokenizer, template.as_ref(), sampling)?;
     let weight_bytes = plan.weight_bytes();
 
-    let mut loading = Loading { checkpoint, plan: &plan, kv, n_pages, progress };
+    let mut loading = Loading { checkpoint, plan: &plan, kv, n_pages, exact: options.exact, progress };
     loading.report(Phase::Inspect, 0, weight_bytes)?;
     let (backend, warning) = loading.backend(options.backend).await?;
     loading.report(Phase::Ready, weight_bytes, weight_bytes)?;
@@ -101,6 +101,7 @@ struct Loading<'a> {
     plan: &'a Plan,
     kv: KvFormat,
     n_pages: usize,
+    exact: bool,
     progress: &'a mut dyn FnMut(Progress) -> Result<()>,
 }
 
@@ -126,7 +127,8 @@ impl Loading<'_> {
     }
 
     async fn cpu(&mut self) -> Result<Box<dyn Backend>> {
-        self.fill(Cpu::new(self.plan, self.kv, self.n_pages)?).await
+        let make = if self.exact { Cpu::new } else { Cpu::rounding };
+        self.fill(make(self.plan, self.kv, self.n_pages)?).await
     }
 
     async fn fill<B: Backend + WeightSink + 'static>(&mut self, mut backend: B) -> Result<Box<dyn Backend>> {

@@ -55,7 +55,7 @@ mod zero;
 use std::ops::Range;
 
 pub use encode::{ENCODERS, Encode};
-pub(crate) use float::widen;
+pub(crate) use headwater_cpu_kernels::float::widen;
 pub(crate) use nf4::levels as nf4_levels;
 pub(crate) use nf4_nested::are_magnitudes;
 pub use shared::Shared;

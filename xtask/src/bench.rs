@@ -18,7 +18,7 @@ pub(crate) struct Options {
     /// Model file or folder (without it: the one that comes with the project)
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Measure a model of noise in the true shape of a published one, native only: Qwen3-0.6B, Llama-3.2-1B, Qwen3-4B,
+    /// Measure a model of noise in the true shape of a published one (but for Qwen3-33M), native only: Qwen3-33M, Qwen3-0.6B, Llama-3.2-1B, Qwen3-4B,
     /// Llama-3.1-8B or Qwen3-30B-A3B; its file is written to target/synthetic
     #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "browser"])]
     synthetic: Option<String>,
@@ -37,6 +37,10 @@ pub(crate) struct Options {
     /// Measure in a headless Chromium too
     #[arg(long)]
     browser: bool,
+    /// Measure the CPU backend beside another engine's, in one page of a headless Chromium, one thread each, in turns:
+    /// medians of five. Without a model: one of noise of 33 million weights in q8_0
+    #[arg(long, conflicts_with_all = ["browser", "synthetic", "context", "pp", "tg"])]
+    peers: bool,
     /// Print JSON: a list of what each edge reported, each with its `edge`
     #[arg(long)]
     json: bool,
@@ -58,6 +62,9 @@ const COLUMNS: &[(&str, &str)] = &[
 ];
 
 pub(crate) fn main(options: &Options) -> Result<()> {
+    if options.peers {
+        return peers(options);
+    }
     let model = match (&options.synthetic, &options.model) {
         (Some(name), _) => synthetic::file(name)?,
         (None, Some(model)) => model.clone(),
@@ -77,9 +84,47 @@ pub(crate) fn main(options: &Options) -> Result<()> {
     if options.json {
         println!("{:#}", Value::Array(reports));
     } else {
-        print!("{}", table(&reports));
+        print!("{}", table(COLUMNS, &reports));
     }
     Ok(())
+}
+
+/// The columns of a comparison with peers.
+const PEER_COLUMNS: &[(&str, &str)] = &[
+    ("engine", "/edge"),
+    ("browser", "/browser"),
+    ("prefill tok/s", "/prefill/tokensPerSecond"),
+    ("decode tok/s", "/decode/tokensPerSecond"),
+];
+
+/// The model that peers are measured with where none is named.
+const PEER_MODEL: &str = "Qwen3-33M-bytes";
+
+fn peers(options: &Options) -> Result<()> {
+    let model = options.model.clone().map_or_else(|| synthetic::file(PEER_MODEL), Ok)?;
+    let reports: Vec<Value> = serde_json::from_str(&page_of("peers.mjs", serve::peer_mounts(), &model)?)
+        .context("the comparison did not print JSON")?;
+    if options.json {
+        println!("{:#}", Value::Array(reports));
+    } else {
+        print!("{}", table(PEER_COLUMNS, &reports));
+    }
+    Ok(())
+}
+
+/// What a script of the browser tests prints about a model, the package being served to its page.
+fn page_of(script: &str, mounts: serve::Mounts, model: &Path) -> Result<String> {
+    pkg::build(Effort::Full)?;
+    let chromium = browser::ensure()?;
+    let address = serve::start(0, mounts)?;
+    process::output(
+        Command::new("node")
+            .current_dir(paths::root())
+            .arg(paths::at("tests/browser").join(script))
+            .arg(model)
+            .env("HEADWATER_CHROMIUM", chromium)
+            .env("HEADWATER_URL", format!("http://{address}/")),
+    )
 }
 
 /// What `headwater bench --json` reports.
@@ -105,17 +150,7 @@ fn native(model: &Path, options: &Options) -> Result<Value> {
 
 /// What the package's own benchmark reports in a page; the browser knows more about the device than the engine does.
 fn in_browser(model: &Path) -> Result<Value> {
-    pkg::build(Effort::Full)?;
-    let chromium = browser::ensure()?;
-    let address = serve::start(0, serve::test_mounts())?;
-    let mut outcome = read(&process::output(
-        Command::new("node")
-            .current_dir(paths::root())
-            .arg("tests/browser/bench.mjs")
-            .arg(model)
-            .env("HEADWATER_CHROMIUM", chromium)
-            .env("HEADWATER_URL", format!("http://{address}/")),
-    )?)?;
+    let mut outcome = read(&page_of("bench.mjs", serve::test_mounts(), model)?)?;
     let report = outcome["report"].take();
     Ok(labelled("browser", outcome["device"].take(), report))
 }
@@ -137,11 +172,11 @@ fn labelled(edge: &str, device: Value, mut report: Value) -> Value {
 }
 
 /// Columns as wide as their widest word; a figure that was not reported is a dash.
-fn table(reports: &[Value]) -> String {
-    let mut rows: Vec<Vec<String>> = vec![COLUMNS.iter().map(|(heading, _)| (*heading).to_owned()).collect()];
-    rows.extend(reports.iter().map(|report| COLUMNS.iter().map(|(_, place)| cell(report.pointer(place))).collect()));
+fn table(columns: &[(&str, &str)], reports: &[Value]) -> String {
+    let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|(heading, _)| (*heading).to_owned()).collect()];
+    rows.extend(reports.iter().map(|report| columns.iter().map(|(_, place)| cell(report.pointer(place))).collect()));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let mut text = String::new();
     for row in &rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
@@ -170,7 +205,7 @@ mod tests {
     #[test]
     fn the_table_lines_up_and_shows_what_is_missing() {
         let report = json!({ "decode": { "tokensPerSecond": 12.34567 }, "decodeCounters": { "dispatches": 40 } });
-        let text = table(&[labelled("native", json!("a device"), report)]);
+        let text = table(COLUMNS, &[labelled("native", json!("a device"), report)]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].find("device"), lines[1].find("a device"));

@@ -37,7 +37,7 @@ const MAX_HEAD_BYTES: u64 = 16 * 1024;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which folder answers under which first part of the address; the first match counts.
-type Mounts = Vec<(&'static str, PathBuf)>;
+pub(crate) type Mounts = Vec<(&'static str, PathBuf)>;
 
 /// The demo: the page at `/`, the package at `/pkg/`.
 pub(crate) fn demo_mounts() -> Mounts {
@@ -48,6 +48,13 @@ pub(crate) fn demo_mounts() -> Mounts {
 pub(crate) fn test_mounts() -> Mounts {
     let mut mounts = demo_mounts();
     mounts.insert(0, ("/tests/", paths::at("tests")));
+    mounts
+}
+
+/// The same, and what npm installed at `/node_modules/`: other engines.
+pub(crate) fn peer_mounts() -> Mounts {
+    let mut mounts = test_mounts();
+    mounts.insert(0, ("/node_modules/", paths::at("node_modules")));
     mounts
 }
 

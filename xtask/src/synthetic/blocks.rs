@@ -6,6 +6,7 @@ pub(crate) enum Format {
     F32,
     Q4K,
     Q6K,
+    Q8_0,
 }
 
 impl Format {
@@ -15,6 +16,7 @@ impl Format {
             Format::F32 => 0,
             Format::Q4K => 12,
             Format::Q6K => 14,
+            Format::Q8_0 => 8,
         }
     }
 
@@ -24,6 +26,7 @@ impl Format {
             Format::F32 => (1, 4),
             Format::Q4K => (256, 144),
             Format::Q6K => (256, 210),
+            Format::Q8_0 => (32, 34),
         }
     }
 }
@@ -71,6 +74,8 @@ impl Noise {
                     block[192..208].iter_mut().for_each(|scale| *scale = (*scale & 63) + 1);
                     block[208..210].copy_from_slice(&half(spread / 690.0));
                 }
+                // d * code, codes are -128 to 127: a deviation of 74 d.
+                Format::Q8_0 => block[..2].copy_from_slice(&half(spread / 74.0)),
                 Format::F32 => {}
             }
         }

@@ -24,7 +24,7 @@ pub(crate) fn file(name: &str) -> Result<PathBuf> {
     };
     let folder = paths::at(FOLDER);
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    let path = folder.join(format!("{}-Q4_K_M.gguf", shape.name));
+    let path = folder.join(format!("{}-{}.gguf", shape.name, if shape.bytes { "Q8_0" } else { "Q4_K_M" }));
     if !path.exists() {
         eprintln!("writing {}; delete it when it is no longer needed", path.display());
         gguf::write(&path, shape)?;
@@ -39,6 +39,11 @@ mod tests {
     #[test]
     fn unknown_names_are_told_with_the_known_ones() {
         let error = file("GPT-5").unwrap_err().to_string();
-        assert!(error.contains("Qwen3-0.6B, Llama-3.2-1B, Qwen3-4B, Llama-3.1-8B, Qwen3-30B-A3B"), "{error}");
+        assert!(
+            error.contains(
+                "Qwen3-33M, Qwen3-33M-bytes, Qwen3-0.6B, Llama-3.2-1B, Qwen3-4B, Llama-3.1-8B, Qwen3-30B-A3B"
+            ),
+            "{error}"
+        );
     }
 }

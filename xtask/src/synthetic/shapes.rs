@@ -27,10 +27,14 @@ pub(crate) struct Shape {
     pub(crate) rope_factor: f32,
     /// Experts, and how many a token goes through; 0 for none.
     pub(crate) experts: (u64, u64),
+    /// Whether all matrices are q8_0, not those of the mixture.
+    pub(crate) bytes: bool,
 }
 
 /// Every shape that can be made.
 pub(crate) const SHAPES: &[Shape] = &[
+    SMALL,
+    Shape { name: "Qwen3-33M-bytes", bytes: true, ..SMALL },
     Shape { name: "Qwen3-0.6B", dim: 1024, n_layers: 28, n_heads: 16, ffn_dim: 3072, tied: true, ..QWEN3 },
     Shape { name: "Llama-3.2-1B", dim: 2048, n_layers: 16, head_dim: 64, ffn_dim: 8192, rope_factor: 32.0, ..LLAMA3 },
     Shape { name: "Qwen3-4B", dim: 2560, n_layers: 36, ffn_dim: 9728, tied: true, ..QWEN3 },
@@ -46,6 +50,20 @@ pub(crate) const SHAPES: &[Shape] = &[
         ..QWEN3
     },
 ];
+
+/// No published model: small enough for engines of one thread, deep enough that what is around the products counts.
+const SMALL: Shape = Shape {
+    name: "Qwen3-33M",
+    dim: 512,
+    n_layers: 8,
+    n_heads: 8,
+    n_kv_heads: 4,
+    head_dim: 64,
+    ffn_dim: 1536,
+    vocab: 16_384,
+    tied: true,
+    ..QWEN3
+};
 
 /// What the models of this family have in common.
 const QWEN3: Shape = Shape {
@@ -65,6 +83,7 @@ const QWEN3: Shape = Shape {
     norm_eps: 1e-6,
     rope_factor: 1.0,
     experts: (0, 0),
+    bytes: false,
 };
 
 /// What the models of this family have in common.
@@ -103,6 +122,7 @@ impl Shape {
     pub(crate) fn tensors(&self) -> Vec<Tensor> {
         let mut tensors = vec![];
         let mut add = |name: String, dims: &[u64], format, spread| {
+            let format = if self.bytes && format != Format::F32 { Format::Q8_0 } else { format };
             tensors.push(Tensor { name, dims: dims.to_vec(), format, spread });
         };
         // Activations behind a norm are around 1, so a matrix of this spread keeps them there.
@@ -184,7 +204,7 @@ mod tests {
     #[test]
     fn shapes_have_the_parameters_of_the_models() {
         // As the models' cards count them, tied tables once.
-        let expected = [0.596e9, 1.236e9, 4.022e9, 8.030e9, 30.532e9];
+        let expected = [0.0336e9, 0.0336e9, 0.596e9, 1.236e9, 4.022e9, 8.030e9, 30.532e9];
         for (shape, expected) in SHAPES.iter().zip(expected) {
             let numbers = |tensor: &Tensor| tensor.dims.iter().product::<u64>();
             let count: u64 = shape.tensors().iter().map(numbers).sum();
@@ -194,7 +214,7 @@ mod tests {
 
     #[test]
     fn rotary_factors_are_those_of_llama_3() {
-        let factors = SHAPES[3].rope_factors();
+        let factors = SHAPES[5].rope_factors();
         assert_eq!((factors.len(), factors[0], factors[63]), (64, 1.0, 8.0));
         assert!(factors.is_sorted() && factors.iter().any(|factor| *factor > 1.0 && *factor < 8.0));
     }

@@ -1,0 +1,86 @@
+/**
+ * Measures a GGUF file in one page of a headless Chromium with this package and with wllama, both on the CPU with one thread,
+ * in turns; prints what every turn took as JSON, and the medians.
+ *
+ * usage: node peers.mjs MODEL [ROUNDS]
+ */
+import { address, launch } from "./chromium.mjs";
+
+const [path, rounds = "5"] = process.argv.slice(2);
+if (path === undefined) {
+  console.error("usage: node peers.mjs MODEL [ROUNDS]");
+  process.exit(2);
+}
+
+/** What is timed: ids of a prompt, then ids of a reply. */
+const request = { prefill: 128, decode: 64 };
+
+const browser = await launch();
+try {
+  const page = await browser.newPage();
+  await page.goto(new URL("tests/browser/blank.html", address()).href);
+  const input = await page.evaluateHandle(() => {
+    const element = document.createElement("input");
+    element.type = "file";
+    document.body.append(element);
+    return element;
+  });
+  await input.setInputFiles(path);
+  const turns = await input.evaluate(
+    async (element, { request, rounds }) => {
+      const [file] = element.files;
+      const headwater = await import("/pkg/dist/index.js");
+      const { Wllama, LoggerWithoutDebug } = await import("/node_modules/@wllama/wllama/esm/index.min.js");
+      const ours = await headwater.load([file], { backend: "cpu", context: 512 });
+      const quiet = { ...LoggerWithoutDebug, log: () => {}, warn: () => {} };
+      const theirs = new Wllama({ default: "/node_modules/@wllama/wllama/esm/wasm/wllama.wasm" }, { logger: quiet });
+      await theirs.loadModel([file], { n_threads: 1, n_gpu_layers: 0, n_ctx: 512 });
+      const vocab = theirs.getModelMetadata().hparams.nVocab;
+
+      const engines = {
+        headwater: async () => {
+          const { prefill, decode } = await ours.bench(request);
+          return { prefill: prefill.tokensPerSecond, decode: decode.tokensPerSecond };
+        },
+        wllama: async (round) => {
+          // Each prompt begins with another id, so that nothing of it is cached; ids are spread as `bench` spreads them.
+          const prompt = Array.from({ length: request.prefill }, (_, i) => (Math.imul(i + 1 + round, 0x9e3779b9) >>> 0) % vocab);
+          const { timings, usage } = await theirs.createCompletion({
+            prompt,
+            max_tokens: request.decode,
+            temperature: 0,
+            ignore_eos: true,
+            cache_prompt: false,
+          });
+          if (timings.prompt_n !== request.prefill || usage.completion_tokens !== request.decode) {
+            throw new Error(`wllama ran ${timings.prompt_n} and ${usage.completion_tokens} ids`);
+          }
+          return { prefill: timings.prompt_per_second, decode: timings.predicted_per_second };
+        },
+      };
+      const turns = Object.fromEntries(Object.keys(engines).map((name) => [name, []]));
+      // Round 0 warms up: code is compiled in tiers.
+      for (let round = 0; round <= rounds; round++) {
+        for (const [name, run] of Object.entries(engines)) {
+          const turn = await run(round);
+          if (round > 0) turns[name].push(turn);
+        }
+      }
+      await ours.dispose();
+      await theirs.exit();
+      return turns;
+    },
+    { request, rounds: Number(rounds) },
+  );
+  const median = (numbers) => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)];
+  const medians = Object.entries(turns).map(([edge, all]) => ({
+    edge,
+    browser: browser.version(),
+    prefill: { tokens: request.prefill, tokensPerSecond: median(all.map((turn) => turn.prefill)) },
+    decode: { tokens: request.decode, tokensPerSecond: median(all.map((turn) => turn.decode)) },
+    turns: all,
+  }));
+  console.log(JSON.stringify(medians));
+} finally {
+  await browser.close();
+}
