@@ -133,8 +133,13 @@ export interface GenerateOptions {
   grammar?: string;
   /** The adapter that the reply is made with, by its name, and how much of it (1 by default; 0 is the model alone). */
   adapter?: AdapterChoice;
-  /** What to do when the context is full; only `"error"` in this version. */
-  onOverflow?: "error";
+  /**
+   * What happens where the context is full. `"error"`, the default: a prompt without room fails with `ContextFull`, and a reply
+   * ends. `"truncate-middle"`, for messages: the oldest turns behind those of the system leave the prompt. `"sliding"`: so they
+   * do, and the reply goes on past the end of the context, from the latest part of it. `Piece.dropped` and
+   * `GenerationResult.dropped` tell what went.
+   */
+  onOverflow?: "error" | "truncate-middle" | "sliding";
   /** Ends the reply with `Aborted`; the pieces that came before stand. */
   signal?: AbortSignal;
 }

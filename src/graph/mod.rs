@@ -18,7 +18,7 @@ pub use attention::{Attention, Temperature};
 pub use backend::{BAD_LOGITS, Backend, BackendInfo, Batch, BatchRow, Counters, Decode, Footprint, MAX_BATCH, Ticket};
 pub use build::Builder;
 pub use experts::{GroupScore, Groups, RouterScore, Routing};
-pub use kv::{KvFormat, KvWidths};
+pub use kv::{KvFormat, KvWidths, check_page, check_page_bytes};
 pub use order::Orders;
 pub use recurrent::{GatedDelta, Gates, ShortConv};
 pub use state::{STATE_SLOTS, SlotBook, StateSlots};
