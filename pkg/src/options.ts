@@ -114,7 +114,7 @@ export interface GenerateOptions {
   /** `"none"` leaves the tools out, `"required"` makes the reply a call of one of them, a name makes it a call of that one. */
   toolChoice?: "auto" | "none" | "required" | { readonly name: string };
   /** How the model writes calls, where its chat template does not tell. */
-  toolFormat?: "deepseek" | "mistral" | "lfm2" | "phi" | "hermes" | "pythonic" | "llama3" | "gemma" | "json" | "any" | "gpt-oss";
+  toolFormat?: "deepseek" | "mistral" | "lfm2" | "phi" | "qwen3-coder" | "glm" | "functiongemma" | "hermes" | "pythonic" | "llama3" | "gemma" | "json" | "any" | "gpt-oss";
   /**
    * Whether the model thinks before it answers, by the switch that its chat template has, and for how many tokens at most:
    * then its reasoning is ended, and it answers.
