@@ -5,7 +5,8 @@
 import { HeadwaterError } from "./errors.js";
 import { Generation } from "./generation.js";
 import type { GenerateOptions } from "./options.js";
-import type { GenerationResult, Message, Piece, Prompt } from "./types.js";
+import { readSaved, writeSaved } from "./saved-chat.js";
+import type { GenerationResult, Message, Piece, Prompt, Restored } from "./types.js";
 
 /** How a conversation begins. */
 export interface ChatOptions {
@@ -27,23 +28,17 @@ export interface ContextUsage {
 interface Speaker {
   readonly info: { readonly context: number };
   generate(prompt: Prompt, options: GenerateOptions): Generation;
-}
-
-/** What `Chat.save` writes. */
-interface Saved {
-  readonly format: typeof FORMAT;
-  readonly version: typeof VERSION;
-  readonly messages: Message[];
+  saveCache(prompt: Prompt, options: GenerateOptions): Promise<Blob>;
+  restoreCache(saved: Blob): Promise<Restored>;
 }
 
 const OPTIONS = ["system", "messages", "defaults"];
-const FORMAT = "headwater-chat";
-const VERSION = 1;
-
 /** Made by `Model.chat`. */
 export class Chat {
   readonly #model: Speaker;
   readonly #defaults: Omit<GenerateOptions, "signal">;
+  /** Of the last reply: its prompt was made with these. */
+  #settings: Omit<GenerateOptions, "signal">;
   #messages: Message[];
   #usedTokens = 0;
   #replying = false;
@@ -54,6 +49,7 @@ export class Chat {
     if (unknown !== undefined) throw refuse(`chat has no option ${unknown}`);
     this.#model = model;
     this.#defaults = options.defaults ?? {};
+    this.#settings = this.#defaults;
     const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
     this.#messages = structuredClone([...system, ...(options.messages ?? [])]);
   }
@@ -97,20 +93,31 @@ export class Chat {
     return new Chat(this.#model, { messages: this.#messages, defaults: this.#defaults });
   }
 
-  /** The conversation as it stands, for `restore` in a chat of this model or of another. */
+  /**
+   * The conversation as it stands, with its keys and values where there are some, for `restore` in a chat of this model or of
+   * another.
+   */
   async save(): Promise<Blob> {
     this.#checkIdle();
-    const saved: Saved = { format: FORMAT, version: VERSION, messages: this.#messages };
-    return new Blob([JSON.stringify(saved)], { type: "application/json" });
+    const messages = this.messages;
+    // The prefix of a reply is in its message now.
+    const { prefill: _, ...settings } = this.#settings;
+    const cache = messages.length === 0 ? new Blob() : await this.#model.saveCache(messages, settings);
+    return writeSaved({ messages, cache });
   }
 
-  /** Goes on from a saved conversation in place of this one. Keys and values are computed anew with the next reply. */
-  async restore(saved: Blob): Promise<void> {
+  /**
+   * Goes on from a saved conversation in place of this one. Its keys and values are brought back where they are this model's;
+   * what is left over is computed with the next reply. Damaged ones fail, and this chat stays as it was.
+   */
+  async restore(saved: Blob): Promise<Restored> {
     this.#checkIdle();
-    const messages = read(await saved.text());
+    const { messages, cache } = await readSaved(saved);
+    const restored = cache.size === 0 ? { tokens: 0 } : await this.#model.restoreCache(cache);
     this.#checkIdle();
     this.#messages = messages;
     this.#usedTokens = 0;
+    return restored;
   }
 
   #reply(messages: Message[], options: GenerateOptions): Generation {
@@ -118,6 +125,7 @@ export class Chat {
     const { signal, ...rest } = options;
     const settings = { ...this.#defaults, ...rest };
     const { prefill = "" } = settings;
+    this.#settings = settings;
     const start = async (onPiece: (piece: Piece) => void, both: AbortSignal): Promise<GenerationResult> => {
       this.#replying = true;
       const before = this.#messages;
@@ -131,7 +139,8 @@ export class Chat {
         }
         const result = await reply.result();
         this.#messages = [...messages, replied(result, prefill)];
-        this.#usedTokens = result.usage.promptTokens + result.usage.completionTokens;
+        const used = result.usage.promptTokens + result.usage.completionTokens;
+        this.#usedTokens = Math.min(used, this.#model.info.context);
         return result;
       } catch (error) {
         const stopped = error instanceof HeadwaterError && error.kind === "Aborted" && text !== "";
@@ -155,25 +164,6 @@ export function replied({ text: said, toolCalls }: GenerationResult, prefill = "
   if (toolCalls.length === 0) return { role: "assistant", content: text };
   const calls = toolCalls.map(({ id, ...call }) => ({ id, type: "function" as const, function: call }));
   return { role: "assistant", content: text === "" ? null : text, tool_calls: calls };
-}
-
-/** The messages of a saved conversation. */
-function read(text: string): Message[] {
-  let saved: Partial<Saved> | null;
-  try {
-    saved = JSON.parse(text) as Partial<Saved> | null;
-  } catch {
-    throw refuse("this is no saved chat: it is not JSON");
-  }
-  if (saved?.format !== FORMAT) throw refuse("this is no saved chat");
-  if (saved.version !== VERSION) throw refuse(`this chat was saved in version ${String(saved.version)} of the format; this is ${VERSION}`);
-  if (!Array.isArray(saved.messages)) throw refuse("the saved chat has no messages");
-  const wrong = saved.messages.findIndex((message: Partial<Message> | null) => {
-    const content = message?.content;
-    return typeof message?.role !== "string" || (typeof content !== "string" && content !== null);
-  });
-  if (wrong >= 0) throw refuse(`message ${wrong} of the saved chat has no role or no content`);
-  return saved.messages;
 }
 
 function refuse(words: string): HeadwaterError {

@@ -66,7 +66,8 @@ async function openSource(source: WireSource, ask: Ask, signal: AbortSignal, pur
   }
 }
 
-function blobFile(name: string, blob: Blob): EngineFile {
+/** A blob under a name. */
+export function blobFile(name: string, blob: Blob): EngineFile {
   return {
     name,
     size: blob.size,

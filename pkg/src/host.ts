@@ -4,7 +4,7 @@
  */
 import { checkPoison, engineError, memoryBytes, startEngine, WebEngine, WebHub, whenPoisoned } from "./engine.js";
 import { HeadwaterError, toWire } from "./errors.js";
-import { aborted, openFiles, type EngineFile } from "./files.js";
+import { aborted, blobFile, openFiles, type EngineFile } from "./files.js";
 import { openStore } from "./hub/store.js";
 import { HubTransport } from "./hub/transport.js";
 import type { Answers, Call, FromHost, Post, ToHost, WireHub, WireSource } from "./protocol.js";
@@ -139,6 +139,14 @@ export class Host {
         return this.#loaded().bench(call.request);
       case "stats":
         return JSON.stringify({ ...(JSON.parse(this.#loaded().stats()) as object), memoryBytes: memoryBytes() });
+      case "save": {
+        // A blob of blobs: what came is the browser's to keep, not this thread's.
+        const pieces: Blob[] = [];
+        await this.#loaded().save(call.request, (bytes: Uint8Array<ArrayBuffer>) => pieces.push(new Blob([bytes])), signal);
+        return new Blob(pieces);
+      }
+      case "restore":
+        return this.#loaded().restore(blobFile("keys and values", call.saved), signal);
       case "dispose":
         return this.#dispose(id);
       default:

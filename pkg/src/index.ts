@@ -17,6 +17,7 @@ import type { ModelReference } from "./sources.js";
 
 export { Adapters, type AdapterOptions } from "./adapters.js";
 export { Chat, type ChatOptions, type ContextUsage } from "./chat.js";
+export type { StoredChat } from "./chats.js";
 export { ERROR_KINDS, HeadwaterError, type ErrorDetails, type ErrorKind } from "./errors.js";
 export { Generation } from "./generation.js";
 export type { HubOptions, LicensePolicy, Policy } from "./hub/call.js";

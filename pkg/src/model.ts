@@ -26,6 +26,7 @@ import type {
   Ranked,
   Receipt,
   ReceiptCheck,
+  Restored,
   Score,
   ScoreItem,
   Stats,
@@ -135,6 +136,26 @@ export class Model {
   /** Times a prefill and a decode of made-up tokens. */
   async bench(options: BenchOptions = {}): Promise<BenchReport> {
     return JSON.parse(await this.#client.call({ call: "bench", request: toJson("", options) })) as BenchReport;
+  }
+
+  /**
+   * The keys and values that are kept of the beginning of a prompt, as a file for `restoreCache`; `options` are those of the
+   * reply that they were computed for. `Chat.save` does this for a conversation.
+   */
+  saveCache(prompt: Prompt, options: GenerateOptions = {}): Promise<Blob> {
+    checkCallOptions("saveCache", options);
+    const { signal, ...rest } = options;
+    return this.#client.call({ call: "save", request: toJson("", { ...rest, prompt }) }, { signal });
+  }
+
+  /**
+   * Brings saved keys and values back, so that a prompt which begins with their tokens computes only the rest. What is another
+   * model's, format's or adapter's is left alone; what is damaged fails with `IntegrityMismatch` or `SizeMismatch`.
+   */
+  async restoreCache(saved: Blob, options: { readonly signal?: AbortSignal } = {}): Promise<Restored> {
+    checkCallOptions("restoreCache", options);
+    if (!(saved instanceof Blob)) throw new HeadwaterError("InvalidArgument", "saved: takes a Blob", { at: "saved" });
+    return JSON.parse(await this.#client.call({ call: "restore", saved }, { signal: options.signal })) as Restored;
   }
 
   /** What it has done since it was loaded, and what it holds. */

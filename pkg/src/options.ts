@@ -114,7 +114,7 @@ export interface GenerateOptions {
   /** `"none"` leaves the tools out, `"required"` makes the reply a call of one of them, a name makes it a call of that one. */
   toolChoice?: "auto" | "none" | "required" | { readonly name: string };
   /** How the model writes calls, where its chat template does not tell. */
-  toolFormat?: "deepseek" | "mistral" | "lfm2" | "phi" | "hermes" | "pythonic" | "llama3" | "gemma" | "json" | "any" | "gpt-oss";
+  toolFormat?: "deepseek" | "mistral" | "lfm2" | "phi" | "qwen3-coder" | "glm" | "functiongemma" | "hermes" | "pythonic" | "llama3" | "gemma" | "json" | "any" | "gpt-oss";
   /**
    * Whether the model thinks before it answers, by the switch that its chat template has, and for how many tokens at most:
    * then its reasoning is ended, and it answers.
@@ -133,8 +133,13 @@ export interface GenerateOptions {
   grammar?: string;
   /** The adapter that the reply is made with, by its name, and how much of it (1 by default; 0 is the model alone). */
   adapter?: AdapterChoice;
-  /** What to do when the context is full; only `"error"` in this version. */
-  onOverflow?: "error";
+  /**
+   * What happens where the context is full. `"error"`, the default: a prompt without room fails with `ContextFull`, and a reply
+   * ends. `"truncate-middle"`, for messages: the oldest turns behind those of the system leave the prompt. `"sliding"`: so they
+   * do, and the reply goes on past the end of the context, from the latest part of it. `Piece.dropped` and
+   * `GenerationResult.dropped` tell what went.
+   */
+  onOverflow?: "error" | "truncate-middle" | "sliding";
   /** Ends the reply with `Aborted`; the pieces that came before stand. */
   signal?: AbortSignal;
 }

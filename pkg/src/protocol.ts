@@ -44,6 +44,8 @@ export type Call =
   | { readonly call: "adapters" }
   | { readonly call: "bench"; readonly request: string }
   | { readonly call: "stats" }
+  | { readonly call: "save"; readonly request: string }
+  | { readonly call: "restore"; readonly saved: Blob }
   | { readonly call: "dispose" };
 
 /** The answer to each call; text is JSON of the engine's. */
@@ -66,6 +68,8 @@ export interface Answers {
   adapters: string;
   bench: string;
   stats: string;
+  save: Blob;
+  restore: string;
   dispose: undefined;
 }
 

@@ -3,6 +3,7 @@
  * worker of its own, because only workers may write to the origin's file system.
  */
 import { archived, unarchived } from "./archive.js";
+import { chats } from "./chats.js";
 import { Client, type CallEvents } from "./client.js";
 import { HeadwaterError } from "./errors.js";
 import { isHubReference, persist, splitOptions, wireHub, type HubOptions } from "./hub/call.js";
@@ -90,6 +91,9 @@ export const store = {
     const isArchive = files.length === 1 && only instanceof File && only.name.toLowerCase().endsWith(".tar");
     return JSON.parse(await text("import", options, reference, isArchive ? await unarchived(only) : files)) as Origin;
   },
+
+  /** Conversations of this origin, by name: `keep` what `Chat.save` gave, `open` it for `Chat.restore`, `list`, `remove`. */
+  chats,
 
   /** Asks the browser not to evict what is kept; says whether it agreed. */
   persist,

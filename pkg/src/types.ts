@@ -75,6 +75,16 @@ export interface Piece {
   readonly logprobs?: readonly TokenLogprob[];
   /** Which of several replies it is a part of; see `n`. */
   readonly choice: number;
+  /** What the model does not see any more from here on, in all; with `onOverflow`. */
+  readonly dropped?: Dropped;
+}
+
+/** What left the context because it was full. */
+export interface Dropped {
+  /** Messages behind those of the system, the oldest. */
+  readonly messages: number;
+  /** Tokens of prompt and reply. */
+  readonly tokens: number;
 }
 
 /** A token and how likely the model found it, by its scores as they are: before bias, penalties, temperature and filters. */
@@ -139,6 +149,8 @@ export interface GenerationResult {
    * where its length or a stop text ended it.
    */
   readonly constraintComplete?: boolean;
+  /** What the model did not see at its end, because the context was full. */
+  readonly dropped?: Dropped;
   readonly usage: Usage;
   readonly timings: Timings;
   /** What the randomness began from. */
@@ -186,6 +198,14 @@ export interface ReceiptCheck {
   readonly holds: boolean;
   /** What is not as the receipt says; another version or device does no harm where the reply is the same. */
   readonly differences: readonly string[];
+}
+
+/** What came of bringing keys and values back. */
+export interface Restored {
+  /** Tokens whose keys and values are there now. */
+  readonly tokens: number;
+  /** Why it is none of them, or not all: those are computed with the next reply. */
+  readonly note?: string;
 }
 
 /** Tokens that a reply took. */

@@ -9,7 +9,7 @@ mod pool;
 mod sequence;
 mod states;
 
-pub use pages::Pages;
+pub use pages::{Pages, common_prefix};
 pub use pool::Pool;
 pub use sequence::{PageCopy, Sequence};
 pub use states::States;

@@ -14,6 +14,11 @@ use super::Pool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{AdapterUse, PAGE_TOKENS};
 
+/// How many ids two lists have in common at their beginning.
+pub fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
 /// A node's number.
 pub(super) type NodeId = u64;
 
@@ -86,6 +91,13 @@ impl Pages {
     pub fn held(&self, adapter: Option<AdapterUse>, ids: &[u32]) -> usize {
         let found = self.find(adapter, ids);
         found.full.len().saturating_mul(PAGE_TOKENS).saturating_add(found.tail.map_or(0, |(_, tokens)| tokens))
+    }
+
+    /// The pages that are kept of `ids`, in order, with how many of their tokens.
+    pub fn kept(&self, adapter: Option<AdapterUse>, ids: &[u32]) -> Vec<(u32, usize)> {
+        let found = self.find(adapter, ids);
+        let full = found.full.into_iter().map(|id| (id, PAGE_TOKENS));
+        full.chain(found.tail).filter_map(|(id, tokens)| Some((self.page(id).ok()?, tokens))).collect()
     }
 
     /// Forgets the end that was not used for the longest time. Gives whether there was one.
@@ -178,7 +190,7 @@ impl Pages {
         loop {
             let common = |id: &NodeId| {
                 let tokens = self.nodes.get(id).map_or(&[][..], |node| &node.tokens);
-                (tokens.iter().zip(rest).take_while(|(ours, theirs)| ours == theirs).count(), *id)
+                (common_prefix(tokens, rest), *id)
             };
             let Some((len, id)) = self.children(parent).iter().map(common).max() else { return found };
             if len < PAGE_TOKENS {

@@ -90,6 +90,40 @@ impl Cells {
         }
     }
 
+    /// Bytes of `len` elements.
+    fn bytes(&self, len: usize) -> usize {
+        match self {
+            Cells::F16(_) => len * 2,
+            Cells::F32(_) => len * 4,
+            Cells::Blocks { nibbles, block, .. } => len / block * block_bytes(*nibbles, *block),
+        }
+    }
+
+    /// Adds `len` elements from `start` to `to`, as they are stored.
+    fn give(&self, start: usize, len: usize, to: &mut Vec<u8>) {
+        match self {
+            Cells::F16(cells) => to.extend(cells[start..start + len].iter().flat_map(|cell| cell.to_le_bytes())),
+            Cells::F32(cells) => to.extend(cells[start..start + len].iter().flat_map(|cell| cell.to_le_bytes())),
+            Cells::Blocks { bytes, .. } => to.extend(&bytes[self.bytes(start)..][..self.bytes(len)]),
+        }
+    }
+
+    /// Takes elements from `start` on that were given.
+    fn take(&mut self, start: usize, from: &[u8]) {
+        let at = self.bytes(start);
+        match self {
+            Cells::F16(cells) => {
+                let from = from.as_chunks::<2>().0.iter().map(|bytes| f16::from_le_bytes(*bytes));
+                cells[start..].iter_mut().zip(from).for_each(|(cell, from)| *cell = from);
+            }
+            Cells::F32(cells) => {
+                let from = from.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+                cells[start..].iter_mut().zip(from).for_each(|(cell, from)| *cell = from);
+            }
+            Cells::Blocks { bytes, .. } => bytes[at..][..from.len()].copy_from_slice(from),
+        }
+    }
+
     fn read(&self, start: usize, out: &mut [f32]) {
         match self {
             Cells::F16(cells) => {
@@ -145,6 +179,36 @@ impl Kv {
         for layer in &mut self.0 {
             layer.keys.copy(from, to, PAGE_TOKENS * layer.widths.keys());
             layer.values.copy(from, to, PAGE_TOKENS * layer.widths.values());
+        }
+    }
+
+    /// Bytes of one position.
+    pub(super) fn position_bytes(&self) -> usize {
+        self.0
+            .iter()
+            .map(|layer| layer.keys.bytes(layer.widths.keys()) + layer.values.bytes(layer.widths.values()))
+            .sum()
+    }
+
+    /// The first `positions` of a page: of each layer the keys, then the values.
+    pub(super) fn read_page(&self, page: usize, positions: usize) -> Vec<u8> {
+        let mut bytes = vec![];
+        for Layer { widths, keys, values } in &self.0 {
+            for (cells, width) in [(keys, widths.keys()), (values, widths.values())] {
+                cells.give(page * PAGE_TOKENS * width, positions * width, &mut bytes);
+            }
+        }
+        bytes
+    }
+
+    /// Takes what `read_page` gave.
+    pub(super) fn write_page(&mut self, page: usize, positions: usize, mut bytes: &[u8]) {
+        for Layer { widths, keys, values } in &mut self.0 {
+            for (cells, width) in [(keys, widths.keys()), (values, widths.values())] {
+                let (own, rest) = bytes.split_at(cells.bytes(positions * width));
+                cells.take(page * PAGE_TOKENS * width, own);
+                bytes = rest;
+            }
         }
     }
 

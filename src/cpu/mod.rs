@@ -24,7 +24,8 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
     AdapterId, AdapterUse, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, Graph, KvFormat,
-    MAX_BATCH, PAGE_TOKENS, Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, ValueId, WeightId,
+    MAX_BATCH, PAGE_TOKENS, Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, ValueId, WeightId, check_page,
+    check_page_bytes,
 };
 use crate::model::{Plan, WeightSink};
 use crate::sample::{Chooser, Extra};
@@ -263,6 +264,24 @@ impl Backend for Cpu {
             return Err(Error::new(ErrorKind::InvalidArgument, words));
         }
         self.state.borrow_mut().memory.kv.copy_page(from, to);
+        Ok(())
+    }
+
+    fn position_bytes(&self) -> usize {
+        self.state.borrow().memory.kv.position_bytes()
+    }
+
+    fn read_page(&self, page: u32, positions: usize) -> LocalFuture<'_, Result<Vec<u8>>> {
+        Box::pin(async move {
+            check_page(page, positions, self.n_pages)?;
+            Ok(self.state.borrow().memory.kv.read_page(page as usize, positions))
+        })
+    }
+
+    fn write_page(&self, page: u32, positions: usize, bytes: &[u8]) -> Result<()> {
+        check_page(page, positions, self.n_pages)?;
+        check_page_bytes(bytes, positions, self.position_bytes())?;
+        self.state.borrow_mut().memory.kv.write_page(page as usize, positions, bytes);
         Ok(())
     }
 

@@ -256,6 +256,8 @@ pub(super) async fn together(loaded: &Rc<Loaded>, request: &BenchRequest) -> Res
         };
         let settings = ask.settings(&loaded.info.sampling, || 0)?;
         let job = Job {
+            dropped: Default::default(),
+            room: None,
             prompt: vec![0],
             settings,
             adapter: None,

@@ -14,6 +14,7 @@ use super::live::{LetterBox, Live, Order};
 use super::loaded::Loaded;
 use super::schedule::{Round, Waiting, again};
 use super::session::Session;
+use crate::cache::common_prefix;
 use crate::error::{Error, Result};
 use crate::graph::AdapterUse;
 use crate::source::LocalFuture;
@@ -117,8 +118,7 @@ impl Queue {
     pub(super) fn longest_prefix(&self, adapter: Option<AdapterUse>, ids: &[u32]) -> Option<usize> {
         let waiting = self.waiting.borrow();
         let alike = waiting.iter().filter(|live| live.order.adapter == adapter);
-        let common = |live: &Live| live.ids().iter().zip(ids).take_while(|(ours, theirs)| ours == theirs).count();
-        alike.map(common).max().filter(|common| *common > 0)
+        alike.map(|live| common_prefix(&live.ids(), ids)).max().filter(|common| *common > 0)
     }
 
     /// Whether callers wait for a reply, or may do so again.

@@ -222,6 +222,18 @@ impl Backend for Rc<Fake> {
         Ok(())
     }
 
+    fn position_bytes(&self) -> usize {
+        0
+    }
+
+    fn read_page(&self, _: u32, _: usize) -> LocalFuture<'_, Result<Vec<u8>>> {
+        Box::pin(async { Err(Error::new(ErrorKind::Internal, "a fake has no keys and values")) })
+    }
+
+    fn write_page(&self, _: u32, _: usize, _: &[u8]) -> Result<()> {
+        Err(Error::new(ErrorKind::Internal, "a fake has no keys and values"))
+    }
+
     /// Ready at the second poll, as an answer of a device is.
     fn collect(&self, ticket: Ticket) -> LocalFuture<'_, Result<Vec<u32>>> {
         let next = self.state.borrow_mut().open.pop_front();
@@ -307,6 +319,7 @@ pub(super) fn loaded(fake: &Rc<Fake>) -> Rc<Loaded> {
         },
         inline: false,
         identity: Identity::default(),
+        weights_sample: String::new(),
         base: base(),
         adapters: Adapters::default(),
         queue: Queue::default(),

@@ -1,6 +1,7 @@
 //! A reply under way, in two halves: what the schedule knows of it, and the letter box through which its caller hears of
 //! ids and says when it has heard enough. Only the caller looks into ids, text and calls are its business.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -19,6 +20,9 @@ pub(super) struct Order {
     pub(super) limit: usize,
     /// The caller chooses the ids, from logits.
     pub(super) by_caller: bool,
+    /// Of a reply that goes on from another prompt than it began with: what it began with, and its ids so far. Penalties and
+    /// chance go by those.
+    pub(super) earlier: Option<(Vec<u32>, Vec<u32>)>,
 }
 
 /// What comes for a caller.
@@ -175,7 +179,21 @@ impl Live {
 
     /// Whether there is more to do after its prompt than to choose the first id on the device.
     pub(super) fn goes_on(&self) -> bool {
-        self.order.by_caller || !self.reply.is_empty()
+        self.order.by_caller || !self.reply.is_empty() || self.order.earlier.is_some()
+    }
+
+    /// The prompt and the ids of the reply so far, as penalties look at them.
+    pub(super) fn history(&self) -> (&[u32], Cow<'_, [u32]>) {
+        match &self.order.earlier {
+            None => (&self.order.prompt, Cow::Borrowed(&self.reply)),
+            Some((prompt, before)) => (prompt, Cow::Owned([before.as_slice(), &self.reply].concat())),
+        }
+    }
+
+    /// Which of all ids of the reply the next one is that is asked of the backend.
+    pub(super) fn index(&self) -> u32 {
+        let before = self.order.earlier.as_ref().map_or(0, |(_, reply)| reply.len());
+        u32::try_from(before.saturating_add(self.submitted)).unwrap_or(u32::MAX)
     }
 
     /// Whether the next ids can be asked of the backend: the caller has heard of the last ones and wants more.

@@ -47,6 +47,9 @@ pub(super) struct Loaded {
     pub(super) inline: bool,
     /// Which model it is.
     pub(super) identity: Identity,
+    /// A hash of a part of every piece of the weights as the backend got them: where no hash of a file was verified, it tells
+    /// models apart that are alike but for their weights.
+    pub(super) weights_sample: String,
     pub(super) base: Base,
     pub(super) adapters: Adapters,
     /// Who may use the pages.
@@ -58,7 +61,7 @@ pub(super) struct Loaded {
 }
 
 /// What a template is told beside the messages.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct TemplateInput {
     pub(super) tools: Option<serde_json::Value>,
     pub(super) variables: serde_json::Map<String, serde_json::Value>,
@@ -110,6 +113,11 @@ impl Loaded {
         };
         self.check_ids(&ids)?;
         Ok(ids)
+    }
+
+    /// Fails on an id without a row in the embedding table.
+    pub(super) fn check_ids_below_vocab(&self, ids: &[u32]) -> Result<()> {
+        if ids.is_empty() { Ok(()) } else { self.check_ids(ids) }
     }
 
     /// Fails on a list that is empty or that has an id without a row in the embedding table.

@@ -10,6 +10,7 @@
 mod adapters;
 mod bench;
 mod calls;
+mod choice;
 mod chosen;
 mod constraint;
 mod defaults;
@@ -27,12 +28,16 @@ mod loaded;
 mod open;
 mod options;
 mod output;
+mod overflow;
 mod pack;
 mod receipt;
 mod reply;
+#[cfg(test)]
+mod reply_tests;
 mod request;
 mod rerank;
 mod result;
+mod saved;
 mod schedule;
 #[cfg(test)]
 mod schedule_tests;
@@ -55,10 +60,12 @@ pub use fit::{DeviceLimits, FitReport, Verdict, fit};
 pub use info::{FileInfo, Info, Kind, Runtime, TemplateInfo, inspect, look};
 pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 pub use output::{ReasoningOptions, ToolCall};
+pub use overflow::Dropped;
 pub use receipt::{Receipt, ReceiptAdapter, ReceiptCheck};
 pub use request::{GenerateRequest, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};
 pub use rerank::{Ranked, Ranking, RerankRequest};
 pub use result::{FinishReason, GenerationResult, Piece, Timings, Usage};
+pub use saved::Restored;
 pub use score::{MAX_ITEMS, Score, ScoreItem, ScoreRequest, TextOrIds};
 pub use stats::Stats;
 
@@ -68,11 +75,14 @@ use std::rc::Rc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::graph::AdapterUse;
+use crate::source::Source;
 use chosen::Chosen;
 use identity::hash_ids;
 use loaded::{Loaded, TemplateInput, disposed};
 use output::Plan;
+use overflow::{Room, Window};
 use reply::Job;
+use request::Settings;
 
 /// Bytes of logits that one call gives back, at most; they pass through the memory of a 32-bit program.
 pub const MAX_LOGITS_BYTES: usize = 512 << 20;
@@ -136,7 +146,7 @@ impl Engine {
     /// Makes a reply; `sink` is given its pieces as they come. `aborted` is asked between the steps.
     ///
     /// Everything about the request is checked before any work: `InvalidArgument` (naming option, value and range),
-    /// `TemplateError`, `ContextFull` (with the figures). Then `Aborted`, after which the pieces given so far hold and
+    /// `TemplateError`, `ContextFull` (with the figures; unless `onOverflow` says otherwise). Then `Aborted`, after which the pieces given so far hold and
     /// the computed beginning is kept; `BadLogits`, `DeviceLost` and other faults of the device; `Disposed`. A reply that
     /// reaches the end of the context ends with [`FinishReason::Length`].
     pub async fn generate(
@@ -149,16 +159,15 @@ impl Engine {
         loaded.needs(Kind::Generator)?;
         let settings = request.settings(&loaded.info.sampling, &loaded.environment.seed)?;
         let asked_secs = (loaded.environment.now_secs)();
-        let Plan { tools, variables, reading } = Plan::new(request, &loaded)?;
-        let prefill = request.prefill.clone().unwrap_or_default();
-        let input = TemplateInput { tools, variables, parse_special: request.parse_special, prefill };
-        let prompt = loaded.encode(&request.prompt, input)?;
+        let plan = Plan::new(request, &loaded)?;
+        let (Window { ids: prompt, dropped }, room) = prompt_of(&loaded, request, &plan, &settings)?;
+        let reading = plan.reading;
         loaded.check_room(prompt.len(), 1)?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
         let wish = wish::of(request, &loaded, reading.as_ref(), &prompt).await?;
         let chosen = Chosen::of(request, &settings, &loaded, &prompt, wish.is_some())?;
         let asked = hash_ids(&prompt);
-        let job = Job { prompt, settings, adapter, reading, chosen, wish, asked_secs };
+        let job = Job { prompt, dropped, room, settings, adapter, reading, chosen, wish, asked_secs };
         let mut result = job.run(&loaded, aborted, sink).await?;
         for other in &mut result.others {
             other.receipt = Some(Receipt::of(&loaded, request, asked.clone(), other)?);
@@ -182,6 +191,30 @@ impl Engine {
             Some(now) => receipt.check(now),
             None => Err(Error::new(ErrorKind::Internal, "a reply without a receipt")),
         }
+    }
+
+    /// Writes the keys and values that are kept of the beginning of a request's prompt to `sink`, piece by piece, for
+    /// [`Engine::restore`]. Gives how many tokens those are: 0 for models with state, whose pages say nothing without it.
+    ///
+    /// Fails as [`Engine::generate`] does for a request, and with what `sink` fails with.
+    pub async fn save(&self, request: &GenerateRequest, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<usize> {
+        let loaded = self.loaded()?;
+        loaded.needs(Kind::Generator)?;
+        let settings = request.settings(&loaded.info.sampling, &loaded.environment.seed)?;
+        let plan = Plan::new(request, &loaded)?;
+        let (Window { ids, .. }, _) = prompt_of(&loaded, request, &plan, &settings)?;
+        let adapter = request.adapter.as_ref();
+        driver::alone(&loaded, async |session| saved::save(&loaded, session, &ids, adapter, sink).await).await
+    }
+
+    /// Brings saved keys and values back, so that a prompt which begins with their tokens need not compute them. They are
+    /// bound to the model, the format of keys and values, the adapter and the kind of backend: others' are left alone.
+    ///
+    /// Fails with `IntegrityMismatch` or `SizeMismatch` for damaged bytes, `UnsupportedFormat` for others; nothing is kept then.
+    pub async fn restore(&self, source: &dyn Source) -> Result<Restored> {
+        let loaded = self.loaded()?;
+        loaded.needs(Kind::Generator)?;
+        driver::alone(&loaded, async |session| saved::restore(&loaded, session, source).await).await
     }
 
     /// The logits after every id, `(tokens, vocab)`, all computed anew.
@@ -292,6 +325,25 @@ impl Engine {
             loaded.disposed.set(true);
         }
     }
+}
+
+/// The ids of a request's prompt, and how they make room.
+fn prompt_of(
+    loaded: &Loaded,
+    request: &GenerateRequest,
+    plan: &Plan,
+    settings: &Settings,
+) -> Result<(Window, Option<Room>)> {
+    let input = TemplateInput {
+        tools: plan.tools.clone(),
+        variables: plan.variables.clone(),
+        parse_special: request.parse_special,
+        prefill: request.prefill.clone().unwrap_or_default(),
+    };
+    let ids = loaded.encode(&request.prompt, input.clone())?;
+    let room = Room::of(settings.overflow, loaded, &request.prompt, &input, &ids)?;
+    let fitted = room.as_ref().map(|room| room.for_reply(loaded, settings.max_tokens)).transpose()?;
+    Ok((fitted.unwrap_or(Window { ids, ..Window::default() }), room))
 }
 
 /// The logits of all ids, chunk by chunk.

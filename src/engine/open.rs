@@ -3,9 +3,11 @@
 
 use std::cell::Cell;
 
+use sha2::{Digest, Sha256};
+
 use super::adapters::{Adapters, Base};
 use super::driver::Queue;
-use super::identity::Identity;
+use super::identity::{Identity, hex};
 use super::loaded::Loaded;
 use super::options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 use super::session::Session;
@@ -17,7 +19,7 @@ use crate::cpu::Cpu;
 use crate::error::{ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::gpu::{Device, Gpu};
-use crate::graph::{Backend, KvFormat, PAGE_TOKENS};
+use crate::graph::{Backend, KvFormat, PAGE_TOKENS, WeightId};
 use crate::model::{self, Plan, WeightSink};
 use crate::tokenizer::Tokenizer;
 
@@ -42,10 +44,12 @@ pub(super) async fn load(
     let mut info = info::describe(checkpoint, &plan, &tokenizer, template.as_ref(), sampling)?;
     let weight_bytes = plan.weight_bytes();
 
-    let mut loading = Loading { checkpoint, plan: &plan, kv, n_pages, exact: options.exact, progress };
+    let mut loading =
+        Loading { checkpoint, plan: &plan, kv, n_pages, exact: options.exact, progress, sample: Sha256::new() };
     loading.report(Phase::Inspect, 0, weight_bytes)?;
     let (backend, warning) = loading.backend(options.backend).await?;
     loading.report(Phase::Ready, weight_bytes, weight_bytes)?;
+    let weights_sample = hex(&loading.sample.finalize());
 
     let runs = backend.info();
     let inline = runs.name == CPU;
@@ -61,6 +65,7 @@ pub(super) async fn load(
     let identity = Identity::of(checkpoint)?;
     Ok(Loaded {
         identity,
+        weights_sample,
         turns: Turns::new(Session::new(backend.n_pages(), backend.n_states())?),
         queue: Queue::default(),
         backend,
@@ -103,6 +108,24 @@ struct Loading<'a> {
     n_pages: usize,
     exact: bool,
     progress: &'a mut dyn FnMut(Progress) -> Result<()>,
+    /// See [`Loaded::weights_sample`].
+    sample: Sha256,
+}
+
+/// Bytes of a piece of weights that are a part of the sample.
+const SAMPLED: usize = 1 << 10;
+
+/// Hands pieces on and looks at their beginnings.
+struct Sampled<'a, B>(&'a mut B, Sha256);
+
+impl<B: WeightSink> WeightSink for Sampled<'_, B> {
+    fn rows(&mut self, weight: WeightId, first_row: usize, bytes: &[u8]) -> Result<()> {
+        let Sampled(sink, sample) = self;
+        sample.update((weight.0 as u64).to_le_bytes());
+        sample.update((first_row as u64).to_le_bytes());
+        sample.update(bytes.get(..SAMPLED).unwrap_or(bytes));
+        sink.rows(weight, first_row, bytes)
+    }
 }
 
 impl Loading<'_> {
@@ -133,8 +156,10 @@ impl Loading<'_> {
 
     async fn fill<B: Backend + WeightSink + 'static>(&mut self, mut backend: B) -> Result<Box<dyn Backend>> {
         let (checkpoint, plan) = (self.checkpoint, self.plan);
+        let mut sampled = Sampled(&mut backend, Sha256::new());
         let report = &mut |loaded_bytes, total_bytes| self.report(Phase::Weights, loaded_bytes, total_bytes);
-        model::read_weights(checkpoint, plan, &mut backend, report).await?;
+        model::read_weights(checkpoint, plan, &mut sampled, report).await?;
+        self.sample = sampled.1;
         Ok(Box::new(backend))
     }
 

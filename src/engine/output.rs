@@ -185,8 +185,8 @@ impl Output {
     /// two of it have the same, and a reply that is made again has the same.
     pub(super) fn new(reading: Option<&Reading>, tokenizer: &Tokenizer, prompt: &[u32], seed: u32) -> Self {
         let splitter = reading.map_or_else(Splitter::plain, |Reading(format, tools)| {
-            let names = tools.as_ref().map(|tools| tools.names().to_vec());
-            format.splitter(&prompt_end(tokenizer, prompt), names)
+            let known = |tools: &ToolDefinitions| tools.names().iter().cloned().zip(tools.parameters()).collect();
+            format.splitter(&prompt_end(tokenizer, prompt), tools.as_ref().map(known))
         });
         let hash = prompt.iter().chain([&seed]).fold(HASH, |hash, id| add(hash, *id));
         Self { splitter, hash, n_told: 0, reasoning: String::new(), calls: Vec::new() }

@@ -7,8 +7,9 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _};
 use serde_json::{Map, Value};
 
 use super::adapters::AdapterChoice;
-use super::json::{self, invalid, not_yet};
+use super::json::{self, invalid};
 use super::output::ReasoningOptions;
+use super::overflow::Overflow;
 use crate::chat::Message;
 use crate::error::Result;
 use crate::graph::SamplerSettings;
@@ -156,7 +157,9 @@ pub struct GenerateRequest {
     pub grammar: Option<String>,
     /// The adapter that the reply is made with; the model alone when absent.
     pub adapter: Option<AdapterChoice>,
-    /// What happens to a prompt that the context cannot hold: `"error"`, also when absent.
+    /// What happens where the context is full: `"error"`, also when absent; `"truncate-middle"`, with messages: the oldest
+    /// turns behind those of the system leave the prompt; `"sliding"`: so they do, and the reply goes on past the end of
+    /// the context, from the latest part of it.
     pub on_overflow: Option<String>,
 }
 
@@ -208,13 +211,6 @@ impl GenerateRequest {
 
     /// Checks every option. `seed` draws one where the request has none.
     pub(super) fn settings(&self, defaults: &SampleOptions, seed: impl FnOnce() -> u32) -> Result<Settings> {
-        match self.on_overflow.as_deref() {
-            None | Some("error") => {}
-            Some("truncate-middle" | "sliding") => return Err(not_yet("onOverflow")),
-            Some(other) => {
-                return Err(invalid(format!("{other:?} is none of error, truncate-middle, sliding")).at("onOverflow"));
-            }
-        }
         if !matches!(self.prompt, Prompt::Messages(_)) {
             let misplaced = [
                 ("tools", self.tools.is_some()),
@@ -246,6 +242,7 @@ impl GenerateRequest {
             n: self.n()?,
             stops: self.stops()?,
             ignore_eos: self.ignore_eos,
+            overflow: Overflow::named(self.on_overflow.as_deref())?,
         })
     }
 
@@ -295,6 +292,7 @@ pub(super) struct Settings {
     pub(super) n: u32,
     pub(super) stops: Vec<String>,
     pub(super) ignore_eos: bool,
+    pub(super) overflow: Overflow,
 }
 
 #[cfg(test)]
@@ -350,7 +348,6 @@ mod tests {
             ("stop", r#""""#, "0 bytes is outside 1 ..="),
             ("stop", &format!("[{long:?}]"), "2000 bytes is outside 1 ..="),
             ("stop", &format!("[{}\"a\"]", "\"a\",".repeat(64)), "65 stop strings"),
-            ("onOverflow", r#""sliding""#, "not supported yet"),
             ("onOverflow", r#""explode""#, "explode"),
             ("tools", "[]", "needs a prompt of messages"),
             ("toolChoice", r#""none""#, "needs a prompt of messages"),

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::chosen::TokenLogprob;
 use super::output::ToolCall;
+use super::overflow::Dropped;
 use super::receipt::Receipt;
 
 /// A part of a reply, as it comes.
@@ -24,6 +25,9 @@ pub struct Piece {
     pub logprobs: Vec<TokenLogprob>,
     /// Which of several replies it is a part of.
     pub choice: u32,
+    /// What the model does not see any more from here on, in all, where the context was full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Dropped>,
 }
 
 /// Why a reply ended.
@@ -98,6 +102,9 @@ pub struct GenerationResult {
     /// not where something else ended the reply: `maxTokens`, the context or a stop string.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub constraint_complete: Option<bool>,
+    /// What the model did not see at its end, where the context was full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Dropped>,
     /// What it used.
     pub usage: Usage,
     /// How long it took.

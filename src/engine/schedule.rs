@@ -12,6 +12,7 @@ use super::live::{Live, Mail, Phase};
 use super::loaded::Loaded;
 use super::session::Session;
 use super::track::{Open, Track};
+use crate::cache::common_prefix;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{BAD_LOGITS, Backend, Batch, PAGE_TOKENS};
 
@@ -26,11 +27,6 @@ pub(super) enum Round {
     Collected,
     /// Callers are to say how it goes on.
     Waits,
-}
-
-/// What two lists have in common at their beginning.
-fn common_prefix(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 impl Session {
@@ -258,9 +254,10 @@ impl Session {
         let mut submit = |live: &mut Live| {
             let token = if goes_on { None } else { live.track.latest() };
             if !goes_on {
-                backend.start_reply(&live.order.sampler, &live.order.prompt, &live.reply)?;
+                let (prompt, reply) = live.history();
+                backend.start_reply(&live.order.sampler, prompt, &reply)?;
             }
-            live.track.chain(common, backend, token, count, word(live.submitted))
+            live.track.chain(common, backend, token, count, live.index())
         };
         match submit(live) {
             Ok(ticket) => {
@@ -345,16 +342,15 @@ impl Session {
                 if live.place.is_none_or(|(_, known)| known != live.reply.len()) {
                     let free = || (0..).find(|place| !taken.contains(place)).unwrap_or(0);
                     let place = live.place.map_or_else(free, |(place, _)| place);
-                    backend.start_place(place, &live.order.sampler, &live.order.prompt, &live.reply)?;
+                    let (prompt, reply) = live.history();
+                    backend.start_place(place, &live.order.sampler, prompt, &reply)?;
                     live.place = Some((place, live.reply.len()));
                 }
             }
         }
         let of = |number: &u64| self.lives.iter().find(|live| live.number == *number);
-        let rows = numbers
-            .iter()
-            .filter_map(of)
-            .map(|live| live.track.row(word(live.submitted), live.place.map_or(0, |(place, _)| place)));
+        let rows = numbers.iter().filter_map(of);
+        let rows = rows.map(|live| live.track.row(live.index(), live.place.map_or(0, |(place, _)| place)));
         let rows = rows.collect::<Result<Vec<_>>>()?;
         backend.decode_batch(&Batch { rows: &rows, count, goes_on })
     }
@@ -461,10 +457,6 @@ impl Live {
 /// The same error for another reply.
 pub(super) fn again(error: &Error) -> Error {
     Error::new(error.kind(), error.message().to_owned()).at(error.place())
-}
-
-fn word(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Replies that wait, in the order of asking.

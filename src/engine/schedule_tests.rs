@@ -141,6 +141,20 @@ fn replies_that_outgrow_the_pages_go_on_later() {
 }
 
 #[test]
+fn as_many_replies_as_may_be_asked_for_need_no_more_pages_than_there_are() {
+    let fake = Fake::new(100..200);
+    let loaded = loaded(&fake);
+    // Side by side they would take a hundred times as many pages; another reply comes and goes meanwhile.
+    let many = ask(&loaded, Job::of(&[1, 2, 3], 60.0, 128.0));
+    let mut results = join(vec![many, ask(&loaded, Job::of(&[9, 9], 70.0, 1.0))]);
+    assert_eq!(results.pop().expect("two").expect("a reply").tokens, (100..170).collect::<Vec<u32>>());
+    let many = tokens_of_all(results.remove(0).expect("replies"));
+    assert_eq!(many.len(), 128);
+    assert!(many.iter().all(|(_, tokens)| *tokens == (100..160).collect::<Vec<u32>>()));
+    assert_eq!(fake.open_tickets(), 0);
+}
+
+#[test]
 fn the_fault_of_one_is_not_that_of_the_others() {
     let fake = Fake::new(100..200);
     let loaded = loaded(&fake);

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use super::pack::Read;
-use crate::cache::{Pages, Sequence, States};
+use crate::cache::{Pages, Sequence, States, common_prefix};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{AdapterUse, Backend, BatchRow, Decode, KernelTime, Row, StateSlots, Step, Ticket};
 
@@ -63,7 +63,7 @@ impl Common {
             return held;
         }
         let (of, seen) = &self.lineage;
-        let common = seen.iter().zip(ids).take_while(|(ours, theirs)| ours == theirs).count();
+        let common = common_prefix(seen, ids);
         self.states.resume(if *of == adapter { held.min(common) } else { 0 })
     }
 }

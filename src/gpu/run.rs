@@ -22,7 +22,9 @@ use super::sizes::{check_sizes, copy_bytes, kv_sizes, norm_layout, rope_layout, 
 use super::stage::Class;
 use super::state::{Layout, Words};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{AdapterId, Decode, Delta, Graph, KvFormat, PAGE_TOKENS, Row, SlotBook, Step, Ticket, WeightId};
+use crate::graph::{
+    AdapterId, Decode, Delta, Graph, KvFormat, PAGE_TOKENS, Row, SlotBook, Step, Ticket, WeightId, check_page,
+};
 use crate::kernel::{REPLY_WORDS, word};
 use crate::model::Plan;
 
@@ -52,6 +54,8 @@ pub struct Gpu {
     batches: RefCell<Option<Rc<Batches>>>,
     /// What a page goes through when it is copied; made with the model, so that no reply makes a buffer.
     page: wgpu::Buffer,
+    /// What a page goes through when it is read; not there before the first time.
+    page_readback: RefCell<Option<wgpu::Buffer>>,
     adapters: RefCell<BTreeMap<AdapterId, Rc<Adapter>>>,
     adapter: RefCell<Option<Rc<Adapter>>>,
     next_adapter: Cell<u64>,
@@ -144,6 +148,7 @@ impl Gpu {
             logits_readback: RefCell::new(None),
             batches: RefCell::new(None),
             page,
+            page_readback: RefCell::new(None),
             adapters: RefCell::default(),
             adapter: RefCell::default(),
             next_adapter: Cell::new(0),
@@ -244,6 +249,44 @@ impl Gpu {
             }
         }
         history
+    }
+
+    /// Where the first `positions` of a page lie: buffer, offset and bytes, keys and values of each layer.
+    fn page_parts(&self, page: u32, positions: usize) -> impl Iterator<Item = (&wgpu::Buffer, u64, u64)> {
+        self.shared.kv.iter().zip(&self.graph.kv_widths).flat_map(move |(layer, widths)| {
+            let bytes = |dim: usize, positions: usize| (widths.heads * self.kv.head_words(dim) * positions * 4) as u64;
+            let keys = u64::from(page) * (PAGE_TOKENS * widths.position_bytes(self.kv)) as u64;
+            let values = keys + bytes(widths.key_dim, PAGE_TOKENS);
+            let parts =
+                [(layer, keys, bytes(widths.key_dim, positions)), (layer, values, bytes(widths.value_dim, positions))];
+            parts.into_iter().filter(|(.., size)| *size > 0)
+        })
+    }
+
+    /// Reads the first `positions` of a page back.
+    async fn page_bytes(&self, page: u32, positions: usize) -> Result<Vec<u8>> {
+        self.device.check()?;
+        check_page(page, positions, self.n_pages)?;
+        let position_bytes: usize = self.graph.kv_widths.iter().map(|widths| widths.position_bytes(self.kv)).sum();
+        let size_bytes = (positions * position_bytes) as u64;
+        if size_bytes == 0 {
+            return Ok(vec![]);
+        }
+        let buffer = {
+            use wgpu::BufferUsages as U;
+            let mut kept = self.page_readback.borrow_mut();
+            let whole = (PAGE_TOKENS * position_bytes) as u64;
+            kept.get_or_insert_with(|| self.device.buffer("page", whole, U::MAP_READ | U::COPY_DST)).clone()
+        };
+        let mut encoder = self.device.encoder();
+        let mut to = 0;
+        for (layer, at, size) in self.page_parts(page, positions) {
+            encoder.copy_buffer_to_buffer(layer, at, &buffer, to, size);
+            to += size;
+        }
+        let submission = self.device.submit(encoder);
+        let words = Pending::new(&buffer, size_bytes, submission).words(&self.device).await?;
+        Ok(bytemuck::cast_slice(&words).to_vec())
     }
 
     /// Runs a step and reads what is wanted of its outputs back, `(outputs, width)`.

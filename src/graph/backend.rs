@@ -196,6 +196,16 @@ pub trait Backend {
     /// Gives one page the keys and values of another, before whatever is submitted next.
     fn copy_page(&self, from: u32, to: u32) -> Result<()>;
 
+    /// Bytes that keys and values of one position take in [`Backend::read_page`].
+    fn position_bytes(&self) -> usize;
+
+    /// Keys and values of the first `positions` of a page: for each layer all keys, then all values, as this kind of backend
+    /// stores them.
+    fn read_page(&self, page: u32, positions: usize) -> LocalFuture<'_, Result<Vec<u8>>>;
+
+    /// Gives the first `positions` of a page what [`Backend::read_page`] gave, before whatever is submitted next.
+    fn write_page(&self, page: u32, positions: usize, bytes: &[u8]) -> Result<()>;
+
     /// The ids of a ticket, for a batch `(rows, count)`. Where logits were not numbers, fails with `BadLogits`; in a batch
     /// such a row has [`BAD_LOGITS`] for an id instead, and the others are as they should be.
     fn collect(&self, ticket: Ticket) -> LocalFuture<'_, Result<Vec<u32>>>;

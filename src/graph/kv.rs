@@ -1,6 +1,6 @@
 //! How keys and values are kept: their widths, their formats, and what a head of them takes.
 
-use super::{Graph, Op};
+use super::{Graph, Op, PAGE_TOKENS};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How keys and values are stored.
@@ -98,6 +98,24 @@ impl KvWidths {
         let words = format.head_words(self.key_dim).saturating_add(format.head_words(self.value_dim));
         self.heads.saturating_mul(words).saturating_mul(4)
     }
+}
+
+/// Fails unless `positions` positions of a page can be read or written.
+pub fn check_page(page: u32, positions: usize, n_pages: usize) -> Result<()> {
+    if (page as usize) < n_pages && positions <= PAGE_TOKENS {
+        return Ok(());
+    }
+    let words = format!("{positions} positions of page {page} of {n_pages}");
+    Err(Error::new(ErrorKind::InvalidArgument, words))
+}
+
+/// Fails unless `bytes` are those of so many positions.
+pub fn check_page_bytes(bytes: &[u8], positions: usize, position_bytes: usize) -> Result<()> {
+    if Some(bytes.len()) == positions.checked_mul(position_bytes) {
+        return Ok(());
+    }
+    let words = format!("{} bytes for {positions} positions of {position_bytes}", bytes.len());
+    Err(Error::new(ErrorKind::SizeMismatch, words))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub use backend::{
 };
 pub use build::Builder;
 pub use experts::{GroupScore, Groups, RouterScore, Routing};
-pub use kv::{KvFormat, KvWidths};
+pub use kv::{KvFormat, KvWidths, check_page, check_page_bytes};
 pub use order::Orders;
 pub use recurrent::{GatedDelta, Gates, ShortConv};
 pub use state::{STATE_SLOTS, SlotBook, StateSlots};

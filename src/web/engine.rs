@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use js_sys::{Float32Array, Function};
+use js_sys::{Float32Array, Function, Uint8Array};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -206,6 +206,25 @@ impl WebEngine {
     pub async fn bench(&self, request: String) -> JsResult<String> {
         let request = BenchRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
         give(&self.0.bench(&request).await.map_err(|error| fault::to_js(&error))?)
+    }
+
+    /// Gives the keys and values that are kept of a request's prompt to `on_bytes`, piece by piece, and then how many tokens
+    /// those are. `request` is the JSON of [`GenerateRequest`].
+    pub async fn save(&self, request: String, on_bytes: Function, signal: Option<AbortSignal>) -> JsResult<f64> {
+        let request = GenerateRequest::from_json(&request).map_err(|error| fault::to_js(&error))?;
+        let mut sink = |bytes: &[u8]| {
+            check_aborted(signal.as_ref())?;
+            let told = on_bytes.call1(&JsValue::NULL, &Uint8Array::from(bytes));
+            told.map(drop).map_err(|thrown| fault::from_js(&thrown, ErrorKind::Internal))
+        };
+        let saved = self.0.save(&request, &mut sink).await;
+        saved.map(|tokens| tokens as f64).map_err(|error| fault::to_js(&error))
+    }
+
+    /// Brings what `save` gave back, and tells what came of it.
+    pub async fn restore(&self, file: JsFile, signal: Option<AbortSignal>) -> JsResult<String> {
+        let source = JsSource::new(file, signal).map_err(|error| fault::to_js(&error))?;
+        give(&self.0.restore(&source).await.map_err(|error| fault::to_js(&error))?)
     }
 
     /// Frees what the model holds on the device. Later calls fail with `Disposed`.

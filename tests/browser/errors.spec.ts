@@ -152,7 +152,7 @@ for (const worker of [true, false]) {
           hot: await kindOf(ask("a", { temperature: -1 })),
           unknown: await kindOf(ask("a", { colour: "red" })),
           two: await kindOf(ask("a", { json: {}, regex: "a" })),
-          overflow: await kindOf(ask("a", { onOverflow: "sliding" })),
+          overflow: await kindOf(ask("a", { onOverflow: "explode" })),
           deep: await kindOf(ask(QUESTION, { tools: deep })),
           cycle: await kindOf(ask(QUESTION, { templateVariables: cycle })),
           callback: await kindOf(ask(QUESTION, { templateVariables: { now: () => 0 } })),

@@ -76,16 +76,20 @@ test("what fails is a DOMException of the specified name; what is full gives up 
       large: await name(session.prompt("word ".repeat(600))),
       tooMuch: await name(session.append("word ".repeat(600))),
     };
+    const [quota, requested] = await session.prompt("word ".repeat(600)).then(() => [0, 0], (error: { quota: number; requested: number }) => [error.quota, error.requested]);
     let overflows = 0;
     session.oncontextoverflow = () => (overflows += 1);
+    const measured = await session.measureContextUsage("word ".repeat(280));
+    const untouched = session.contextUsage;
     await session.append("word ".repeat(280));
     const kept = session.contextUsage;
+    const appended = overflows;
     const answer = await session.prompt(`${"word ".repeat(250)} What is your name?`).then((text) => text !== "");
     const going = name(session.prompt("Tell me a story about a fox and a lantern."));
     session.destroy();
     promptApi.install(model);
     const installed = await name((globalThis as unknown as { LanguageModel: ReturnType<typeof promptApi.languageModel> }).LanguageModel.create());
-    return { names, overflows, kept, answer, after: session.contextUsage, going: await going, destroyed: await name(session.prompt("x")), installed };
+    return { names, overflows, appended, quota, requested, measured, untouched, kept, answer, after: session.contextUsage, going: await going, destroyed: await name(session.prompt("x")), installed };
   });
   expect(seen.names).toEqual({
     stopped: "DOMException AbortError",
@@ -95,11 +99,15 @@ test("what fails is a DOMException of the specified name; what is full gives up 
     constraint: "DOMException NotSupportedError",
     flags: "TypeError TypeError",
     prefix: "DOMException SyntaxError",
-    large: "DOMException QuotaExceededError",
-    tooMuch: "DOMException QuotaExceededError",
+    large: "QuotaExceededError QuotaExceededError",
+    tooMuch: "QuotaExceededError QuotaExceededError",
   });
   expect(seen).toMatchObject({ answer: true, going: "DOMException AbortError", destroyed: "DOMException InvalidStateError", installed: "fulfilled" });
-  expect(seen.overflows).toBeGreaterThan(0);
+  expect([seen.appended, seen.overflows], "the append had room; the prompt after it took its place").toEqual([0, 1]);
+  expect(seen.quota).toBe(512);
+  expect(seen.requested).toBeGreaterThan(512);
+  expect(seen.kept - seen.untouched, "as it was measured").toBe(seen.measured);
+  expect(seen.after).toBeLessThanOrEqual(512);
   expect(seen.kept, "more than a third of the context").toBeGreaterThan(170);
 });
 

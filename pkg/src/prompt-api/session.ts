@@ -103,10 +103,18 @@ export class Session extends EventTarget {
   /** Adds messages that are not replied to. */
   async append(input: LanguageModelPrompt, options: AppendOptions = {}): Promise<undefined> {
     await this.#inTurn(options, async () => {
-      const messages = [...this.#messages, ...inputMessages(input, false)];
-      const usage = await this.#count(messages);
-      if (usage > this.contextWindow) throw full(usage, this.contextWindow);
-      this.#keep(messages, usage);
+      let [kept, usage] = [this.#messages, 0];
+      const added = inputMessages(input, false);
+      for (;;) {
+        usage = await this.#count([...kept, ...added]);
+        if (usage <= this.contextWindow) break;
+        const fewer = without(kept, turnAfter(kept));
+        if (fewer.length === kept.length) throw full(usage, this.contextWindow);
+        kept = fewer;
+      }
+      const overflows = kept.length < this.#messages.length;
+      this.#keep([...kept, ...added], usage);
+      if (overflows) this.#overflow();
     });
   }
 
@@ -172,16 +180,20 @@ export class Session extends EventTarget {
       const { messages: added, prefill } = asked(input);
       const bound = constraint(options.responseConstraint);
       let messages: readonly Message[] = [...this.#messages, ...added];
+      let fresh = added.length;
       for (let round = 0; round < MAX_ROUNDS; round += 1) {
         // A prefix is how the first reply begins.
         const begun = round === 0 && prefill !== "" ? { prefill } : {};
-        const said = yield* this.#say(messages, { ...bound, ...begun }, signal);
+        const said = yield* this.#say(messages, fresh, { ...bound, ...begun }, signal);
         messages = [...said.messages, replied(said.result, begun.prefill)];
         if (said.result.toolCalls.length === 0) {
-          this.#keep(messages, said.result.usage.promptTokens + said.result.usage.completionTokens);
+          const { promptTokens, completionTokens } = said.result.usage;
+          this.#keep(messages, Math.min(promptTokens + completionTokens, this.contextWindow));
           return;
         }
-        messages = [...messages, ...(await this.#call(said.result))];
+        const results = await this.#call(said.result);
+        messages = [...messages, ...results];
+        fresh = Math.min(fresh + 1 + results.length, messages.length);
       }
       throw new DOMException(`the model called tools ${MAX_ROUNDS} times and did not answer`, "OperationError");
     } catch (thrown) {
@@ -193,25 +205,33 @@ export class Session extends EventTarget {
     }
   }
 
-  /** One reply of the model, with the oldest messages gone that leave no room. */
-  async *#say(asked: readonly Message[], more: GenerateOptions, signal: AbortSignal): AsyncGenerator<string, { messages: readonly Message[]; result: GenerationResult }, undefined> {
-    let messages = asked;
-    for (;;) {
-      const tools = this.#tools.length === 0 ? {} : { tools: definitions(this.#tools) };
-      const generation = this.#model.generate(messages, { ...this.#sampling, ...tools, ...more, signal });
-      try {
-        for await (const { text } of generation) if (text !== "") yield text;
-        return { messages, result: await generation.result() };
-      } catch (thrown) {
-        if (toHeadwaterError(thrown).kind !== "ContextFull") throw thrown;
-        const first = messages[0]?.role === "system" ? 1 : 0;
-        if (messages.length <= first + 1) throw full(await this.#count(messages), this.contextWindow);
-        messages = messages.filter((_, index) => index !== first);
-        const event = new Event("contextoverflow");
-        this.oncontextoverflow?.(event);
-        this.dispatchEvent(event);
+  /** One reply of the model. The oldest messages go that leave it no room, but none of the last `fresh`. */
+  async *#say(asked: readonly Message[], fresh: number, more: GenerateOptions, signal: AbortSignal): AsyncGenerator<string, { messages: readonly Message[]; result: GenerationResult }, undefined> {
+    const tools = this.#tools.length === 0 ? {} : { tools: definitions(this.#tools) };
+    const generation = this.#model.generate(asked, { ...this.#sampling, ...tools, onOverflow: "sliding", ...more, signal });
+    const history = asked.length - systems(asked) - fresh;
+    let gone = 0;
+    try {
+      for await (const { text, tokens, dropped } of generation) {
+        if (dropped !== undefined && dropped.messages > gone) {
+          if (tokens.length === 0 && gone === 0 && dropped.messages > history) throw full(await this.#count(asked), this.contextWindow);
+          gone = dropped.messages;
+          this.#overflow();
+        }
+        if (text !== "") yield text;
       }
+      return { messages: without(asked, gone), result: await generation.result() };
+    } catch (thrown) {
+      if (!(thrown instanceof DOMException) && toHeadwaterError(thrown).kind === "ContextFull") throw full(await this.#count(asked), this.contextWindow);
+      throw thrown;
     }
+  }
+
+  /** Tells that messages went. */
+  #overflow(): void {
+    const event = new Event("contextoverflow");
+    this.oncontextoverflow?.(event);
+    this.dispatchEvent(event);
   }
 
   async #call({ toolCalls }: GenerationResult): Promise<Message[]> {
@@ -224,6 +244,26 @@ export class Session extends EventTarget {
   }
 }
 
+/** Messages without the first `count` of those behind the system's. */
+function without(messages: readonly Message[], count: number): readonly Message[] {
+  return messages.filter(({ role }, index) => role === "system" || index >= count + systems(messages));
+}
+
+function systems(messages: readonly Message[]): number {
+  return messages[0]?.role === "system" ? 1 : 0;
+}
+
+/** Messages of the oldest turn. */
+function turnAfter(messages: readonly Message[]): number {
+  const first = systems(messages);
+  const next = messages.findIndex(({ role }, index) => index > first && role === "user");
+  return (next < 0 ? messages.length : next) - first;
+}
+
+/** The platform's own error where it has one, else what it was before that. */
 function full(tokens: number, window: number): DOMException {
-  return new DOMException(`${tokens} tokens are too many for a context of ${window}`, "QuotaExceededError");
+  const words = `${tokens} tokens are too many for a context of ${window}`;
+  const { QuotaExceededError } = globalThis as { QuotaExceededError?: new (words: string, options: { requested: number; quota: number }) => DOMException };
+  if (QuotaExceededError === undefined) return new DOMException(words, "QuotaExceededError");
+  return new QuotaExceededError(words, { requested: tokens, quota: window });
 }

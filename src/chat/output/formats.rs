@@ -3,6 +3,7 @@
 //! Each row follows what the family's authors published: its chat template, or their guide to calling functions.
 
 use super::read::{self, Read};
+use super::tagged;
 
 /// Signs around what a model thinks; only at a reply's beginning.
 #[derive(Debug)]
@@ -76,6 +77,8 @@ pub(super) struct Section {
     pub(super) read: Read,
     /// Whether only tools that the model was told about count: where the signs are such that an answer may have them.
     pub(super) known_only: bool,
+    /// Whether values are written without quotation marks, so that only the tool's schema tells texts from numbers.
+    pub(super) bare_values: bool,
 }
 
 impl ToolFormat {
@@ -92,14 +95,16 @@ pub(super) fn tools_of(template: &str) -> &'static ToolFormat {
 }
 
 const fn section(open: &'static str, end: fn(&str) -> Option<(usize, usize)>, read: Read) -> Section {
-    Section { open, skip: open.len(), end, read, known_only: false }
+    Section { open, skip: open.len(), end, read, known_only: false, bare_values: false }
 }
 
 const fn bare(open: &'static str, read: Read) -> Section {
-    Section { open, skip: 0, end: read::value_end, read, known_only: true }
+    Section { open, skip: 0, end: read::value_end, read, known_only: true, bare_values: false }
 }
 
 const HERMES: Section = section("<tool_call>", |body| read::until(body, "</tool_call>"), read::json);
+const HERMES_FORM: CallForm =
+    CallForm { before: "<tool_call>\n{\"name\": \"", after: "}\n</tool_call>", between: Some("\n"), ..OBJECT };
 const BARE_JSON: Section = bare("{", read::json);
 
 /// Every format; the last is for templates that tell none.
@@ -159,6 +164,56 @@ pub(super) const TOOLS: &[ToolFormat] = &[
             CallForm { before: "functools[{\"name\": \"", ..LIST },
         ],
     },
+    // Qwen 3 Coder, which leaves the outer signs out at times.
+    ToolFormat {
+        name: "qwen3-coder",
+        told_by: &["<function="],
+        sections: &[
+            Section {
+                bare_values: true,
+                ..section("<tool_call>", |body| read::until(body, "</tool_call>"), tagged::functions)
+            },
+            Section {
+                skip: 0,
+                bare_values: true,
+                ..section("<function=", |body| read::until_after(body, "</function>"), tagged::functions)
+            },
+        ],
+        bare: None,
+        silent: &["</tool_call>"],
+        writes: &[HERMES_FORM],
+    },
+    // GLM 4.5 and later.
+    ToolFormat {
+        name: "glm",
+        told_by: &["<arg_key>"],
+        sections: &[Section {
+            bare_values: true,
+            ..section("<tool_call>", |body| read::until(body, "</tool_call>"), tagged::keys_and_values)
+        }],
+        bare: None,
+        silent: &[],
+        writes: &[HERMES_FORM],
+    },
+    // FunctionGemma.
+    ToolFormat {
+        name: "functiongemma",
+        told_by: &["<start_function_call>"],
+        sections: &[section(
+            "<start_function_call>",
+            |body| read::until(body, "<end_function_call>"),
+            tagged::function_gemma,
+        )],
+        bare: None,
+        // It waits for the answer there.
+        silent: &["<start_function_response>"],
+        writes: &[CallForm {
+            before: "<start_function_call>{\"name\": \"",
+            after: "}<end_function_call>",
+            between: Some(""),
+            ..OBJECT
+        }],
+    },
     // Hermes 2 Pro, Qwen 2.5 and 3, SmolLM 3.
     ToolFormat {
         name: "hermes",
@@ -166,12 +221,7 @@ pub(super) const TOOLS: &[ToolFormat] = &[
         sections: &[HERMES],
         bare: None,
         silent: &[],
-        writes: &[CallForm {
-            before: "<tool_call>\n{\"name\": \"",
-            after: "}\n</tool_call>",
-            between: Some("\n"),
-            ..OBJECT
-        }],
+        writes: &[HERMES_FORM],
     },
     // Llama 4, and Llama 3.2 where it is told so.
     ToolFormat {

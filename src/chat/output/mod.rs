@@ -8,6 +8,7 @@ mod channels;
 mod formats;
 mod python;
 mod read;
+mod tagged;
 mod tags;
 
 use serde::Serialize;
@@ -135,12 +136,13 @@ impl OutputFormat {
     }
 
     /// A splitter for one reply. `prompt_end` is the end of the prompt's text, where the template may have opened the
-    /// reasoning; calls are looked for where `tools`, the names of those that the model was told about, is given.
-    pub fn splitter(&self, prompt_end: &str, tools: Option<Vec<String>>) -> Splitter {
+    /// reasoning; calls are looked for where `tools` is given: the names of those that the model was told about, and the
+    /// schemas of their parameters.
+    pub fn splitter(&self, prompt_end: &str, tools: Option<Vec<(String, Value)>>) -> Splitter {
         if self.channels {
             return Splitter(Kind::Channels(Channels::new(tools.is_some())));
         }
-        let tools = tools.map(|names| (self.tools, names));
+        let tools = tools.map(|tools| (self.tools, tools));
         if self.reasoning.is_none() && tools.is_none() {
             return Splitter(Kind::Plain);
         }

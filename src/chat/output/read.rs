@@ -13,6 +13,11 @@ pub(super) fn until(body: &str, sign: &str) -> Option<(usize, usize)> {
     Some((at, at.checked_add(sign.len())?))
 }
 
+/// The end of calls that a sign ends which is a part of them.
+pub(super) fn until_after(body: &str, sign: &str) -> Option<(usize, usize)> {
+    until(body, sign).map(|(_, end)| (end, end))
+}
+
 /// The end of calls that end where the first bracket is closed; brackets in quotation marks do not count.
 pub(super) fn value_end(body: &str) -> Option<(usize, usize)> {
     let (mut depth, mut quote, mut escaped) = (0_usize, None, false);

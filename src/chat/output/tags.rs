@@ -1,6 +1,9 @@
 //! Replies with signs in their text. White space beside a sign goes with it.
 
+use serde_json::Value;
+
 use super::formats::{Reasoning, Section, ToolFormat};
+use super::tagged::{by_schema, is_json};
 use super::{Call, Delta, certain, take};
 
 enum State {
@@ -12,8 +15,8 @@ enum State {
 
 pub(super) struct Tags {
     reasoning: Option<&'static Reasoning>,
-    /// The format, and the names of the tools.
-    tools: Option<(&'static ToolFormat, Vec<String>)>,
+    /// The format, and the names of the tools with their parameters' schemas.
+    tools: Option<(&'static ToolFormat, Vec<(String, Value)>)>,
     state: State,
     /// What is not certain yet.
     held: String,
@@ -30,7 +33,7 @@ impl Tags {
     pub(super) fn new(
         reasoning: Option<&'static Reasoning>,
         opened: bool,
-        tools: Option<(&'static ToolFormat, Vec<String>)>,
+        tools: Option<(&'static ToolFormat, Vec<(String, Value)>)>,
     ) -> Self {
         let state = if opened { State::Reasoning } else { State::Text };
         Self { reasoning, tools, state, held: String::new(), fresh: true, called: false, after_sign: opened }
@@ -190,7 +193,17 @@ impl Tags {
     }
 
     fn read(&self, section: &Section, body: &str) -> Option<Vec<Call>> {
-        let known = |call: &Call| self.tools.iter().any(|(_, names)| names.contains(&call.name));
-        (section.read)(body).filter(|calls| !section.known_only || calls.iter().all(known))
+        let tool = |call: &Call| self.tools.iter().flat_map(|(_, tools)| tools).find(|(name, _)| *name == call.name);
+        let mut calls = (section.read)(body)?;
+        if section.known_only && !calls.iter().all(|call| tool(call).is_some()) {
+            return None;
+        }
+        if section.bare_values && !is_json(body) {
+            for call in &mut calls {
+                let parameters = tool(call).map_or(&Value::Null, |(_, parameters)| parameters);
+                by_schema(call, parameters);
+            }
+        }
+        Some(calls)
     }
 }

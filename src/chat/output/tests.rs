@@ -12,7 +12,8 @@ fn format(name: &str) -> OutputFormat {
 }
 
 fn splitter(name: &str, prompt_end: &str) -> Splitter {
-    format(name).splitter(prompt_end, Some(vec!["get_weather".to_owned(), "now".to_owned()]))
+    let weather = json!({"properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "note": {}}});
+    format(name).splitter(prompt_end, Some(vec![("get_weather".to_owned(), weather), ("now".to_owned(), json!({}))]))
 }
 
 /// What becomes of a reply that comes in these pieces.
@@ -99,6 +100,62 @@ fn cases() -> Vec<Case> {
             "See: <tool_call>{\"name\": }</tool_call> there",
         ),
         said("hermes", "a < b, <tool and <tool_", "a < b, <tool and <tool_"),
+        // Qwen 3 Coder's template; the outer signs may be missing, and a call that has to be is JSON.
+        called(
+            "qwen3-coder",
+            "I look.\n<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n2\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=now>\n</function>\n</tool_call>",
+            "I look.",
+            vec![paris(), now()],
+        ),
+        called(
+            "qwen3-coder",
+            "<function=get_weather>\n<parameter=city>\n12\n\n<b>\n</parameter>\n<parameter=note>\n[1, \"a\"]\n</parameter>\n</function>\n</tool_call>",
+            "",
+            vec![("get_weather", json!({"city": "12\n\n<b>", "note": [1, "a"]}))],
+        ),
+        called(
+            "qwen3-coder",
+            "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\", \"days\": 2}}\n</tool_call>",
+            "",
+            vec![paris()],
+        ),
+        said("qwen3-coder", "<tool_call>x</tool_call>", "<tool_call>x</tool_call>"),
+        said("qwen3-coder", "a <function> and <functio", "a <function> and <functio"),
+        // GLM 4.5's and 4.7's templates.
+        Case {
+            reasoning: "Hm.",
+            ..called(
+                "glm",
+                "<think>Hm.</think>\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n<arg_key>days</arg_key>\n<arg_value>2</arg_value>\n</tool_call>\n<tool_call>now\n</tool_call>",
+                "",
+                vec![paris(), now()],
+            )
+        },
+        called(
+            "glm",
+            "<tool_call>get_weather<arg_key>city</arg_key><arg_value>true</arg_value><arg_key>note</arg_key><arg_value>{\"a\": null}</arg_value></tool_call>",
+            "",
+            vec![("get_weather", json!({"city": "true", "note": {"a": null}}))],
+        ),
+        said("glm", "<tool_call>now<arg_key>x</tool_call>", "<tool_call>now<arg_key>x</tool_call>"),
+        // FunctionGemma's guide: texts between signs, everything else bare.
+        called(
+            "functiongemma",
+            "<start_function_call>call:get_weather{city:<escape>Paris<escape>,days:2}<end_function_call><start_function_call>call:now{}<end_function_call><start_function_response>",
+            "",
+            vec![paris(), now()],
+        ),
+        called(
+            "functiongemma",
+            "<start_function_call>call:get_weather{city:<escape>a, {b}: \"c\"<escape>,note:{x:[1.5,true,<escape>y<escape>],z:null}}<end_function_call>",
+            "",
+            vec![("get_weather", json!({"city": "a, {b}: \"c\"", "note": {"x": [1.5, true, "y"], "z": null}}))],
+        ),
+        said(
+            "functiongemma",
+            "<start_function_call>call:now{a:<end_function_call>",
+            "<start_function_call>call:now{a:<end_function_call>",
+        ),
         // Llama 3.1's prompt format page: JSON alone, after <|python_tag|>, and the built-in tools' calls.
         called(
             "llama3",

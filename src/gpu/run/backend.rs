@@ -12,7 +12,7 @@ use super::{CHAIN, Gpu, bad_logits, no_adapter, no_decoding, unprepared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
     AdapterId, AdapterUse, BAD_LOGITS, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, KernelTime,
-    MAX_BATCH, PAGE_TOKENS, SamplerSettings, StateSlots, Step, Ticket, WeightId,
+    MAX_BATCH, PAGE_TOKENS, SamplerSettings, StateSlots, Step, Ticket, WeightId, check_page, check_page_bytes,
 };
 use crate::kernel::{Teams, reply_words, word};
 use crate::model::WeightSink;
@@ -144,6 +144,27 @@ impl Backend for Gpu {
             encoder.copy_buffer_to_buffer(between, 0, layer, u64::from(to) * bytes, bytes);
         }
         self.device.submit(encoder);
+        Ok(())
+    }
+
+    fn position_bytes(&self) -> usize {
+        self.graph.kv_widths.iter().map(|widths| widths.position_bytes(self.kv)).sum()
+    }
+
+    fn read_page(&self, page: u32, positions: usize) -> LocalFuture<'_, Result<Vec<u8>>> {
+        Box::pin(self.page_bytes(page, positions))
+    }
+
+    fn write_page(&self, page: u32, positions: usize, bytes: &[u8]) -> Result<()> {
+        self.device.check()?;
+        check_page(page, positions, self.n_pages)?;
+        check_page_bytes(bytes, positions, self.position_bytes())?;
+        let mut rest = bytes;
+        for (layer, at, size) in self.page_parts(page, positions) {
+            let (part, after) = rest.split_at_checked(size as usize).unwrap_or((rest, &[]));
+            self.device.write(layer, at, part);
+            rest = after;
+        }
         Ok(())
     }
 
