@@ -481,6 +481,27 @@ export interface BenchOptions {
   depth?: number;
   /** Replies that are generated side by side and timed after that, up to 8; 1 by default, which leaves it out. */
   replies?: number;
+  /** Also times each kernel, of a chunk of the prompt and of one token. `GpuFeatureMissing` where the device tells no times. */
+  profile?: boolean;
+}
+
+/** Time of the launches of one kernel in a step, each launch by itself. */
+export interface KernelTime {
+  readonly kernel: string;
+  /** How its matrix is stored, where it has one. */
+  readonly format?: string;
+  /** Rows and columns of that matrix, or of the part that one launch takes. */
+  readonly shape?: readonly [number, number];
+  readonly dispatches: number;
+  readonly secs: number;
+}
+
+/** Where the time goes. The sum is more than a step takes where launches overlap. */
+export interface Profile {
+  /** Tokens of the chunk of the prompt. */
+  readonly prefillTokens: number;
+  readonly prefill: readonly KernelTime[];
+  readonly decode: readonly KernelTime[];
 }
 
 /** Tokens and the time they took. */
@@ -517,6 +538,7 @@ export interface BenchReport {
   readonly bytesPerToken: number;
   readonly prefillCounters: CountersPerToken;
   readonly decodeCounters: CountersPerToken;
+  readonly profile?: Profile;
   /** What was made smaller than asked. */
   readonly notes: readonly string[];
 }
