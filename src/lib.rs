@@ -38,6 +38,7 @@
 pub mod cache;
 pub mod chat;
 pub mod cpu;
+pub(crate) mod digest;
 pub mod engine;
 pub mod error;
 pub mod format;

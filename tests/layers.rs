@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// The layers, first to last; those of one row may use each other.
 const LAYERS: &[&[&str]] = &[
     &["error"],
+    &["digest"],
     &["quant"],
     &["source"],
     &["format"],
@@ -22,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["web"],
 ];
 /// Parts that may use less than their place allows.
-const NARROW: &[(&str, &[&str])] = &[("hub", &["error", "source", "format"])];
+const NARROW: &[(&str, &[&str])] = &[("hub", &["error", "digest", "source", "format"])];
 /// Crates that one part alone may name.
 const CRATES: &[(&str, &[&str])] = &[
     ("wgpu", &["gpu"]),

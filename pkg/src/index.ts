@@ -9,7 +9,7 @@ import { HeadwaterError } from "./errors.js";
 import { aborted } from "./files.js";
 import { toJson } from "./json.js";
 import { Model } from "./model.js";
-import { persist, splitOptions } from "./hub/call.js";
+import { isHubReference, persist, splitOptions } from "./hub/call.js";
 import { checkLoadOptions, type LoadOptions } from "./options.js";
 import { withRate } from "./progress.js";
 import type { CallEvents } from "./client.js";
@@ -58,7 +58,12 @@ export async function load(reference: ModelReference, options: LoadOptions = {})
     const events: CallEvents = { signal, onProgress: onProgress && withRate(onProgress), onConsent: hubOptions.consent };
     const { asked: _, ...wire } = from;
     const loaded = new Model(client, await client.call({ call: "load", ...wire, ...model }, events));
-    for (const { source, ...named } of adapters) await loaded.adapters.load(source, signal === undefined ? named : { ...named, signal });
+    // An adapter of a hub comes under the terms that the model came under; its revision is its own.
+    const { revision: _ours, ...terms } = hubOptions;
+    for (const { source, ...named } of adapters) {
+      const own = { ...named, ...(isHubReference(source, hubOptions) ? terms : {}), ...(signal === undefined ? {} : { signal }) };
+      await loaded.adapters.load(source, own);
+    }
     return loaded;
   } catch (error) {
     client.close(new HeadwaterError("Disposed", "the model was never loaded"));

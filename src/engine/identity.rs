@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::chat::Template;
+use crate::digest::{hex, sha256_hex};
 use crate::error::Result;
 use crate::format::{Checkpoint, Metadata, Value};
 
@@ -55,14 +56,9 @@ impl Parts {
     }
 }
 
-/// Hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The hash of a text.
 pub(super) fn hash_text(text: &str) -> String {
-    hex(&Sha256::digest(text))
+    sha256_hex(text.as_bytes())
 }
 
 /// The hash of ids, each as four bytes, the lowest first.

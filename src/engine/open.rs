@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::adapters::{Adapters, Base};
 use super::driver::Queue;
-use super::identity::{Identity, hex};
+use super::identity::Identity;
 use super::loaded::Loaded;
 use super::options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 use super::session::Session;
@@ -16,6 +16,7 @@ use super::turn::Turns;
 use super::{defaults, info};
 use crate::chat::Template;
 use crate::cpu::Cpu;
+use crate::digest::hex;
 use crate::error::{ErrorKind, Result};
 use crate::format::Checkpoint;
 use crate::gpu::{Device, Gpu};

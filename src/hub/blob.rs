@@ -3,12 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::digest::{Hasher, sha256_hex};
+use super::digest::Hasher;
 use super::edge::Store;
 use super::incoming::{Arriving, Written};
 use super::journal::{self, BLOCK_BYTES, Journal, n_blocks};
 use super::manifest::{Expected, RepoFile};
 use super::meter::{Meter, Phase};
+use crate::digest::{hex, sha256_hex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format;
 
@@ -178,7 +179,11 @@ impl<'a> Blob<'a> {
         }
         let (offset, _) = self.place(block);
         self.written.data.write(offset, bytes).await?;
-        self.journal.add_block(block, sha256_hex(bytes)).await?;
+        let hash = match self.store.sha256(bytes).await {
+            Some(hash) => hex(&hash),
+            None => sha256_hex(bytes),
+        };
+        self.journal.add_block(block, hash).await?;
         self.set(block, true);
         self.meter.loaded(bytes.len() as u64);
         self.tell(Phase::Download);

@@ -4,6 +4,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::manifest::Expected;
+use crate::digest::hex;
 
 /// Hashes a file as it comes, from its first byte to its last.
 pub(super) struct Hasher {
@@ -34,23 +35,13 @@ impl Hasher {
     }
 }
 
-/// SHA-256 in hexadecimal digits.
-pub(super) fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Expected, Hasher, sha256_hex};
+    use super::{Expected, Hasher};
 
     #[test]
     fn hashes_are_those_of_sha256sum_and_git() {
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(sha256_hex(b""), empty);
         // `printf 'hello\n' | git hash-object --stdin`
         let mut hasher = Hasher::new(&Expected::GitBlob(String::new()), 6);
         hasher.update(b"hel");

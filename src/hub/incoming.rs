@@ -8,12 +8,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::digest::sha256_hex;
 use super::edge::StoredFile;
 use super::journal::BLOCK_BYTES;
 use super::manifest::RepoFile;
 use super::source::StoredSource;
 use super::wait::Bell;
+use crate::digest::sha256_hex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::{LocalFuture, Source, check_range};
 

@@ -7,13 +7,13 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::address::Address;
-use super::digest::sha256_hex;
 use super::edge::Store;
 use super::journal::log_name;
 use super::lock::{LockedFile, LockedLicense};
 use super::manifest::{Expected, RepoFile};
 use super::reference::{Pick, Reference};
 use super::source::open_kept;
+use crate::digest::sha256_hex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::Source;
 

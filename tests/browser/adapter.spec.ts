@@ -117,6 +117,7 @@ test("an adapter of a hub has a licence of its own, and tells what it was made f
   put(adapter, "lora/llama3-plain", ["adapter_config.json", "adapter_model.safetensors"], "license: cc-by-nc-4.0\nbase_model: First/Llama3\nbase_model_relation: adapter");
   await base.serve(context, "bases");
   await adapter.serve(context, "adapters");
+  await adapter.serve(context, "bases");
   const [prompt] = prompts("llama3-plain").filter(({ name }) => name === "mid");
   const found = await lab.evaluate(async (ids) => {
     const model = await headwater.load("test/llama3", { endpoint: `${location.origin}/bases`, backend: "webgpu", exact: true });
@@ -131,14 +132,25 @@ test("an adapter of a hub has a licence of its own, and tells what it was made f
     const unknown = await other.adapters.load("test/lora", { endpoint, offline: true });
     const kept = (await headwater.store.list()).map(({ reference, license }) => [reference, license?.id]);
     const tokens = [await reply("hub"), await reply("url")];
+    // With the model, under its terms; a path stays a path where a mirror is named.
+    const adapters = [{ source: "test/lora", name: "hub" }, { source: "/tests/data/lora/llama3-plain/", name: "url" }];
+    const bases = { endpoint: `${location.origin}/bases`, backend: "webgpu", exact: true } as const;
+    const together = await headwater.load("test/llama3", { ...bases, adapters });
+    tokens.push([...(await together.generate(ids, { temperature: 0, ignoreEos: true, maxTokens: 16, adapter: "hub" }).result()).tokens]);
+    const names = (await together.adapters.list()).map(({ name }) => name);
+    await together.dispose();
+    const denied = await headwater.load("test/llama3", { ...bases, adapters, policy: { licenses: { deny: ["@non-commercial"] } } })
+      .then(() => "", (error: unknown) => (error as { kind: string }).kind);
     await model.dispose();
     await other.dispose();
-    return { refused, info, unknown, kept: kept.sort(), tokens };
+    return { refused, info, unknown, kept: kept.sort(), tokens, names, denied };
   }, prompt?.ids ?? []);
   expect(found.refused).toBe("PolicyRefused");
   expect([found.info.madeFor, found.info.origin?.license.id, found.info.origin?.license.baseRelation]).toEqual([true, "cc-by-nc-4.0", "adapter"]);
   expect([found.unknown.madeFor, found.unknown.origin?.fetchedBytes]).toEqual([null, 0]);
   expect(found.kept).toEqual([["test/llama3", "llama3.2"], ["test/lora", "cc-by-nc-4.0"]]);
+  expect([found.names, found.denied]).toEqual([["hub", "url"], "PolicyRefused"]);
+  expect(found.tokens[2]).toEqual(found.tokens[0]);
   expect(found.tokens[0]).toEqual(found.tokens[1]);
   expect(found.tokens[0]?.length).toBe(16);
 });

@@ -1,4 +1,4 @@
-/** A GGUF file of more than 1 GiB of which only the header is ever written. */
+/** A GGUF file of which only the header is ever written: of more than 1 GiB, or less where it has fewer layers. */
 
 /** Numbers of GGUF's types of metadata. */
 const TYPE = { u32: 4, f32: 6, string: 8, array: 9 } as const;
@@ -17,12 +17,12 @@ const VOCAB = 512;
 type Tensor = readonly [name: string, cols: number, rows: number];
 
 /** The header of a llama with zeros for weights, and the size of the whole file. */
-export function giantGguf(): { header: Buffer; sizeBytes: number } {
+export function giantGguf(layers = LAYERS): { header: Buffer; sizeBytes: number } {
   const vocabulary = tokens();
   const metadata = [
     text("general.architecture", "llama"),
     text("general.name", "Giant"),
-    number("llama.block_count", LAYERS),
+    number("llama.block_count", layers),
     number("llama.context_length", 2048),
     number("llama.embedding_length", DIM),
     number("llama.feed_forward_length", FFN),
@@ -40,7 +40,7 @@ export function giantGguf(): { header: Buffer; sizeBytes: number } {
     number("tokenizer.ggml.eos_token_id", 256),
   ];
   let offset = 0;
-  const infos = tensors().map(([name, cols, rows]) => {
+  const infos = tensors(layers).map(([name, cols, rows]) => {
     const { type, rowBytes } = rows === 1 ? F32 : Q8_0;
     const shape = rows === 1 ? [cols] : [cols, rows];
     const info = Buffer.concat([string(name), u32(shape.length), ...shape.map(u64), u32(type), u64(offset)]);
@@ -52,9 +52,9 @@ export function giantGguf(): { header: Buffer; sizeBytes: number } {
   return { header, sizeBytes: header.length + offset };
 }
 
-function tensors(): Tensor[] {
+function tensors(layers: number): Tensor[] {
   const all: Tensor[] = [["token_embd.weight", DIM, VOCAB]];
-  for (let layer = 0; layer < LAYERS; layer += 1) {
+  for (let layer = 0; layer < layers; layer += 1) {
     const of = (name: string, cols: number, rows: number): Tensor => [`blk.${layer}.${name}.weight`, cols, rows];
     all.push(
       of("attn_norm", DIM, 1), of("attn_q", DIM, DIM), of("attn_k", DIM, KV), of("attn_v", DIM, KV), of("attn_output", DIM, DIM),

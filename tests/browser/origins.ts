@@ -75,8 +75,10 @@ export class Origins {
   readonly #servers: Server[] = [];
   readonly #signatures = new Map<string, number>();
 
-  constructor(sizeBytes: number) {
+  /** With so many bytes of weights, which may begin with a header. */
+  constructor(sizeBytes: number, header: Buffer = Buffer.alloc(0)) {
     this.weights = noise(sizeBytes);
+    header.copy(this.weights);
     this.commit = sha256(this.weights).slice(0, 40);
   }
 

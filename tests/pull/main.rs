@@ -92,6 +92,46 @@ fn walk(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn an_adapter_of_a_hub_comes_under_the_models_terms() {
+    let lab = Lab::new("adapter");
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+        lab.servers.put("o/llama3", name, read(&format!("tests/data/models/llama3/{name}")));
+    }
+    lab.servers.put("o/llama3", "README.md", b"---\nlicense: apache-2.0\n---\n".to_vec());
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        lab.servers.put("o/lora", name, read(&format!("tests/data/lora/llama3-plain/{name}")));
+    }
+    lab.servers.put("o/lora", "README.md", b"---\nlicense: cc-by-nc-4.0\n---\n".to_vec());
+    let generate = |more: &[&str]| {
+        let args =
+            ["generate", "o/llama3", "--backend", "cpu", "--ids", "1,2,3", "--max-tokens", "8", "--temperature", "0"];
+        lab.run(&[&args[..], more].concat())
+    };
+    let local = generate(&["--adapter", "tests/data/lora/llama3-plain"]);
+    let from_hub = generate(&["--adapter", "o/lora"]);
+    assert_eq!(from_hub["tokens"].as_array().map(Vec::len), Some(8), "{from_hub}");
+    assert_eq!(from_hub["tokens"], local["tokens"]);
+    assert_ne!(from_hub["tokens"], generate(&[])["tokens"]);
+    // Kept like a model, and applied as little as is asked for.
+    lab.servers.forget();
+    assert_eq!(generate(&["--adapter", "o/lora:0", "--offline"])["tokens"], generate(&["--offline"])["tokens"]);
+    assert!(lab.servers.seen().is_empty());
+    let denied = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pull-adapter-policy.json");
+    std::fs::write(&denied, r#"{"licenses": {"deny": ["@non-commercial"]}}"#).expect("a policy");
+    let told = generate(&["--adapter", "o/lora", "--policy", &denied.to_string_lossy()]);
+    assert_eq!(told["error"]["kind"], "PolicyRefused", "{told}");
+    // What a lock file does not pin is not loaded under it.
+    let lock = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pull-adapter.lock.json");
+    std::fs::remove_file(&lock).ok();
+    let lock = lock.to_string_lossy().into_owned();
+    lab.run(&["pull", "o/llama3", "--lock", &lock]);
+    let told = generate(&["--adapter", "o/lora", "--lock", &lock]);
+    assert_eq!(told["error"]["kind"], "PolicyRefused", "{told}");
+    lab.run(&["pull", "o/lora", "--lock", &lock]);
+    assert_eq!(generate(&["--adapter", "o/lora", "--lock", &lock])["tokens"], local["tokens"]);
+}
+
+#[test]
 fn a_model_is_pulled_kept_and_run_without_the_network() {
     let lab = Lab::new("whole");
     let told = lab.pulls(&[]);

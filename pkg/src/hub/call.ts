@@ -50,10 +50,13 @@ export interface HubOptions {
 
 const KEYS = ["endpoint", "revision", "token", "policy", "lock", "offline", "refresh", "consent", "persist"] as const satisfies readonly (keyof HubOptions)[];
 
-/** Whether a reference means a hub: `hf:...` and pages of the default hub do, `owner/name` does where a mirror is named. */
+/**
+ * Whether a reference means a hub: `hf:...` and pages of the default hub do, `owner/name` does where a mirror is named (a path
+ * that begins with a dot or a slash is none).
+ */
 export function isHubReference(reference: unknown, options: HubOptions): reference is string {
   if (typeof reference !== "string") return false;
-  return /^hf:|^https:\/\/huggingface\.co\//.test(reference) || (options.endpoint !== undefined && !reference.includes(":/"));
+  return /^hf:|^https:\/\/huggingface\.co\//.test(reference) || (options.endpoint !== undefined && !/^[./]|:\//.test(reference));
 }
 
 /** Parts options into those of the hub and the rest. */

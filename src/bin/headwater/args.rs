@@ -242,8 +242,9 @@ pub(crate) struct ConstraintArgs {
 /// An adapter to load beside the model.
 #[derive(Args)]
 pub(crate) struct AdapterArgs {
-    /// A folder as peft writes it or a .gguf file, applied; after a colon how much of it (`my-lora:0.5`)
-    #[arg(long, value_name = "PATH[:SCALE]")]
+    /// A folder as peft writes it, a .gguf file or a reference to a hub, applied; after a colon how much of it
+    /// (`my-lora:0.5`)
+    #[arg(long, value_name = "ADAPTER[:SCALE]")]
     pub(crate) adapter: Option<String>,
 }
 

@@ -15,7 +15,7 @@ pub(crate) async fn run(args: &EmbedArgs) -> Result<()> {
         normalize: args.normalize,
         dimensions: args.dimensions,
         truncate: args.truncate,
-        adapter: model::adapter(&engine, &args.adapter).await?,
+        adapter: model::adapter(&engine, &args.common, &args.adapter).await?,
         ..EmbedRequest::new(lines::texts().collect::<Result<_>>()?)
     };
     let made = engine.embed(&request, &|| false).await?;

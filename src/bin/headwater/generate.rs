@@ -27,7 +27,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
         ..GenerateRequest::new(prompt(&args.prompt)?)
     };
     let engine = model::load(&args.common).await?;
-    request.adapter = model::adapter(&engine, &args.adapter).await?;
+    request.adapter = model::adapter(&engine, &args.common, &args.adapter).await?;
     let streams = !args.common.json;
     let (mut printed, gone) = (Ok(()), Cell::new(false));
     let mut sink = |piece: &Piece| {

@@ -11,7 +11,7 @@ use crate::{model, source};
 
 pub(crate) async fn run(args: &LogitsArgs) -> Result<()> {
     let engine = model::load(&args.common).await?;
-    let adapter = model::adapter(&engine, &args.adapter).await?;
+    let adapter = model::adapter(&engine, &args.common, &args.adapter).await?;
     let logits = engine.logits_with(&args.ids, adapter.as_ref()).await?;
     let shape = [args.ids.len(), engine.info().vocab_size];
     let bytes: Vec<u8> = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();

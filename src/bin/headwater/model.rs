@@ -103,11 +103,15 @@ async fn start(checkpoint: Checkpoint, common: &Common) -> Result<Engine> {
     Engine::load(checkpoint, &options(common), environment(), &mut |_| Ok(())).await
 }
 
-/// Loads the adapter that the flags name, and says how to ask for it.
-pub(crate) async fn adapter(engine: &Engine, args: &AdapterArgs) -> Result<Option<AdapterChoice>> {
+/// Loads the adapter that the flags name, from a hub under the same flags as the model, and says how to ask for it.
+pub(crate) async fn adapter(engine: &Engine, common: &Common, args: &AdapterArgs) -> Result<Option<AdapterChoice>> {
     let Some(given) = &args.adapter else { return Ok(None) };
     let (path, scale) = path_and_scale(given);
-    let adapter = Checkpoint::open_adapter(source::open(path)?).await?;
+    let sources = match hub::is_meant(path, &common.hub) {
+        true => hub::open(&common.hub)?.pull(path, &hub::call(&common.hub, common.json)?).await?.sources,
+        false => source::open(path)?,
+    };
+    let adapter = Checkpoint::open_adapter(sources).await?;
     let info = engine.load_adapter(&adapter, Some(path), &|| false).await?;
     Ok(Some(AdapterChoice::Scaled(ScaledAdapter { name: info.name, scale })))
 }

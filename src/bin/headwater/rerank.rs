@@ -13,7 +13,7 @@ pub(crate) async fn run(args: &RerankArgs) -> Result<()> {
     let request = RerankRequest {
         top_k: args.top_k,
         truncate: args.truncate,
-        adapter: model::adapter(&engine, &args.adapter).await?,
+        adapter: model::adapter(&engine, &args.common, &args.adapter).await?,
         ..RerankRequest::new(args.query.clone(), lines::texts().collect::<Result<_>>()?)
     };
     let ranking = engine.rerank(&request, &|| false).await?;

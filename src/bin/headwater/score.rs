@@ -14,7 +14,7 @@ pub(crate) async fn run(args: &ScoreArgs) -> Result<()> {
     let request = ScoreRequest {
         add_special: Some(!args.no_special),
         stride: args.stride,
-        adapter: model::adapter(&engine, &args.adapter).await?,
+        adapter: model::adapter(&engine, &args.common, &args.adapter).await?,
         ..ScoreRequest::new(items)
     };
     engine.score(&request, &|| false).await?.iter().try_for_each(|score| {

@@ -1,0 +1,84 @@
+/**
+ * How fast a model comes: from servers of their own on the loopback address into the store, verified, and onto the device,
+ * beside the same bytes read by `fetch` and let go of; and from the store again, beside its files merely read. Medians of
+ * five, taken in turns. Rates depend on the machine and on what else it does, so they are told here and in
+ * `docs/decisions.md`; held are the bytes, each of which is sent once and stored once.
+ */
+import { expect, test } from "@playwright/test";
+import { giantGguf } from "./giant.js";
+import { Origins, openSite, REFERENCE } from "./origins.js";
+
+const LAYERS = 2;
+const TIMES = 5;
+const MIB = 2 ** 20;
+
+const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] ?? NaN;
+
+test("a model is fetched once, kept whole, and loaded again without the network; rates", async ({ page }) => {
+  test.setTimeout(1_800_000);
+  const { header, sizeBytes } = giantGguf(LAYERS);
+  const origins = new Origins(sizeBytes, header);
+  await origins.start();
+  try {
+    await openSite(page, origins);
+    const url = `${origins.hub}/acme/noise/resolve/${origins.commit}/noise-Q8_0.gguf`;
+    const times = { drained: [] as number[], stored: [] as number[], ready: [] as number[], read: [] as number[], again: [] as number[] };
+    const given = { reference: REFERENCE, options: origins.options };
+    for (let turn = 0; turn < TIMES; turn++) {
+      times.drained.push(await page.evaluate(async (url) => {
+        const from = performance.now();
+        const reader = (await fetch(url)).body?.getReader();
+        while (reader !== undefined && !(await reader.read()).done);
+        return performance.now() - from;
+      }, url));
+      const clear = (): Promise<void> => page.evaluate(() => headwater.store.clear());
+      await clear();
+      origins.reset();
+      // From the first block on: a worker and its module are there already when a page loads its second model.
+      times.stored.push(await page.evaluate(async ({ reference, options }) => {
+        let from = NaN;
+        const onProgress = ({ loadedBytes }: { loadedBytes: number }): void => {
+          if (Number.isNaN(from) && loadedBytes > 0) from = performance.now();
+        };
+        await headwater.store.pull(reference, { ...options, onProgress });
+        return performance.now() - from;
+      }, given));
+      const read = await page.evaluate(async () => {
+        const files = async function* (folder: FileSystemDirectoryHandle): AsyncGenerator<File> {
+          for await (const entry of folder.values()) {
+            if (entry.kind === "directory") yield* files(entry as FileSystemDirectoryHandle);
+            else yield await (entry as FileSystemFileHandle).getFile();
+          }
+        };
+        const from = performance.now();
+        let largest = 0;
+        for await (const file of files(await navigator.storage.getDirectory())) {
+          for (let at = 0; at < file.size; at += 8 << 20) await file.slice(at, at + (8 << 20)).arrayBuffer();
+          largest = Math.max(largest, file.size);
+        }
+        return { ms: performance.now() - from, largest };
+      });
+      expect(read.largest, "bytes of the largest file").toBe(sizeBytes);
+      times.read.push(read.ms);
+      const load = (more: { offline: boolean }): Promise<number> => page.evaluate(async ({ reference, options, more }) => {
+        const from = performance.now();
+        const model = await headwater.load(reference, { ...options, ...more, backend: "webgpu", context: 64 });
+        const ms = performance.now() - from;
+        await model.dispose();
+        return ms;
+      }, { ...given, more });
+      times.again.push(await load({ offline: true }));
+      expect(origins.weightBytes, "bytes that were sent for the store").toBe(sizeBytes);
+      await clear();
+      origins.reset();
+      times.ready.push(await load({ offline: false }));
+      expect(origins.weightBytes, "bytes that were sent for a load").toBe(sizeBytes);
+    }
+    const rate = (of: keyof typeof times): number => sizeBytes / MIB / (median(times[of]) / 1000);
+    const ratio = (of: keyof typeof times, to: keyof typeof times): string => (rate(of) / rate(to)).toFixed(2);
+    console.log(`${(sizeBytes / MIB).toFixed(0)} MiB; MiB/s: ${Object.keys(times).map((of) => `${of} ${rate(of as keyof typeof times).toFixed(0)}`).join(", ")}`);
+    console.log(`stored / drained ${ratio("stored", "drained")}, ready / drained ${ratio("ready", "drained")}, again / read ${ratio("again", "read")}`);
+  } finally {
+    origins.stop();
+  }
+});
