@@ -214,7 +214,7 @@ impl Parts<144> for Q4K {
     #[inline(always)]
     fn codes(block: &[u8; 144], part: usize) -> Codes {
         let all = eights(&block[16 + part / 2 * 32..][..32]);
-        if part % 2 == 0 { all.map(|codes| codes & i16x8::splat(15)) } else { all.map(|codes| codes >> 4) }
+        if part.is_multiple_of(2) { all.map(|codes| codes & i16x8::splat(15)) } else { all.map(|codes| codes >> 4) }
     }
 }
 

@@ -119,8 +119,7 @@ fn by_one<const GROUP: usize, const ADDENDS: bool>(tile: &Tile, x: &Panel<'_>) -
     for (group, ((((x_codes, a), b), c), d)) in codes.zip(a).zip(b).zip(c).zip(d).enumerate() {
         let sums = [a, b, c, d].map(|codes| {
             let parts = codes.as_chunks::<8>().0.iter().zip(x_codes);
-            let sums = parts.fold(i32x4::ZERO, |sum, (codes, x)| sum + i16x8::new(*codes).dot(*x));
-            sums
+            parts.fold(i32x4::ZERO, |sum, (codes, x)| sum + i16x8::new(*codes).dot(*x))
         });
         let sum = across(sums);
         let factors = f32x4::new(factors.map(|factors| factors[group]));

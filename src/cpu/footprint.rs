@@ -23,7 +23,8 @@ pub fn footprint(plan: &Plan, kv: KvFormat, n_pages: usize) -> Footprint {
     }
 }
 
-/// The most elements of a row that are alive at a time.
+/// The most elements of a row that are alive at a time, with the widest once more: a product has its rows in an order of its
+/// own.
 fn peak_width(graph: &Graph) -> usize {
     let schedule = Schedule::new(graph);
     let (mut alive, mut peak) = (0, 0);
@@ -32,5 +33,5 @@ fn peak_width(graph: &Graph) -> usize {
         peak = peak.max(alive);
         alive -= done.iter().map(|value| graph.width(*value)).sum::<usize>();
     }
-    peak
+    peak + graph.nodes.iter().map(|node| node.width).max().unwrap_or(0)
 }
