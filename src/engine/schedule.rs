@@ -7,14 +7,18 @@
 //! later from what is left of its prefix.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::Poll;
 
-use super::live::{Live, Mail, Phase};
+use super::driver::PATIENCE;
+use super::live::{Live, Mail, Next, Phase};
 use super::loaded::Loaded;
 use super::session::Session;
-use super::track::{Open, Track};
+use super::track::{Common, Open, Track};
 use crate::cache::common_prefix;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::PAGE_TOKENS;
+use crate::graph::{Backend, PAGE_TOKENS};
+use crate::sample::Mask;
 
 /// What became of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,10 +210,15 @@ impl Session {
             }
             let Some(live) = self.lives.get_mut(index) else { continue };
             let tokens = std::mem::take(&mut live.next);
-            match live.track.next(&mut self.common, backend, &tokens).await {
-                Ok(logits) => {
+            let mail = if live.order.masked {
+                live.choose(&mut self.common, backend, &tokens).await
+            } else {
+                live.track.next(&mut self.common, backend, &tokens).await.map(Mail::Logits)
+            };
+            match mail {
+                Ok(mail) => {
                     live.told = true;
-                    live.letters.put(Mail::Logits(logits));
+                    live.letters.put(mail);
                 }
                 Err(error) => live.fail(error),
             }
@@ -264,8 +273,32 @@ impl Session {
 }
 
 impl Live {
+    /// Runs ids and has the backend choose the one after them, of those that the caller allows. A caller that says nothing while
+    /// the backend works is handed the logits, so that it holds nobody up.
+    async fn choose(&mut self, common: &mut Common, backend: &dyn Backend, tokens: &[u32]) -> Result<Mail> {
+        self.track.hold(common, backend, tokens, self.index())?;
+        let mut polls = 0;
+        let expected = poll_fn(|context| {
+            let expected = self.letters.expected();
+            polls += 1;
+            if expected.is_some() || polls > PATIENCE {
+                return Poll::Ready(expected);
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        });
+        match expected.await {
+            Some(Next::Known) => Ok(Mail::Ids(Vec::new())),
+            Some(Next::OneOf(mask)) => {
+                let mask = mask.as_ref().map(|Mask(words)| words.as_slice());
+                backend.choose(&self.order.sampler, mask).await.map(|id| Mail::Ids(vec![id]))
+            }
+            None => backend.held().await.map(Mail::Logits),
+        }
+    }
+
     /// All but the last of its ids are computed; the last one is where it goes on.
-    fn past_prompt(&mut self, common: &mut super::track::Common, ids: &[u32]) {
+    fn past_prompt(&mut self, common: &mut Common, ids: &[u32]) {
         let Some(last) = ids.last() else { return };
         self.phase = Phase::Reply;
         match self.order.by_caller {

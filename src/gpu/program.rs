@@ -214,6 +214,11 @@ impl Program {
         self.dispatch(device, encoder, size, self.dispatches.iter().chain(sampler));
     }
 
+    /// The sampler alone, on the logits of the run before.
+    pub(super) fn encode_choice(&self, device: &Device, encoder: &mut wgpu::CommandEncoder) {
+        self.dispatch(device, encoder, Size { rows: 1, outputs: 1, sequences: 1 }, self.sample.iter());
+    }
+
     /// The dispatches of one run that make a value, which is handed back.
     pub(super) fn encode_to(
         &self,
