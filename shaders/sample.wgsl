@@ -31,7 +31,7 @@ struct Reply {
 
 const LANES = 256u;
 const BAD = 0xffffffffu;
-const FORBIDDEN = -3.4e38;                                             // below whatever a logit is compared with
+const FORBIDDEN = -1.0e32;                                             // below every logit, finite over any temperature
 
 var<workgroup> values: array<f32, LANES>;
 var<workgroup> indices: array<u32, LANES>;
@@ -45,7 +45,7 @@ var<private> logits_at: u32;                                           // where 
 var<private> history_at: u32;
 
 fn adjusted(id: u32) -> f32 {
-    if (reply.masked != 0u && (history[params.vocab + id / 32u] >> (id % 32u) & 1u) == 0u) { return FORBIDDEN; }
+    if (reply.masked != 0u && ((history[params.vocab + id / 32u] >> (id % 32u)) & 1u) == 0u) { return FORBIDDEN; }
     var logit = logits[logits_at + id];
     if (reply.repetition != 1.0 || reply.frequency != 0.0 || reply.presence != 0.0) {
         let seen = history[history_at + id];
@@ -158,8 +158,7 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
         }
         workgroupBarrier();
     }
-    // The first comparison is lost by what is forbidden.
-    var chosen = select(indices[0], BAD, values[0] <= -3.0e38);
+    var chosen = select(indices[0], BAD, settings.masked != 0u && values[0] <= FORBIDDEN);
     let index = next[index_at];
     if (settings.temperature > 0.0) {
         let largest = values[0] / reply.temperature;
