@@ -8,6 +8,8 @@
 // The id goes to the decode program's state, which is also moved on by one position, and to a slot for reading back. A
 // logit that is not a number gives the id 0xffffffff.
 //
+// A reply that is masked has a bit for each id behind the counts of its history: those without theirs do not take part.
+//
 // BATCH: every row is of another reply, and a workgroup chooses for one of them.
 override BATCH: bool = false;
 
@@ -17,17 +19,19 @@ struct Reply {
     temperature: f32, top_k: u32, top_p: f32, min_p: f32,
     repetition: f32, frequency: f32, presence: f32, seed: u32,
     place: u32,                                                        // whose history is its own
+    masked: u32,                                                       // 1: not every id may be chosen; never in a batch
 }
 
 @group(1) @binding(0) var<uniform> params: Params;
 @group(1) @binding(1) var<storage, read> logits: array<f32>;           // (T, vocab) from logits_offset
 @group(1) @binding(2) var<storage, read> replies: array<Reply>;        // of each row
-@group(1) @binding(3) var<storage, read_write> history: array<u32>;    // (places, vocab): times generated, top bit: in the prompt
+@group(1) @binding(3) var<storage, read_write> history: array<u32>;    // (places, vocab): times generated, top bit: in the prompt; the mask
 @group(1) @binding(4) var<storage, read_write> next: array<u32>;       // the decode program's state
 @group(1) @binding(5) var<storage, read_write> ids: array<u32>;        // slots for reading back
 
 const LANES = 256u;
 const BAD = 0xffffffffu;
+const FORBIDDEN = -1.0e32;                                             // below every logit, finite over any temperature
 
 var<workgroup> values: array<f32, LANES>;
 var<workgroup> indices: array<u32, LANES>;
@@ -41,6 +45,7 @@ var<private> logits_at: u32;                                           // where 
 var<private> history_at: u32;
 
 fn adjusted(id: u32) -> f32 {
+    if (reply.masked != 0u && ((history[params.vocab + id / 32u] >> (id % 32u)) & 1u) == 0u) { return FORBIDDEN; }
     var logit = logits[logits_at + id];
     if (reply.repetition != 1.0 || reply.frequency != 0.0 || reply.presence != 0.0) {
         let seen = history[history_at + id];
@@ -153,7 +158,7 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
         }
         workgroupBarrier();
     }
-    var chosen = indices[0];
+    var chosen = select(indices[0], BAD, settings.masked != 0u && values[0] <= FORBIDDEN);
     let index = next[index_at];
     if (settings.temperature > 0.0) {
         let largest = values[0] / reply.temperature;
@@ -201,7 +206,7 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
             for (var id = holder * share; id < min((holder + 1u) * share, params.vocab); id++) {
                 let value = adjusted(id) / reply.temperature;
                 let p = exp(value - largest);
-                if (ordered(value) >= keep && p >= reply.min_p) {
+                if (p > 0.0 && ordered(value) >= keep && p >= reply.min_p) {
                     chosen = id;
                     sum += p;
                     if (sum > goal) { break; }

@@ -92,7 +92,7 @@ fn whole_turns_leave_behind_the_systems_message_and_the_next_turns_find_what_sta
         cuts.push(messages);
     }
     let changes = cuts.windows(2).filter(|pair| pair[0] != pair[1]).count();
-    assert!(changes >= 2 && changes <= 5, "{cuts:?}");
+    assert!((2..=5).contains(&changes), "{cuts:?}");
 
     let (short, none) = ask(&engine, conversation(0..1), truncate).unwrap();
     assert_eq!((short.dropped, none), (None, vec![]));

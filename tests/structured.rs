@@ -24,6 +24,10 @@ const TINY: &str = "www/models/tiny-assistant/tiny-assistant-q8_0.gguf";
 const SHARE: (u32, u32) = (60, 1000);
 
 fn load() -> Engine {
+    load_on(BackendChoice::Cpu)
+}
+
+fn load_on(backend: BackendChoice) -> Engine {
     let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(TINY)).expect("the model");
     let source = Rc::new(MemorySource::new("tiny.gguf", bytes)) as Rc<dyn Source>;
     let checkpoint = block_on(Checkpoint::open(vec![source])).expect("a model");
@@ -33,7 +37,7 @@ fn load() -> Engine {
         yield_now: Box::new(|| Box::pin(async {})),
         grammars: Box::<NativeGrammars>::default(),
     };
-    let options = LoadOptions { backend: BackendChoice::Cpu, ..LoadOptions::default() };
+    let options = LoadOptions { backend, ..LoadOptions::default() };
     block_on(Engine::load(checkpoint, &options, environment, &mut |_| Ok(()))).expect("a model that loads")
 }
 
@@ -94,6 +98,57 @@ fn a_reply_matches_its_regex_and_its_grammar() {
         let (name, number) = item.split_once('=').expect("a sign");
         assert!(name.len() == 2 && number.parse::<f64>().is_ok(), "{text}");
     }
+}
+
+/// Of a constrained reply only the ids come back from the device, and they are those that are chosen here of all logits.
+fn is_chosen_where_the_logits_are(backend: BackendChoice) {
+    let engine = load_on(backend);
+    let read = || engine.stats().counters.read_bytes;
+    let samplings = [
+        json!({}),
+        json!({"temperature": 1.3, "seed": 5}),
+        json!({"temperature": 1.1, "seed": 6, "topK": 12}),
+        json!({"temperature": 1.4, "seed": 7, "topP": 0.9, "minP": 0.01}),
+        json!({"temperature": 0.8, "seed": 8, "topK": 2000, "topP": 0.99}),
+    ];
+    let forms = [json!({"json": payment()}), json!({"regex": "([a-d]{2,5} ){4,9}(yes|no)"})];
+    for (sampling, form) in samplings.iter().flat_map(|sampling| forms.iter().map(move |form| (sampling, form))) {
+        let with = |more: Value| {
+            let mut all = json!({"maxTokens": 40});
+            for part in [sampling, form, &more] {
+                all.as_object_mut().expect("an object").extend(part.as_object().expect("an object").clone());
+            }
+            let before = read();
+            let result = reply(&engine, PAID, all);
+            (result, read() - before)
+        };
+        let (there, few) = with(json!({}));
+        let (here, all) = with(json!({"logprobs": true}));
+        assert_eq!((&there.text, &there.tokens), (&here.text, &here.tokens), "{backend:?} {sampling} {form}");
+        if backend == BackendChoice::Gpu {
+            assert!(few > 0 && few <= 4 * there.tokens.len() as u64, "{few} bytes for {} ids", there.tokens.len());
+            assert!(all >= 4 * 2048 * here.tokens.len() as u64 / 2, "{all} bytes");
+        }
+    }
+    // Penalties go by what was said, which is this side's to know; so the logits come here.
+    let before = read();
+    let result = reply(&engine, PAID, json!({"json": payment(), "repetitionPenalty": 1.1}));
+    assert_eq!(result.constraint_complete, Some(true));
+    assert!(backend == BackendChoice::Cpu || read() - before > 2048 * 4);
+    // Without a constraint all is as it was before.
+    let free = reply(&engine, PAID, json!({"temperature": 1.2, "seed": 9, "maxTokens": 30}));
+    let again = reply(&load_on(backend), PAID, json!({"temperature": 1.2, "seed": 9, "maxTokens": 30}));
+    assert_eq!(free.tokens, again.tokens);
+}
+
+#[test]
+fn ids_of_a_constrained_reply_are_chosen_where_the_logits_are_on_the_cpu() {
+    is_chosen_where_the_logits_are(BackendChoice::Cpu);
+}
+
+#[test]
+fn ids_of_a_constrained_reply_are_chosen_where_the_logits_are_on_the_gpu() {
+    is_chosen_where_the_logits_are(BackendChoice::Gpu);
 }
 
 #[test]

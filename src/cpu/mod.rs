@@ -28,7 +28,7 @@ use crate::graph::{
     check_page_bytes,
 };
 use crate::model::{Plan, WeightSink};
-use crate::sample::{Chooser, Extra};
+use crate::sample::{Chooser, Extra, Mask};
 use crate::source::LocalFuture;
 use adapter::Adapter;
 use kv::Kv;
@@ -64,6 +64,8 @@ struct State {
     adapters: BTreeMap<AdapterId, Adapter>,
     adapter: Option<AdapterUse>,
     next_adapter: u64,
+    /// Logits that wait for a choice, and the index of the id.
+    held: Option<(Vec<f32>, u32)>,
 }
 
 impl Cpu {
@@ -96,6 +98,7 @@ impl Cpu {
             adapters: BTreeMap::new(),
             adapter: None,
             next_adapter: 0,
+            held: None,
         };
         Ok(Self {
             schedule: Schedule::new(&plan.graph),
@@ -135,6 +138,11 @@ impl Cpu {
         let mut chooser = Chooser::new(self.graph.vocab(), prompt, sampler.clone(), Extra::default())?;
         chooser.go_on_from(reply);
         Ok(chooser)
+    }
+
+    fn take_held(&self) -> Result<(Vec<f32>, u32)> {
+        let held = self.state.borrow_mut().held.take();
+        held.ok_or_else(|| Error::new(ErrorKind::Internal, "no logits are held"))
     }
 
     fn open_ticket(&self, ids: Result<Vec<u32>>) -> Ticket {
@@ -216,6 +224,29 @@ impl Backend for Cpu {
         state.last = None;
         state.tickets.clear();
         Ok(())
+    }
+
+    fn hold(&self, step: &Step<'_>, index: u32) -> Result<()> {
+        self.graph.need_logits()?;
+        if step.outputs.len() != 1 {
+            let words = format!("{} outputs to choose one id from", step.outputs.len());
+            return Err(Error::new(ErrorKind::InvalidArgument, words));
+        }
+        let logits = self.trace(step, &mut |_, _, _| {})?;
+        self.state.borrow_mut().held = Some((logits, index));
+        Ok(())
+    }
+
+    fn choose<'a>(&'a self, sampler: &'a SamplerSettings, mask: Option<&'a [u32]>) -> LocalFuture<'a, Result<u32>> {
+        Box::pin(async move {
+            let (logits, index) = self.take_held()?;
+            let mask = mask.map(|words| Mask(words.to_vec()));
+            self.chooser(sampler, &[], &[])?.choose(&logits, mask.as_ref(), index)
+        })
+    }
+
+    fn held(&self) -> LocalFuture<'_, Result<Vec<f32>>> {
+        Box::pin(async move { self.take_held().map(|(logits, _)| logits) })
     }
 
     fn prefill(&self, step: &Step<'_>) -> Result<Option<Ticket>> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::chosen::Chosen;
 use super::guide::Guide;
-use super::live::{LetterBox, Mail};
+use super::live::{LetterBox, Mail, Next};
 use super::loaded::Loaded;
 use super::overflow::Dropped;
 use super::reply::Job;
@@ -34,6 +34,13 @@ pub(super) struct Choice<'a> {
     pub(super) result: Option<GenerationResult>,
 }
 
+/// Where the next id comes from, unless it is forced.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Backend(Option<u32>),
+    Logits(&'a [f32]),
+}
+
 impl Drop for Choice<'_> {
     fn drop(&mut self) {
         self.letters.finish(usize::MAX);
@@ -51,9 +58,10 @@ impl Choice<'_> {
         self.telling.came();
         let ended = match (mail, &mut self.chosen) {
             (Mail::Failed(error), _) => Err(error),
-            (Mail::Ids(ids), _) => self.telling.tell(&ids, None, false, sink),
+            (Mail::Ids(ids), None) => self.telling.tell(&ids, None, false, sink),
+            (Mail::Ids(ids), Some(_)) => self.choose(loaded, Source::Backend(ids.first().copied()), sink),
             (Mail::Logits(_), None) => Err(Error::new(ErrorKind::Internal, "logits that nobody asked for")),
-            (Mail::Logits(logits), Some(_)) => self.choose(loaded, &logits, sink),
+            (Mail::Logits(logits), Some(_)) => self.choose(loaded, Source::Logits(&logits), sink),
         }?;
         if ended.is_none() && self.chosen.is_none() && self.room(loaded) == 0 {
             self.slide(loaded, sink)?;
@@ -94,17 +102,22 @@ impl Choice<'_> {
 
     /// Finds out what may come next, while the device works at its logits.
     pub(super) fn look_ahead(&mut self) -> Result<()> {
-        if let (Some(guide), None, true) = (&mut self.guide, &self.mask, self.letters.is_answered()) {
-            self.mask = Some(guide.mask()?);
+        let (Some(guide), None, true) = (&mut self.guide, &self.mask, self.letters.is_answered()) else {
+            return Ok(());
+        };
+        let mask = guide.mask()?;
+        if self.chosen.as_ref().is_some_and(Chosen::is_masked) {
+            self.letters.expect(if guide.knows() { Next::Known } else { Next::OneOf(mask.clone()) });
         }
+        self.mask = Some(mask);
         Ok(())
     }
 
-    /// Chooses the next id from its logits. Ids that are forced after it are run in one step with it.
+    /// Goes on by the next id. Ids that are forced after it are run in one step with it.
     fn choose(
         &mut self,
         loaded: &Loaded,
-        logits: &[f32],
+        from: Source<'_>,
         sink: &mut dyn FnMut(&Piece),
     ) -> Result<Option<FinishReason>> {
         let length = self.length();
@@ -120,18 +133,30 @@ impl Choice<'_> {
                 id
             }
             None => {
-                let mask = match self.mask.take() {
-                    Some(mask) => mask,
-                    None => self.guide.as_mut().map_or(Ok(None), Guide::mask)?,
+                let id = match from {
+                    Source::Backend(Some(id)) => {
+                        chosen.push(tokenizer, id)?;
+                        id
+                    }
+                    Source::Backend(None) => return Err(Error::new(ErrorKind::Internal, "no id was chosen")),
+                    Source::Logits(logits) => {
+                        let mask = match self.mask.take() {
+                            Some(mask) => mask,
+                            None => self.guide.as_mut().map_or(Ok(None), Guide::mask)?,
+                        };
+                        chosen.choose(tokenizer, logits, mask.as_ref(), self.index)?
+                    }
                 };
-                let id = chosen.choose(tokenizer, logits, mask.as_ref(), self.index)?;
                 self.guide.as_mut().map_or(Ok(()), |guide| guide.accept(id))?;
                 id
             }
         };
         self.mask = None;
         self.index = self.index.saturating_add(1);
-        let logprob = chosen.logprobs(tokenizer, logits, id)?;
+        let logprob = match from {
+            Source::Logits(logits) => chosen.logprobs(tokenizer, logits, id)?,
+            Source::Backend(_) => None,
+        };
         let room = loaded.context.saturating_sub(length).saturating_sub(1);
         if let Some(reason) = self.telling.tell(&[id], logprob, ended(&mut self.guide)?, sink)? {
             return Ok(Some(reason));

@@ -38,6 +38,8 @@ pub(super) struct Chosen {
     logprobs: Option<usize>,
     /// Texts that DRY's repetitions do not go across.
     breakers: Vec<String>,
+    /// The backend could choose if it were told which ids may come.
+    masked: bool,
 }
 
 impl Chosen {
@@ -62,6 +64,7 @@ impl Chosen {
         if !guided && logprobs.is_none() && options == ExtraOptions::default() {
             return Ok(None);
         }
+        let masked = logprobs.is_none() && options == ExtraOptions::default() && !settings.sampler.penalises();
         let mut sampler = settings.sampler.clone();
         if options.mirostat.is_some() {
             let filters = [
@@ -87,7 +90,7 @@ impl Chosen {
         };
         let extra = options.settings(containing)?;
         let chooser = Chooser::new(loaded.info.vocab_size, prompt, sampler, extra)?;
-        Ok(Some(Self { chooser, logprobs, breakers }))
+        Ok(Some(Self { chooser, logprobs, breakers, masked }))
     }
 
     /// The same for another of several replies.
@@ -120,6 +123,11 @@ impl Chosen {
             self.chooser.break_at(id);
         }
         Ok(())
+    }
+
+    /// Whether the backend can choose the ids if it is told which ones may come.
+    pub(super) fn is_masked(&self) -> bool {
+        self.masked
     }
 
     /// Whether it is told how likely ids were.

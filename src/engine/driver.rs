@@ -20,7 +20,7 @@ use crate::graph::AdapterUse;
 use crate::source::LocalFuture;
 
 /// Times that callers are given to fetch what came for them, before the work goes on without those that did not.
-const PATIENCE: usize = 2;
+pub(super) const PATIENCE: usize = 2;
 
 /// Replies that wait for their turn, and the work on those that have it.
 #[derive(Default)]

@@ -147,6 +147,18 @@ impl Backend for Rc<Fake> {
         Box::pin(async { Err(Error::new(ErrorKind::Internal, "the fake has no logits")) })
     }
 
+    fn hold(&self, _: &Step<'_>, _: u32) -> Result<()> {
+        Err(Error::new(ErrorKind::Internal, "the fake has no logits"))
+    }
+
+    fn choose<'a>(&'a self, _: &'a SamplerSettings, _: Option<&'a [u32]>) -> LocalFuture<'a, Result<u32>> {
+        Box::pin(async { Err(Error::new(ErrorKind::Internal, "the fake has no logits")) })
+    }
+
+    fn held(&self) -> LocalFuture<'_, Result<Vec<f32>>> {
+        Box::pin(async { Err(Error::new(ErrorKind::Internal, "the fake has no logits")) })
+    }
+
     fn start_reply(&self, _: &SamplerSettings, prompt: &[u32], _: &[u32]) -> Result<()> {
         *self.prompt.borrow_mut() = prompt.to_vec();
         assert_eq!(self.open_tickets(), 0, "a reply starts with nothing under way");

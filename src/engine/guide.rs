@@ -107,6 +107,11 @@ impl<'a> Guide<'a> {
         Ok(guide)
     }
 
+    /// Whether it is known what comes next.
+    pub(super) fn knows(&self) -> bool {
+        !self.forced.is_empty()
+    }
+
     /// The ids that may come next; nothing where all may.
     pub(super) fn mask(&mut self) -> Result<Option<Mask>> {
         let Some(constraint) = &mut self.constraint else { return Ok(None) };

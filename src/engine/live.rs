@@ -9,6 +9,7 @@ use std::rc::Rc;
 use super::track::Track;
 use crate::error::Error;
 use crate::graph::{AdapterUse, SamplerSettings};
+use crate::sample::Mask;
 
 /// What a reply is made of.
 #[derive(Clone)]
@@ -20,6 +21,8 @@ pub(super) struct Order {
     pub(super) limit: usize,
     /// The caller chooses the ids, from logits.
     pub(super) by_caller: bool,
+    /// The caller only says which ids may be chosen; the backend chooses.
+    pub(super) masked: bool,
     /// Of a reply that goes on from another prompt than it began with: what it began with, and its ids so far. Penalties and
     /// chance go by those.
     pub(super) earlier: Option<(Vec<u32>, Vec<u32>)>,
@@ -28,9 +31,17 @@ pub(super) struct Order {
 /// What comes for a caller.
 pub(super) enum Mail {
     Ids(Vec<u32>),
-    /// `(vocab)`; the caller answers by [`LetterBox::answer`].
+    /// `(vocab)`; the caller answers by [`LetterBox::answer`], as it does to an id that was chosen for it.
     Logits(Vec<f32>),
     Failed(Error),
+}
+
+/// What a caller says of the next id before it is chosen.
+pub(super) enum Next {
+    /// It is one of these; of all without.
+    OneOf(Option<Mask>),
+    /// It is known already.
+    Known,
 }
 
 /// Where a caller and the schedule leave word for each other.
@@ -40,6 +51,7 @@ pub(super) struct LetterBox {
     /// How many tokens of prompt and reply are of use, once the caller is done.
     done: Cell<Option<usize>>,
     answer: RefCell<Vec<u32>>,
+    next: RefCell<Option<Next>>,
     cached: Cell<usize>,
     started_secs: Cell<Option<f64>>,
     /// Counts what callers do, so that whoever did something sees to it that the schedule looks again.
@@ -87,7 +99,20 @@ impl LetterBox {
     /// The ids that the caller chose, at most as many as a step has rows.
     pub(super) fn answer(&self, ids: Vec<u32>) {
         self.answer.replace(ids);
+        // What was said of an id that is known by now says nothing of the next one.
+        self.next.take();
         self.note();
+    }
+
+    /// The caller says what it knows of the id after those that it answered last.
+    pub(super) fn expect(&self, next: Next) {
+        self.next.replace(Some(next));
+        self.note();
+    }
+
+    /// What the caller has said of the next id.
+    pub(super) fn expected(&self) -> Option<Next> {
+        self.next.take()
     }
 
     /// What was chosen since the last time.
@@ -190,10 +215,11 @@ impl Live {
         }
     }
 
-    /// Which of all ids of the reply the next one is that is asked of the backend.
+    /// Which of all ids of the reply the next one is: that is asked of the backend, or after those that a caller answered.
     pub(super) fn index(&self) -> u32 {
         let before = self.order.earlier.as_ref().map_or(0, |(_, reply)| reply.len());
-        u32::try_from(before.saturating_add(self.submitted)).unwrap_or(u32::MAX)
+        let since = if self.order.by_caller { self.reply.len() } else { self.submitted };
+        u32::try_from(before.saturating_add(since)).unwrap_or(u32::MAX)
     }
 
     /// Whether the next ids can be asked of the backend: the caller has heard of the last ones and wants more.

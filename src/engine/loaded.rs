@@ -115,11 +115,6 @@ impl Loaded {
         Ok(ids)
     }
 
-    /// Fails on an id without a row in the embedding table.
-    pub(super) fn check_ids_below_vocab(&self, ids: &[u32]) -> Result<()> {
-        if ids.is_empty() { Ok(()) } else { self.check_ids(ids) }
-    }
-
     /// Fails on a list that is empty or that has an id without a row in the embedding table.
     pub(super) fn check_ids(&self, ids: &[u32]) -> Result<()> {
         let vocab = self.info.vocab_size;

@@ -10,6 +10,7 @@
 mod adapters;
 mod bench;
 mod calls;
+mod chains;
 mod choice;
 mod chosen;
 mod constraint;

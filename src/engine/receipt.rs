@@ -101,7 +101,7 @@ impl Receipt {
             weights_hashed: identity.weights,
             tokenizer: identity.tokenizer,
             template: identity.template,
-            adapter: request.adapter.as_ref().map(|choice| ReceiptAdapter::of(loaded, choice)).transpose()?,
+            adapter: request.adapter.as_ref().map(|choice| adapter(loaded, choice)).transpose()?,
             options: options(request)?,
             seed: result.seed,
             prompt,
@@ -166,15 +166,14 @@ impl Receipt {
 }
 
 impl ReceiptAdapter {
-    /// The resident adapter of a choice.
-    pub(super) fn of(loaded: &Loaded, choice: &AdapterChoice) -> Result<Self> {
-        let (name, scale) = choice.parts();
-        Ok(Self { name: name.to_owned(), hash: loaded.adapters.hash(name)?, scale })
-    }
-
-    pub(super) fn choice(&self) -> AdapterChoice {
+    fn choice(&self) -> AdapterChoice {
         AdapterChoice::Scaled(super::ScaledAdapter { name: self.name.clone(), scale: Some(self.scale) })
     }
+}
+
+fn adapter(loaded: &Loaded, choice: &AdapterChoice) -> Result<ReceiptAdapter> {
+    let (name, scale) = choice.parts();
+    Ok(ReceiptAdapter { name: name.to_owned(), hash: loaded.adapters.hash(name)?, scale })
 }
 
 /// What was given of a request, but what a receipt has elsewhere.

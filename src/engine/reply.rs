@@ -175,6 +175,7 @@ impl Job {
             sampler: SamplerSettings { seed, ..self.settings.sampler.clone() },
             adapter: self.adapter,
             by_caller: self.chosen.is_some(),
+            masked: self.chosen.as_ref().is_some_and(Chosen::is_masked),
             earlier,
         }
     }

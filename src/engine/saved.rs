@@ -1,55 +1,36 @@
 //! Keys and values of a prompt as bytes, so that a conversation goes on later without computing them again.
 //!
 //! ```text
-//! "HWKV" | version u32 | length u32 | header: JSON of that length | SHA-256 of all before
-//! then for each page: its positions' bytes, layer by layer, keys before values | SHA-256 of the hash before and these bytes
+//! "HWKV" | version u32 | number of tokens u32 | scale of the adapter f64, 0 without one | key | the tokens, u32 each | hash of all before
+//! then for each page: its positions' bytes, layer by layer, keys before values | hash of the hash before and these bytes
 //! ```
 //!
-//! Numbers are little-endian. Keys and values say nothing by themselves of what they belong to, so the header does: another
-//! model, format, adapter or kind of backend computes them anew. Nothing is given to a sequence before its hash was
-//! compared. Pages pass one at a time, in both directions.
+//! Numbers are little-endian, hashes SHA-256. Keys and values say nothing by themselves of what they belong to, so the key does,
+//! a hash too: of the model, the adapter, the format and the kind of backend. Under another key they are computed anew. Nothing
+//! is given to a sequence before its hash was compared. Pages pass one at a time, in both directions.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::adapters::AdapterChoice;
-use super::identity::hash_text;
+use super::adapters::{AdapterChoice, ScaledAdapter};
 use super::loaded::Loaded;
-use super::receipt::ReceiptAdapter;
 use super::session::Session;
-use crate::cache::Sequence;
+use crate::cache::{Pages, Sequence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{AdapterUse, PAGE_TOKENS};
 use crate::source::Source;
 
-const MAGIC: &[u8; 4] = b"HWKV";
+const MAGIC: [u8; 4] = *b"HWKV";
 /// Of the layout above, and of how backends keep keys and values.
 const VERSION: u32 = 1;
-/// Magic, version and length.
-const START: usize = 12;
-/// Bytes of a header, at most: ids of a million positions.
-const MAX_HEADER: usize = 16 << 20;
+/// Magic, version, number, scale and key.
+const START: usize = 20 + HASH;
 const HASH: usize = 32;
-
-/// What saved keys and values belong to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Header {
-    /// Of the model, a sample of its weights, and how positions are turned into rotations.
-    model: String,
-    /// How keys and values are stored, and by whom.
-    layout: String,
-    /// What they were computed with beside the model.
-    adapter: Option<ReceiptAdapter>,
-    /// Bytes of one position.
-    position_bytes: usize,
-    /// The tokens whose keys and values follow.
-    ids: Vec<u32>,
-}
+/// Tokens of a file, at most.
+const MAX_TOKENS: usize = 1 << 22;
 
 /// What came of restoring.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Restored {
     /// Tokens whose keys and values are there now.
     pub tokens: usize,
@@ -58,19 +39,21 @@ pub struct Restored {
     pub note: Option<String>,
 }
 
-/// The header for this model, this adapter and these ids.
-fn header(loaded: &Loaded, adapter: Option<ReceiptAdapter>, ids: Vec<u32>) -> Header {
+type Hash = [u8; HASH];
+
+fn hash(parts: &[&[u8]]) -> Hash {
+    parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize().into()
+}
+
+/// What keys and values are bound to. `adapter` is the hash of the one that was used.
+fn key(loaded: &Loaded, adapter: &str, scale: f64) -> Hash {
     let kv_format = loaded.info.backend.as_ref().map_or("", |runtime| &runtime.kv_format);
     // A graphics card's pages are the same in a browser and without one.
     let keeper = if loaded.inline { "cpu" } else { "gpu" };
     let rotations = format!("{:?}", loaded.base.plan.graph.ropes);
-    Header {
-        model: hash_text(&format!("{} {} {rotations}", loaded.identity.model, loaded.weights_sample)),
-        layout: format!("{keeper} {kv_format} {PAGE_TOKENS}"),
-        adapter,
-        position_bytes: loaded.backend.position_bytes(),
-        ids,
-    }
+    let parts = [&loaded.identity.model, &loaded.weights_sample, rotations.as_str(), kv_format, keeper, adapter];
+    let sizes = [PAGE_TOKENS as u64, loaded.backend.position_bytes() as u64, scale.to_bits()].map(u64::to_le_bytes);
+    hash(&[parts.join("\n").as_bytes(), sizes.as_flattened()])
 }
 
 /// Writes what is kept of the beginning of `ids` to `sink`, in pieces. Gives how many of them.
@@ -84,27 +67,24 @@ pub(super) async fn save(
     let adapter = loaded.adapters.chosen(choice)?;
     // A state stands at one position only, and says nothing of the pages before it.
     let pages = if loaded.backend.n_states() > 0 { Vec::new() } else { session.common.pages.kept(adapter, ids) };
-    let held = pages.iter().map(|(_, tokens)| tokens).sum();
-    let named = choice.filter(|_| adapter.is_some()).map(|choice| ReceiptAdapter::of(loaded, choice)).transpose()?;
-    let header = header(loaded, named, ids.get(..held).unwrap_or(ids).to_vec());
-    let header = serde_json::to_vec(&header).map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
-    let length = u32::try_from(header.len()).map_err(|_| limit(header.len()))?;
-    let start = [MAGIC.as_slice(), &VERSION.to_le_bytes(), &length.to_le_bytes(), &header].concat();
-    let mut hash = Sha256::digest(&start);
-    sink(&[start.as_slice(), &hash].concat())?;
+    let held: usize = pages.iter().map(|(_, tokens)| tokens).sum();
+    let count = u32::try_from(held).map_err(|_| too_many(held))?;
+    let (name, scale) = choice.filter(|_| adapter.is_some()).map_or(("", 0.0), AdapterChoice::parts);
+    let used = if scale == 0.0 { String::new() } else { loaded.adapters.hash(name)? };
+    let numbers = [MAGIC, VERSION.to_le_bytes(), count.to_le_bytes()];
+    let ids = ids.iter().take(held).flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
+    let start = [numbers.as_flattened(), &scale.to_le_bytes(), &key(loaded, &used, scale), &ids].concat();
+    let mut before = hash(&[&start]);
+    sink(&[start.as_slice(), &before].concat())?;
     for (page, tokens) in pages {
         loaded.alive()?;
         let mut bytes = loaded.backend.read_page(page, tokens).await?;
-        hash = link(&hash, &bytes);
-        bytes.extend_from_slice(&hash);
+        before = hash(&[&before, &bytes]);
+        bytes.extend_from_slice(&before);
         sink(&bytes)?;
         (loaded.environment.yield_now)().await;
     }
     Ok(held)
-}
-
-fn link(before: &[u8], bytes: &[u8]) -> sha2::digest::Output<Sha256> {
-    Sha256::new().chain_update(before).chain_update(bytes).finalize()
 }
 
 /// Brings saved keys and values back, where they are this model's; what has no room or is not its own is left.
@@ -112,114 +92,104 @@ fn link(before: &[u8], bytes: &[u8]) -> sha2::digest::Output<Sha256> {
 /// Fails with `IntegrityMismatch` or `SizeMismatch` where bytes are damaged or missing, with `UnsupportedFormat` for what is of
 /// another version or nothing of the kind; nothing is kept then.
 pub(super) async fn restore(loaded: &Loaded, session: &mut Session, source: &dyn Source) -> Result<Restored> {
-    let reader = Reader { source, at: 0 };
-    let (found, reader, hash) = reader.header().await?;
-    let own = header(loaded, found.adapter.clone(), found.ids.clone());
-    let differs = [
-        ("another model's", found.model != own.model),
-        ("stored in another way", found.layout != own.layout || found.position_bytes != own.position_bytes),
-        ("of a model with state", loaded.backend.n_states() > 0),
-    ];
-    let none = |note: &str| Ok(Restored { tokens: 0, note: Some(format!("keys and values are {note}")) });
-    if let Some((note, _)) = differs.iter().find(|(_, differs)| *differs) {
-        return none(note);
-    }
-    loaded.check_ids_below_vocab(&found.ids)?;
-    let Some(adapter) = adapter(loaded, found.adapter.as_ref())? else {
-        return none("of an adapter that is not loaded");
+    let mut reader = Reader { source, at: 0, before: [0; HASH] };
+    let (ids, scale, found) = reader.start().await?;
+    let Some(adapter) = owner(loaded, scale, &found)?.filter(|_| loaded.backend.n_states() == 0) else {
+        let note = "the keys and values are another model's, adapter's or format's";
+        return Ok(Restored { tokens: 0, note: Some(note.to_owned()) });
     };
+    if !ids.is_empty() {
+        loaded.check_ids(&ids)?;
+    }
     let pages = &mut session.common.pages;
     let (mut sequence, _) = Sequence::open(pages, adapter, &[])?;
-    let filled = fill(loaded, pages, &mut sequence, &found.ids, (reader, hash)).await;
-    let keep = if filled.is_ok() { usize::MAX } else { 0 };
+    let filled = fill(loaded, pages, &mut sequence, &ids, &mut reader).await;
     let tokens = sequence.tokens().len();
-    sequence.close(pages, keep)?;
-    let note = filled?.then(|| "there is no room for all keys and values".to_owned());
+    sequence.close(pages, if filled.is_ok() { usize::MAX } else { 0 })?;
+    filled?;
+    let note = (tokens < ids.len()).then(|| "there is no room for all keys and values".to_owned());
     Ok(Restored { tokens, note })
 }
 
-/// Fills a sequence with saved pages. Gives whether some had no room.
+/// What a key was made with, of all that is loaded: an adapter or none.
+fn owner(loaded: &Loaded, scale: f64, found: &[u8]) -> Result<Option<Option<AdapterUse>>> {
+    if scale == 0.0 {
+        return Ok((key(loaded, "", scale) == found).then_some(None));
+    }
+    let own = loaded.adapters.list().into_iter().find(|info| key(loaded, &info.hash, scale) == found);
+    let choice = own.map(|info| AdapterChoice::Scaled(ScaledAdapter { name: info.name, scale: Some(scale) }));
+    choice.map(|choice| loaded.adapters.chosen(Some(&choice))).transpose()
+}
+
+/// Fills a sequence with saved pages, as far as there is room.
 async fn fill(
     loaded: &Loaded,
-    pages: &mut crate::cache::Pages,
+    pages: &mut Pages,
     sequence: &mut Sequence,
     ids: &[u32],
-    (mut reader, mut hash): (Reader<'_>, Vec<u8>),
-) -> Result<bool> {
-    for (index, ids) in ids.chunks(PAGE_TOKENS).enumerate() {
+    reader: &mut Reader<'_>,
+) -> Result<()> {
+    for ids in ids.chunks(PAGE_TOKENS) {
         loaded.alive()?;
         let end = sequence.tokens().len().saturating_add(ids.len());
         if end > loaded.context || sequence.reserve(pages, end).is_err() {
-            return Ok(true);
+            return Ok(());
         }
         let bytes = reader.take(ids.len().saturating_mul(loaded.backend.position_bytes())).await?;
-        hash = link(&hash, &bytes).to_vec();
-        if reader.take(HASH).await? != hash {
-            return Err(
-                Error::new(ErrorKind::IntegrityMismatch, format!("page {index} is damaged")).at(reader.source.name())
-            );
-        }
+        reader.check(&[&reader.before.clone(), &bytes]).await?;
         let page = sequence.pages().last().copied().unwrap_or_default();
         loaded.backend.write_page(page, ids.len(), &bytes)?;
         sequence.append(ids);
         (loaded.environment.yield_now)().await;
     }
-    Ok(false)
-}
-
-/// The adapter that saved keys and values were computed with, if that very one is loaded.
-fn adapter(loaded: &Loaded, saved: Option<&ReceiptAdapter>) -> Result<Option<Option<AdapterUse>>> {
-    let Some(saved) = saved else { return Ok(Some(None)) };
-    match ReceiptAdapter::of(loaded, &saved.choice()) {
-        Ok(own) if own == *saved => loaded.adapters.chosen(Some(&saved.choice())).map(Some),
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    Ok(())
 }
 
 /// Reads on through a file.
 struct Reader<'a> {
     source: &'a dyn Source,
     at: u64,
+    /// The latest hash.
+    before: Hash,
 }
 
-impl<'a> Reader<'a> {
+impl Reader<'_> {
     async fn take(&mut self, len: usize) -> Result<Vec<u8>> {
         let bytes = self.source.read(self.at, len).await?;
         self.at = self.at.saturating_add(len as u64);
         Ok(bytes)
     }
 
-    /// The header, what follows it, and its hash.
-    async fn header(mut self) -> Result<(Header, Reader<'a>, Vec<u8>)> {
-        let other = |words: String| Error::new(ErrorKind::UnsupportedFormat, words).at(self.source.name().to_owned());
-        let mut start = self.take(START).await?;
-        let word = |at: usize| {
-            let bytes = start.get(at..).and_then(|bytes| bytes.first_chunk::<4>()).copied().unwrap_or_default();
-            u32::from_le_bytes(bytes)
-        };
-        if !start.starts_with(MAGIC) {
-            return Err(other("these are no saved keys and values".into()));
+    /// Fails unless the hash that follows is that of these parts.
+    async fn check(&mut self, parts: &[&[u8]]) -> Result<()> {
+        self.before = hash(parts);
+        match self.take(HASH).await? == self.before {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::IntegrityMismatch, "these bytes are damaged").at(self.source.name())),
         }
-        let (version, length) = (word(4), word(8) as usize);
-        if version != VERSION {
-            return Err(other(format!("keys and values were saved in version {version}; this is {VERSION}")));
+    }
+
+    /// The tokens, the adapter's scale and the key.
+    async fn start(&mut self) -> Result<(Vec<u32>, f64, Vec<u8>)> {
+        let start = self.take(START).await?;
+        let words = start.as_chunks::<4>().0;
+        let word = |at: usize| words.get(at).map_or(0, |word| u32::from_le_bytes(*word));
+        if words.first() != Some(&MAGIC) || word(1) != VERSION {
+            let words = format!("no keys and values that were saved in version {VERSION}");
+            return Err(Error::new(ErrorKind::UnsupportedFormat, words).at(self.source.name()));
         }
-        if length > MAX_HEADER {
-            return Err(limit(length));
+        let count = word(2) as usize;
+        if count > MAX_TOKENS {
+            return Err(too_many(count));
         }
-        let header = self.take(length).await?;
-        start.extend_from_slice(&header);
-        let hash = self.take(HASH).await?;
-        if Sha256::digest(&start).as_slice() != hash {
-            return Err(Error::new(ErrorKind::IntegrityMismatch, "the header is damaged").at(self.source.name()));
-        }
-        let header = serde_json::from_slice(&header).map_err(|error| other(error.to_string()))?;
-        Ok((header, self, hash))
+        let bytes = self.take(count.saturating_mul(4)).await?;
+        self.check(&[&start, &bytes]).await?;
+        let scale = f64::from_bits(u64::from(word(3)) | u64::from(word(4)) << 32);
+        let ids = bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+        Ok((ids, scale, start.get(20..).unwrap_or_default().to_vec()))
     }
 }
 
-fn limit(length: usize) -> Error {
-    Error::new(ErrorKind::LimitExceeded, format!("a header of {length} bytes, at most {MAX_HEADER} are allowed"))
+fn too_many(count: usize) -> Error {
+    Error::new(ErrorKind::LimitExceeded, format!("{count} saved tokens, at most {MAX_TOKENS} are allowed"))
 }

@@ -194,6 +194,24 @@ impl Track {
         self.read(common, backend, tokens, &[last], Read::End).await
     }
 
+    /// Runs the next tokens; the logits of the last are held for the id number `index` of the reply.
+    pub(super) fn hold(
+        &mut self,
+        common: &mut Common,
+        backend: &dyn Backend,
+        tokens: &[u32],
+        index: u32,
+    ) -> Result<()> {
+        self.reserve(common, tokens.len())?;
+        let last = u32::try_from(tokens.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let rows = self.rows(tokens)?;
+        let states = [self.slots(common, tokens.len())];
+        let step = Step { rows: &rows, pages: self.sequence.page_table(), states: &states, outputs: &[last] };
+        backend.hold(&step, index)?;
+        self.written(tokens);
+        Ok(())
+    }
+
     /// Runs the next tokens and gives what is read of those at the indices `outputs`.
     pub(super) async fn read(
         &mut self,

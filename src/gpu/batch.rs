@@ -116,8 +116,9 @@ impl Batches {
     pub(super) fn write(&self, device: &Device, batch: &Batch<'_>) -> Result<Size> {
         if !batch.goes_on {
             let settings = self.settings.borrow();
-            let of_row =
-                |place: u32| settings.get(place as usize).and_then(Option::as_ref).map(|of| reply_words(of, place));
+            let of_row = |place: u32| {
+                settings.get(place as usize).and_then(Option::as_ref).map(|of| reply_words(of, place, false))
+            };
             let replies: Vec<u32> = batch.rows.iter().filter_map(|row| of_row(row.place)).flatten().collect();
             device.write(&self.shared.reply, 0, bytemuck::cast_slice(&replies));
         }

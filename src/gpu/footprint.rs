@@ -7,7 +7,9 @@ use super::lower::{lower, matrices};
 use super::planes::{first_plane_row_bytes, plane_bytes, staging_bytes};
 use super::program::PARAMS_STRIDE;
 use super::readback::{BUFFERS, MAX_IDS};
-use super::sizes::{check_sizes, copy_bytes, kv_sizes, n_programs, norm_layout, rope_layout, slot_sizes, step_sizes};
+use super::sizes::{
+    check_sizes, copy_bytes, history_bytes, kv_sizes, n_programs, norm_layout, rope_layout, slot_sizes, step_sizes,
+};
 use super::stage::{Class, Domain};
 use super::state::Layout;
 use crate::error::Result;
@@ -49,7 +51,7 @@ pub fn footprint(plan: &Plan, kv: KvFormat, n_pages: usize) -> Result<Footprint>
     let state_bytes = |max_rows| Layout::new(max_rows, graph).size_bytes(n_pages);
     let books = [
         rope_pairs as u64 * 8,
-        graph.vocab().max(1) as u64 * 4,
+        history_bytes(graph.vocab()),
         u64::from(MAX_IDS) * 4 * (1 + BUFFERS as u64),
         state_bytes(1) + state_bytes(max_rows),
         params_bytes,

@@ -252,6 +252,12 @@ impl Program {
         }
     }
 
+    /// The sampler alone, on the logits of the run before.
+    pub(super) fn encode_choice(&self, device: &Device, encoder: &mut wgpu::CommandEncoder) {
+        let pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        dispatch_all(device, pass, Size { rows: 1, outputs: 1, sequences: 1 }, self.sample.iter());
+    }
+
     /// The dispatches of one run that make a value, which is handed back.
     pub(super) fn encode_to(
         &self,

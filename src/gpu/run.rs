@@ -15,17 +15,20 @@ use super::lower::matrices;
 use super::making::{Making, Recipe};
 use super::pipelines::Pipelines;
 use super::planes::{Bank, Matrices};
-use super::program::{Program, Shared, Size, Wanted};
+use super::program::{Made, Program, Shared, Size, Wanted};
 use super::readback::{IdRing, MAX_IDS, Pending};
 use super::rope;
-use super::sizes::{check_sizes, copy_bytes, kv_sizes, norm_layout, rope_layout, slot_sizes, step_sizes};
+use super::sizes::{
+    check_sizes, copy_bytes, history_bytes, kv_sizes, norm_layout, rope_layout, slot_sizes, step_sizes,
+};
 use super::stage::Class;
 use super::state::{Layout, Words};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    AdapterId, Decode, Delta, Graph, KvFormat, PAGE_TOKENS, Row, SlotBook, Step, Ticket, WeightId, check_page,
+    AdapterId, BAD_LOGITS, Decode, Delta, Graph, KvFormat, PAGE_TOKENS, Row, SamplerSettings, SlotBook, StateSlots,
+    Step, Ticket, WeightId, check_page,
 };
-use crate::kernel::{REPLY_WORDS, word};
+use crate::kernel::{REPLY_WORDS, reply_words, word};
 use crate::model::Plan;
 
 /// Decode steps of one submit: enough to hide the way back of the ids, few enough that stopping wastes little.
@@ -50,6 +53,10 @@ pub struct Gpu {
     slots: RefCell<SlotBook>,
     ids: RefCell<IdRing>,
     logits_readback: RefCell<Option<wgpu::Buffer>>,
+    /// Which program's logits wait for a choice.
+    held: Cell<Option<Class>>,
+    /// The id that was chosen of those goes back through this; not there before the first time.
+    choice: RefCell<Option<wgpu::Buffer>>,
     /// Not there before the first batch.
     batches: RefCell<Option<Rc<Batches>>>,
     /// What a page goes through when it is copied; made with the model, so that no reply makes a buffer.
@@ -95,7 +102,7 @@ impl Gpu {
                     kv: kv_sizes.iter().map(|size| device.storage("keys and values", *size)).collect(),
                     slots: slot_sizes.iter().map(|size| device.storage("slots", *size)).collect(),
                     reply: device.storage("reply", REPLY_WORDS as u64 * 4),
-                    history: device.storage("history", vocab as u64 * 4),
+                    history: device.storage("history", history_bytes(vocab)),
                     decode_state: device.storage("decode state", state_bytes(1)),
                     ids: device.storage("ids", u64::from(MAX_IDS) * 4),
                 })
@@ -146,6 +153,8 @@ impl Gpu {
             slots: RefCell::new(SlotBook::new(slots)),
             ids: RefCell::new(IdRing::new(device)),
             logits_readback: RefCell::new(None),
+            held: Cell::new(None),
+            choice: RefCell::new(None),
             batches: RefCell::new(None),
             page,
             page_readback: RefCell::new(None),
@@ -325,23 +334,10 @@ impl Gpu {
         }
     }
 
-    /// Uploads a step to the program that runs it: one row of one sequence is what the decode program is made for.
-    fn write(&self, step: &Step<'_>) -> Result<(Class, Size)> {
-        match (step.rows, step.pages, self.decode.is_some()) {
-            ([row], [pages], true) if step.outputs == [0] => {
-                let states = step.states.first().copied().unwrap_or_default();
-                let Row { token, position, .. } = *row;
-                let chain = Decode { token: Some(token), position, count: 1, pages, states, index: 0 };
-                Ok((Class::Decode, self.write_chain(&chain)))
-            }
-            _ => Ok((Class::Prefill, self.write_step(step)?)),
-        }
-    }
-
     /// Runs a step whose outputs have room and reads what is wanted of them back, `(outputs, width)`.
     async fn forward_chunk(&self, wanted: Wanted, step: &Step<'_>) -> Result<Vec<f32>> {
         let outputs = step.outputs;
-        let (class, size) = self.write(step)?;
+        let (class, size) = self.write_either(step, 0)?;
         let mut encoder = self.device.encoder();
         let made = {
             let adapter = self.adapter.borrow();
@@ -351,7 +347,92 @@ impl Gpu {
             self.device.submit(encoder);
             return Ok(vec![]);
         }
-        let size_bytes = (outputs.len() * made.stride * 4) as u64;
+        self.read_made(encoder, &made, outputs.len()).await
+    }
+
+    /// Uploads a step to the program for it: one row of one sequence is what the decode program is made for. `index` is that
+    /// of the id after it, where one will be chosen.
+    fn write_either(&self, step: &Step<'_>, index: u32) -> Result<(Class, Size)> {
+        match (step.rows, step.pages, self.decode.is_some()) {
+            ([row], [pages], true) if step.outputs == [0] => {
+                let states = step.states.first().copied().unwrap_or_default();
+                let Row { token, position, .. } = *row;
+                let chain = Decode { token: Some(token), position, count: 1, pages, states, index };
+                Ok((Class::Decode, self.write_chain(&chain)))
+            }
+            _ => Ok((Class::Prefill, self.write_step(step)?)),
+        }
+    }
+
+    /// Runs a step whose logits stay on the device until an id is chosen of them.
+    fn hold_logits(&self, step: &Step<'_>, index: u32) -> Result<()> {
+        self.graph.need_logits()?;
+        self.device.check()?;
+        step.check(&self.graph, self.n_pages, self.max_rows)?;
+        if step.outputs.len() != 1 {
+            let words = format!("{} outputs to choose one id from", step.outputs.len());
+            return Err(Error::new(ErrorKind::InvalidArgument, words));
+        }
+        self.slots.borrow_mut().step(step)?;
+        let (class, size) = self.write_either(step, index)?;
+        if class == Class::Prefill {
+            let states = StateSlots::default();
+            self.write_chain(&Decode { token: None, position: 0, count: 1, pages: &[], states, index });
+        }
+        let mut encoder = self.device.encoder();
+        self.encode(class, &mut encoder, size, false)?;
+        self.device.submit(encoder);
+        self.held.set(Some(class));
+        Ok(())
+    }
+
+    /// Chooses an id of the logits that were held.
+    async fn choose_held(&self, sampler: &SamplerSettings, mask: Option<&[u32]>) -> Result<u32> {
+        let class = self.held.take().ok_or_else(nothing_held)?;
+        self.device.check()?;
+        let vocab = self.graph.vocab();
+        if sampler.penalises() {
+            return Err(Error::new(ErrorKind::InvalidArgument, "penalties go by a history"));
+        }
+        self.device.write(&self.shared.reply, 0, bytemuck::cast_slice(&reply_words(sampler, 0, mask.is_some())));
+        if let Some(mask) = mask {
+            // Ids past the end of a mask are none of it.
+            let mut words = mask.to_vec();
+            words.resize(vocab.div_ceil(32), 0);
+            self.device.write(&self.shared.history, vocab as u64 * 4, bytemuck::cast_slice(&words));
+        }
+        let buffer = {
+            use wgpu::BufferUsages as U;
+            let mut kept = self.choice.borrow_mut();
+            kept.get_or_insert_with(|| self.device.buffer("choice", 4, U::MAP_READ | U::COPY_DST)).clone()
+        };
+        let mut encoder = self.device.encoder();
+        {
+            let adapter = self.adapter.borrow();
+            self.program(class, adapter.as_deref())?.encode_choice(&self.device, &mut encoder);
+        }
+        encoder.copy_buffer_to_buffer(&self.shared.ids, 0, &buffer, 0, 4);
+        let submission = self.device.submit(encoder);
+        match Pending::new(&buffer, 4, submission).words(&self.device).await?.first() {
+            Some(id) if *id != BAD_LOGITS => Ok(*id),
+            _ => Err(bad_logits()),
+        }
+    }
+
+    /// Reads the logits that were held.
+    async fn read_held(&self) -> Result<Vec<f32>> {
+        let class = self.held.take().ok_or_else(nothing_held)?;
+        let made = {
+            let adapter = self.adapter.borrow();
+            self.program(class, adapter.as_deref())?.made(Wanted::End)?.clone()
+        };
+        let logits = self.read_made(self.device.encoder(), &made, 1).await?;
+        if logits.iter().all(|logit| logit.is_finite()) { Ok(logits) } else { Err(bad_logits()) }
+    }
+
+    /// Reads the first `outputs` rows of a value back, after what is encoded.
+    async fn read_made(&self, mut encoder: wgpu::CommandEncoder, made: &Made, outputs: usize) -> Result<Vec<f32>> {
+        let size_bytes = (outputs * made.stride * 4) as u64;
         let readback = {
             use wgpu::BufferUsages as U;
             let mut kept = self.logits_readback.borrow_mut();
@@ -372,6 +453,10 @@ impl Gpu {
 
 fn no_decoding() -> Error {
     Error::new(ErrorKind::InvalidArgument, "this model makes no logits to decode with")
+}
+
+fn nothing_held() -> Error {
+    Error::new(ErrorKind::Internal, "no logits are held")
 }
 
 fn unprepared() -> Error {

@@ -112,3 +112,9 @@ pub(super) fn slot_sizes(graph: &Graph, limit: u64) -> Result<Vec<u64>> {
         None => Ok(sizes),
     }
 }
+
+/// Bytes of what one reply has for each id of the vocabulary: a word of its history, and a bit of its mask behind them.
+pub(super) fn history_bytes(vocab: usize) -> u64 {
+    let vocab = vocab.max(1) as u64;
+    (vocab + vocab.div_ceil(32)) * 4
+}

@@ -166,6 +166,18 @@ pub trait Backend {
     /// Runs a step and reads back the final hidden states of its outputs, `(outputs, dim)`.
     fn hidden<'a>(&'a self, step: &'a Step<'a>) -> LocalFuture<'a, Result<Vec<f32>>>;
 
+    /// Runs a step with one output whose logits stay where they are until [`Backend::choose`] or [`Backend::held`]; nothing else
+    /// is submitted in between. `index` is that of the id after it among those of its reply.
+    fn hold(&self, step: &Step<'_>, index: u32) -> Result<()>;
+
+    /// Chooses an id of the held logits, with a `mask` of those whose bits are set (the lowest first, 32 a word): the one that
+    /// the sampler would choose if there were no others. Penalties are none of its business. The reply that was started last is
+    /// to be started again.
+    fn choose<'a>(&'a self, sampler: &'a SamplerSettings, mask: Option<&'a [u32]>) -> LocalFuture<'a, Result<u32>>;
+
+    /// The held logits, `(vocab)`.
+    fn held(&self) -> LocalFuture<'_, Result<Vec<f32>>>;
+
     /// Starts a reply, or goes on with one: how ids are chosen from now on, the ids of the prompt, and those of the reply
     /// so far (for the penalties).
     fn start_reply(&self, sampler: &SamplerSettings, prompt: &[u32], reply: &[u32]) -> Result<()>;

@@ -32,10 +32,10 @@ pub fn sample(logits: Place, vocab: usize, batch: Option<usize>) -> Launch {
 }
 
 /// Words of one of the shader's `Reply`.
-pub const REPLY_WORDS: usize = 9;
+pub const REPLY_WORDS: usize = 10;
 
-/// The words of one of the shader's `Reply`; `place` is whose history is its own.
-pub fn reply_words(sampler: &SamplerSettings, place: u32) -> [u32; REPLY_WORDS] {
+/// The words of one of the shader's `Reply`; `place` is whose history is its own, and `masked` says that a mask is behind it.
+pub fn reply_words(sampler: &SamplerSettings, place: u32, masked: bool) -> [u32; REPLY_WORDS] {
     [
         sampler.temperature.to_bits(),
         sampler.top_k,
@@ -46,5 +46,6 @@ pub fn reply_words(sampler: &SamplerSettings, place: u32) -> [u32; REPLY_WORDS] 
         sampler.presence_penalty.to_bits(),
         sampler.seed,
         place,
+        switch(masked) as u32,
     ]
 }

@@ -50,7 +50,7 @@ test("a saved chat computes nothing again of what was saved; another backend and
   expect(seen.cached, "all of it was there").toBe(seen.restored.tokens);
   expect(seen).toMatchObject({ before: 0, counted: seen.cached, text: seen.own, damaged: "IntegrityMismatch", cut: "SizeMismatch", messages: 7 });
   expect(seen.prompt - seen.cached, "the question, and the end of the reply before it").toBeLessThan(24);
-  expect(seen.replayed).toEqual({ tokens: 0, note: expect.stringContaining("stored in another way") });
+  expect(seen.replayed).toEqual({ tokens: 0, note: expect.stringContaining("another model's") });
   expect(seen.there).toEqual({ text: seen.own, cached: 0 });
   expect(seen).toMatchObject({ removed: [true, false], missing: "NotFound", wrong: "InvalidArgument" });
 });

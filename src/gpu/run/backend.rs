@@ -75,11 +75,23 @@ impl Backend for Gpu {
         self.graph.need_logits()?;
         self.device.check()?;
         self.ids.borrow_mut().forget();
-        self.device.write(&self.shared.reply, 0, bytemuck::cast_slice(&reply_words(sampler, 0)));
+        self.device.write(&self.shared.reply, 0, bytemuck::cast_slice(&reply_words(sampler, 0, false)));
         if sampler.penalises() {
             self.device.write(&self.shared.history, 0, bytemuck::cast_slice(&self.history(prompt, reply)));
         }
         Ok(())
+    }
+
+    fn hold(&self, step: &Step<'_>, index: u32) -> Result<()> {
+        self.hold_logits(step, index)
+    }
+
+    fn choose<'a>(&'a self, sampler: &'a SamplerSettings, mask: Option<&'a [u32]>) -> LocalFuture<'a, Result<u32>> {
+        Box::pin(self.choose_held(sampler, mask))
+    }
+
+    fn held(&self) -> LocalFuture<'_, Result<Vec<f32>>> {
+        Box::pin(self.read_held())
     }
 
     fn max_batch(&self) -> usize {

@@ -21,7 +21,7 @@ impl Gpu {
             return Err(Error::new(ErrorKind::GpuFeatureMissing, "this device tells no times").at("timestamp-query"));
         }
         self.slots.borrow_mut().step(step)?;
-        let (class, size) = self.write(step)?;
+        let (class, size) = self.write_either(step, 0)?;
         let (labels, pending) = {
             let adapter = self.adapter.borrow();
             let program = self.program(class, adapter.as_deref())?;
