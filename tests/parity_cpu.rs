@@ -61,8 +61,8 @@ fn blocks_of_keys_and_values_cost_what_they_may() {
 }
 
 #[test]
-fn half_precision_keys_and_values_cost_little() {
-    PARITY.everyday("cpu-everyday");
+fn everyday_precision_costs_little() {
+    ROUNDED.everyday("cpu-everyday");
 }
 
 #[test]
