@@ -61,8 +61,8 @@ fn blocks_of_keys_and_values_cost_what_they_may() {
 }
 
 #[test]
-fn half_precision_keys_and_values_cost_little() {
-    PARITY.everyday("cpu-everyday");
+fn everyday_precision_costs_little() {
+    ROUNDED.everyday("cpu-everyday");
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn rounded_activations_cost_almost_nothing() {
 /// Forced decoding: at every position of every prompt and continuation, the id that floats would choose.
 #[test]
 fn rounded_activations_choose_as_floats_do() {
-    let (mut positions, mut same, mut models) = (0, 0, 0);
+    let (mut positions, mut same, mut models) = (0_usize, 0_usize, 0);
     for case in CASES {
         let quantize = case.files.iter().any(|file| file.ends_with(".safetensors")).then(|| "q4_k".to_owned());
         let options = PlanOptions { quantize, ..PlanOptions::default() };
