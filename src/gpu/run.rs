@@ -1,6 +1,8 @@
 //! Runs steps: writes a step's rows with one upload, replays a program, several decode steps to a submit.
 
 mod backend;
+mod held;
+mod pages;
 mod profile;
 
 use std::cell::{Cell, RefCell};
@@ -24,11 +26,8 @@ use super::sizes::{
 use super::stage::Class;
 use super::state::{Layout, Words};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{
-    AdapterId, BAD_LOGITS, Decode, Delta, Graph, KvFormat, PAGE_TOKENS, Row, SamplerSettings, SlotBook, StateSlots,
-    Step, Ticket, WeightId, check_page,
-};
-use crate::kernel::{REPLY_WORDS, reply_words, word};
+use crate::graph::{AdapterId, Decode, Delta, Graph, KvFormat, PAGE_TOKENS, Row, SlotBook, Step, Ticket, WeightId};
+use crate::kernel::{REPLY_WORDS, word};
 use crate::model::Plan;
 
 /// Decode steps of one submit: enough to hide the way back of the ids, few enough that stopping wastes little.
@@ -260,44 +259,6 @@ impl Gpu {
         history
     }
 
-    /// Where the first `positions` of a page lie: buffer, offset and bytes, keys and values of each layer.
-    fn page_parts(&self, page: u32, positions: usize) -> impl Iterator<Item = (&wgpu::Buffer, u64, u64)> {
-        self.shared.kv.iter().zip(&self.graph.kv_widths).flat_map(move |(layer, widths)| {
-            let bytes = |dim: usize, positions: usize| (widths.heads * self.kv.head_words(dim) * positions * 4) as u64;
-            let keys = u64::from(page) * (PAGE_TOKENS * widths.position_bytes(self.kv)) as u64;
-            let values = keys + bytes(widths.key_dim, PAGE_TOKENS);
-            let parts =
-                [(layer, keys, bytes(widths.key_dim, positions)), (layer, values, bytes(widths.value_dim, positions))];
-            parts.into_iter().filter(|(.., size)| *size > 0)
-        })
-    }
-
-    /// Reads the first `positions` of a page back.
-    async fn page_bytes(&self, page: u32, positions: usize) -> Result<Vec<u8>> {
-        self.device.check()?;
-        check_page(page, positions, self.n_pages)?;
-        let position_bytes: usize = self.graph.kv_widths.iter().map(|widths| widths.position_bytes(self.kv)).sum();
-        let size_bytes = (positions * position_bytes) as u64;
-        if size_bytes == 0 {
-            return Ok(vec![]);
-        }
-        let buffer = {
-            use wgpu::BufferUsages as U;
-            let mut kept = self.page_readback.borrow_mut();
-            let whole = (PAGE_TOKENS * position_bytes) as u64;
-            kept.get_or_insert_with(|| self.device.buffer("page", whole, U::MAP_READ | U::COPY_DST)).clone()
-        };
-        let mut encoder = self.device.encoder();
-        let mut to = 0;
-        for (layer, at, size) in self.page_parts(page, positions) {
-            encoder.copy_buffer_to_buffer(layer, at, &buffer, to, size);
-            to += size;
-        }
-        let submission = self.device.submit(encoder);
-        let words = Pending::new(&buffer, size_bytes, submission).words(&self.device).await?;
-        Ok(bytemuck::cast_slice(&words).to_vec())
-    }
-
     /// Runs a step and reads what is wanted of its outputs back, `(outputs, width)`.
     async fn read(&self, step: &Step<'_>, what: Wanted) -> Result<Vec<f32>> {
         self.device.check()?;
@@ -364,72 +325,6 @@ impl Gpu {
         }
     }
 
-    /// Runs a step whose logits stay on the device until an id is chosen of them.
-    fn hold_logits(&self, step: &Step<'_>, index: u32) -> Result<()> {
-        self.graph.need_logits()?;
-        self.device.check()?;
-        step.check(&self.graph, self.n_pages, self.max_rows)?;
-        if step.outputs.len() != 1 {
-            let words = format!("{} outputs to choose one id from", step.outputs.len());
-            return Err(Error::new(ErrorKind::InvalidArgument, words));
-        }
-        self.slots.borrow_mut().step(step)?;
-        let (class, size) = self.write_either(step, index)?;
-        if class == Class::Prefill {
-            let states = StateSlots::default();
-            self.write_chain(&Decode { token: None, position: 0, count: 1, pages: &[], states, index });
-        }
-        let mut encoder = self.device.encoder();
-        self.encode(class, &mut encoder, size, false)?;
-        self.device.submit(encoder);
-        self.held.set(Some(class));
-        Ok(())
-    }
-
-    /// Chooses an id of the logits that were held.
-    async fn choose_held(&self, sampler: &SamplerSettings, mask: Option<&[u32]>) -> Result<u32> {
-        let class = self.held.take().ok_or_else(nothing_held)?;
-        self.device.check()?;
-        let vocab = self.graph.vocab();
-        if sampler.penalises() {
-            return Err(Error::new(ErrorKind::InvalidArgument, "penalties go by a history"));
-        }
-        self.device.write(&self.shared.reply, 0, bytemuck::cast_slice(&reply_words(sampler, 0, mask.is_some())));
-        if let Some(mask) = mask {
-            // Ids past the end of a mask are none of it.
-            let mut words = mask.to_vec();
-            words.resize(vocab.div_ceil(32), 0);
-            self.device.write(&self.shared.history, vocab as u64 * 4, bytemuck::cast_slice(&words));
-        }
-        let buffer = {
-            use wgpu::BufferUsages as U;
-            let mut kept = self.choice.borrow_mut();
-            kept.get_or_insert_with(|| self.device.buffer("choice", 4, U::MAP_READ | U::COPY_DST)).clone()
-        };
-        let mut encoder = self.device.encoder();
-        {
-            let adapter = self.adapter.borrow();
-            self.program(class, adapter.as_deref())?.encode_choice(&self.device, &mut encoder);
-        }
-        encoder.copy_buffer_to_buffer(&self.shared.ids, 0, &buffer, 0, 4);
-        let submission = self.device.submit(encoder);
-        match Pending::new(&buffer, 4, submission).words(&self.device).await?.first() {
-            Some(id) if *id != BAD_LOGITS => Ok(*id),
-            _ => Err(bad_logits()),
-        }
-    }
-
-    /// Reads the logits that were held.
-    async fn read_held(&self) -> Result<Vec<f32>> {
-        let class = self.held.take().ok_or_else(nothing_held)?;
-        let made = {
-            let adapter = self.adapter.borrow();
-            self.program(class, adapter.as_deref())?.made(Wanted::End)?.clone()
-        };
-        let logits = self.read_made(self.device.encoder(), &made, 1).await?;
-        if logits.iter().all(|logit| logit.is_finite()) { Ok(logits) } else { Err(bad_logits()) }
-    }
-
     /// Reads the first `outputs` rows of a value back, after what is encoded.
     async fn read_made(&self, mut encoder: wgpu::CommandEncoder, made: &Made, outputs: usize) -> Result<Vec<f32>> {
         let size_bytes = (outputs * made.stride * 4) as u64;
@@ -453,10 +348,6 @@ impl Gpu {
 
 fn no_decoding() -> Error {
     Error::new(ErrorKind::InvalidArgument, "this model makes no logits to decode with")
-}
-
-fn nothing_held() -> Error {
-    Error::new(ErrorKind::Internal, "no logits are held")
 }
 
 fn unprepared() -> Error {
