@@ -143,7 +143,8 @@ fn hidden_states_equal_the_goldens() {
 
 #[test]
 fn both_layouts_of_a_configuration_give_the_same_model() {
-    for case in CASES.iter().chain([&LONGROPE]) {
+    // R1's distills were written by one version of transformers, so they have one layout.
+    for case in CASES.iter().chain([&LONGROPE]).filter(|case| !case.name.starts_with("r1-")) {
         let Some(config) = case.files.first().filter(|file| file.ends_with("/config.json")) else { continue };
         let newer = config.replace("config.json", "config.v5.json=config.json");
         let mut files = case.files.to_vec();

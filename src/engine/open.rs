@@ -45,8 +45,16 @@ pub(super) async fn load(
     let mut info = info::describe(checkpoint, &plan, &tokenizer, template.as_ref(), sampling)?;
     let weight_bytes = plan.weight_bytes();
 
-    let mut loading =
-        Loading { checkpoint, plan: &plan, kv, n_pages, exact: options.exact, progress, sample: Sha256::new() };
+    let mut loading = Loading {
+        checkpoint,
+        plan: &plan,
+        kv,
+        n_pages,
+        exact: options.exact,
+        now_secs: &environment.now_secs,
+        progress,
+        sample: Sha256::new(),
+    };
     loading.report(Phase::Inspect, 0, weight_bytes)?;
     let (backend, warning) = loading.backend(options.backend).await?;
     loading.report(Phase::Ready, weight_bytes, weight_bytes)?;
@@ -108,6 +116,7 @@ struct Loading<'a> {
     kv: KvFormat,
     n_pages: usize,
     exact: bool,
+    now_secs: &'a dyn Fn() -> f64,
     progress: &'a mut dyn FnMut(Progress) -> Result<()>,
     /// See [`Loaded::weights_sample`].
     sample: Sha256,
@@ -146,7 +155,7 @@ impl Loading<'_> {
     async fn gpu(&mut self) -> Result<Box<dyn Backend>> {
         let device = Device::of_thread().await?;
         self.report(Phase::Compile, 0, self.plan.weight_bytes())?;
-        let gpu = Gpu::new(&device, self.plan, self.kv, self.n_pages).await?;
+        let gpu = Gpu::choosing(&device, self.plan, self.kv, self.n_pages, self.now_secs).await?;
         self.fill(gpu).await
     }
 

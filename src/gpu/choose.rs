@@ -25,7 +25,13 @@ const CLEARLY: f64 = 1.5;
 const WEIGHTS: [usize; 2] = [1 << 20, 1 << 16];
 
 /// Times a product of the model by workgroups and, where that is slow, by invocations: these have to be clearly faster.
-pub(super) async fn teams(device: &Device, graph: &Graph, matrices: &Matrices, pipelines: &Pipelines) -> Result<Teams> {
+pub(super) async fn teams(
+    device: &Device,
+    graph: &Graph,
+    matrices: &Matrices,
+    pipelines: &Pipelines,
+    now_secs: &dyn Fn() -> f64,
+) -> Result<Teams> {
     let bank = Bank { model: matrices, adapter: None };
     let shapes = bank.shapes();
     let sizes = shapes.iter().map(|(cols, shards)| shards.first().map_or(0, |shard| shard.rows * cols));
@@ -54,29 +60,38 @@ pub(super) async fn teams(device: &Device, graph: &Graph, matrices: &Matrices, p
         probe.run(of_probe, 1).await?;
         Ok::<_, Error>(probe)
     };
-    let faster = faster(of_probe, probe).await?;
+    let faster = faster(of_probe, probe, now_secs).await?;
     if size >= telling {
         device.remember(faster);
     }
     Ok(faster)
 }
 
-async fn faster(device: &Device, probe: impl AsyncFn(Teams) -> Result<Probe>) -> Result<Teams> {
+async fn faster(
+    device: &Device,
+    probe: impl AsyncFn(Teams) -> Result<Probe>,
+    now_secs: &dyn Fn() -> f64,
+) -> Result<Teams> {
+    let timed = async |probe: &Probe, repeats| {
+        let began_secs = now_secs();
+        probe.run(device, repeats).await?;
+        Ok::<_, Error>((now_secs() - began_secs) * 1e3)
+    };
     let together = probe(Teams::Workgroup).await?;
     let [few, many] = REPEATS;
-    let (mut repeats, mut together_ms) = (few, together.run(device, few).await?);
+    let (mut repeats, mut together_ms) = (few, timed(&together, few).await?);
     if together_ms < FAST_MS {
-        (repeats, together_ms) = (many, together.run(device, many).await?);
+        (repeats, together_ms) = (many, timed(&together, many).await?);
     }
     if together_ms < FAST_MS {
         return Ok(Teams::Workgroup);
     }
-    let alone_ms = probe(Teams::Invocation).await?.run(device, repeats).await?;
+    let alone_ms = timed(&probe(Teams::Invocation).await?, repeats).await?;
     if alone_ms * CLEARLY >= together_ms {
         return Ok(Teams::Workgroup);
     }
     // Something else may have held the device up.
-    let again_ms = together.run(device, repeats).await?;
+    let again_ms = timed(&together, repeats).await?;
     log::debug!("{repeats} products: {together_ms}, {again_ms} ms by workgroups, {alone_ms} ms by invocations");
     Ok(if alone_ms * CLEARLY < again_ms { Teams::Invocation } else { Teams::Workgroup })
 }
@@ -131,9 +146,8 @@ impl Probe {
         Ok(Self { pipeline, weights: weights.clone(), group, grid: [grid_x, grid_y], product, readback })
     }
 
-    /// Milliseconds until the last of `repeats` products is there.
-    async fn run(&self, device: &Device, repeats: usize) -> Result<f64> {
-        let began = now_ms();
+    /// Waits until the last of `repeats` products is there.
+    async fn run(&self, device: &Device, repeats: usize) -> Result<()> {
         let mut encoder = device.encoder();
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -147,19 +161,6 @@ impl Probe {
         encoder.copy_buffer_to_buffer(&self.product, 0, &self.readback, 0, READ_BYTES);
         let submission = device.submit(encoder);
         Pending::new(&self.readback, READ_BYTES, submission).words(device).await?;
-        Ok(now_ms() - began)
+        Ok(())
     }
-}
-
-#[cfg(target_arch = "wasm32")]
-fn now_ms() -> f64 {
-    js_sys::Date::now()
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-fn now_ms() -> f64 {
-    use std::sync::LazyLock;
-    use std::time::Instant;
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    START.elapsed().as_secs_f64() * 1e3
 }

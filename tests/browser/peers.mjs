@@ -18,6 +18,8 @@ const request = { prefill: 128, decode: 64 };
 const browser = await launch();
 try {
   const page = await browser.newPage();
+  page.on("console", (message) => console.error(`[${message.type()}] ${message.text()}`));
+  page.on("pageerror", (error) => console.error(String(error)));
   await page.goto(new URL("tests/browser/blank.html", address()).href);
   const input = await page.evaluateHandle(() => {
     const element = document.createElement("input");
