@@ -9,7 +9,7 @@ use super::incoming::{Arriving, Written};
 use super::journal::{self, BLOCK_BYTES, Journal, n_blocks};
 use super::manifest::{Expected, RepoFile};
 use super::meter::{Meter, Phase};
-use crate::digest::{hex, sha256_hex};
+use crate::digest::sha256_hex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format;
 
@@ -179,11 +179,7 @@ impl<'a> Blob<'a> {
         }
         let (offset, _) = self.place(block);
         self.written.data.write(offset, bytes).await?;
-        let hash = match self.store.sha256(bytes).await {
-            Some(hash) => hex(&hash),
-            None => sha256_hex(bytes),
-        };
-        self.journal.add_block(block, hash).await?;
+        self.journal.add_block(block, sha256_hex(bytes)).await?;
         self.set(block, true);
         self.meter.loaded(bytes.len() as u64);
         self.tell(Phase::Download);

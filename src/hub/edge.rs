@@ -102,11 +102,6 @@ pub trait Store {
         Box::pin(async {})
     }
 
-    /// The SHA-256 of a block, where the surroundings have a way to it that leaves this thread free.
-    fn sha256<'a>(&'a self, _bytes: &'a [u8]) -> LocalFuture<'a, Option<[u8; 32]>> {
-        Box::pin(async { None })
-    }
-
     /// Takes the lock of that name among all tabs and processes; `None` while another one has it.
     fn try_lock<'a>(&'a self, name: &'a str) -> LocalFuture<'a, Result<Option<Box<dyn Guard>>>>;
 }

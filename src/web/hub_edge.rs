@@ -77,9 +77,6 @@ extern "C" {
     #[wasm_bindgen(method, catch)]
     async fn share(this: &JsStore, name: String, sha256: String, is_public: bool) -> JsResult<JsValue>;
 
-    #[wasm_bindgen(method, catch)]
-    async fn sha256(this: &JsStore, bytes: Uint8Array) -> JsResult<JsValue>;
-
     #[wasm_bindgen(method, catch, js_name = tryLock)]
     async fn try_lock(this: &JsStore, name: String) -> JsResult<JsValue>;
 
@@ -234,13 +231,6 @@ impl Store for WebStore {
         Box::pin(async move {
             // Nobody waits for what becomes of it.
             self.0.share(name.to_owned(), sha256.to_owned(), is_public).await.ok();
-        })
-    }
-
-    fn sha256<'a>(&'a self, bytes: &'a [u8]) -> LocalFuture<'a, Option<[u8; 32]>> {
-        Box::pin(async move {
-            let hash = some(self.0.sha256(Uint8Array::from(bytes)).await.ok()?)?;
-            hash.dyn_into::<Uint8Array>().ok()?.to_vec().try_into().ok()
         })
     }
 

@@ -42,10 +42,10 @@ export class Mirror {
   }
 
   async #answer(route: Route, folder: string): Promise<void> {
+    this.requests += 1;
     const path = new URL(route.request().url()).pathname.slice(1 + folder.length);
     // Another mirror may have its repository in the same folder.
     if (!path.includes(`/${this.#repo}/`)) return route.fallback();
-    this.requests += 1;
     const header = route.request().headers()["range"];
     const range = header === undefined ? undefined : header.replace("bytes=", "").split("-").map(Number) as [number, number];
     await this.pause(path, range);

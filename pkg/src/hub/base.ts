@@ -43,12 +43,6 @@ export abstract class HubStore {
     return tryLock(name);
   }
 
-  /** The SHA-256 of a block; `undefined` where the page came by a way that browsers do not trust with it. */
-  async sha256(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array | undefined> {
-    const { subtle } = crypto as { subtle?: SubtleCrypto };
-    return subtle && new Uint8Array(await subtle.digest("SHA-256", bytes));
-  }
-
   /** What other sites shared under that SHA-256; nothing vouches for it. */
   async findShared(sha256: string): Promise<HubFile | undefined> {
     const found = await findShared(sha256);
