@@ -332,7 +332,7 @@ fn adapters_that_do_not_fit_the_experts_are_refused_by_name() {
     }
     let base = headwater::model::plan(&open(QWEN3MOE)).unwrap();
     let (place, words) =
-        ("model.layers.0.mlp.experts.down_proj", "changes the same matrix, blk.0.ffn_down_exps.weight");
+        ("model.layers.0.mlp.experts.0.down_proj", "changes the same matrix, blk.0.ffn_down_exps.weight");
     failures.extend(amiss(plan_adapter(&base, &both), MalformedModel, place, words));
     assert!(failures.is_empty(), "{failures:#?}");
 }
