@@ -9,7 +9,7 @@ use crate::LANES;
 const SEGMENT: usize = 32;
 
 /// Rows of activations in 32-bit floats: `(tokens, cols)`, one after another where there is one token, else in panels of
-/// [`LANES`] tokens, an element of each after another.
+/// `LANES` tokens, an element of each after another.
 pub struct Floats {
     tokens: usize,
     cols: usize,

@@ -11,7 +11,7 @@ pub struct Shared {
     pub rows: bool,
     /// So many blocks of a row; 0 for all of them.
     pub blocks: usize,
-    /// Neither of these, but runs of blocks that go on from row to row ([`super::runs`]).
+    /// Neither of these, but runs of blocks that go on from row to row (`runs.rs`).
     pub runs: bool,
 }
 
