@@ -116,7 +116,9 @@ export interface Share {
 /** On the channel of a shared model, from its clients; a client is named by the channel that it listens to. */
 export type ToShared =
   | { readonly type: "join"; readonly client: string }
-  | { readonly type: "message"; readonly client: string; readonly message: ToHost };
+  | { readonly type: "message"; readonly client: string; readonly message: ToHost }
+  /** From the tab that keeps the worker, whose own client has left. */
+  | { readonly type: "needed?" };
 
 /** On the channel of a shared model, from its worker. */
 export type FromShared =

@@ -18,7 +18,7 @@ const LOST_BYTES = 4 * MIB;
 /** What is on its way when a page goes, written by the server and never read: a piece of each connection. */
 const UNREAD_BYTES = 4 * 64 * 1024;
 /** Bytes a second of each connection while kills are about. */
-const RATE = 4 * MIB;
+const RATE = 2 * MIB;
 
 const KILLS = SWEEP ? 20 : 4;
 const SEED = Number(process.env["HEADWATER_SEED"] ?? 1);

@@ -43,7 +43,10 @@ export class Link {
     this.#shared = new BroadcastChannel(this.#name);
     this.#own = new BroadcastChannel(this.#client);
     this.#shared.onmessage = ({ data }: MessageEvent<FromShared | ToShared>) => {
-      if (data.type === "here") this.#join();
+      if (data.type === "here") {
+        this.#join();
+        this.#askWhetherNeeded();
+      }
       else if (data.type === "over") this.#endWorker?.();
     };
     this.#own.onmessage = ({ data }: MessageEvent<ToClient>) => {
@@ -76,6 +79,12 @@ export class Link {
     this.#line.abort();
     this.#own.close();
     if (this.#endWorker === undefined) this.#shared.close();
+    this.#askWhetherNeeded();
+  }
+
+  /** A worker that this tab began to keep when its own client was leaving may have nobody, and would wait for ever. */
+  #askWhetherNeeded(): void {
+    if (this.#closed && this.#endWorker !== undefined) this.#tell({ type: "needed?" });
   }
 
   /** Keeps a worker for all clients, until it says that it is over. */

@@ -50,6 +50,8 @@ export function serve(name: string): void {
   channel.onmessage = ({ data }: MessageEvent<ToShared | FromShared>) => {
     if (data.type === "join") join(data.client);
     else if (data.type === "message" && "client" in data) guests.get(data.client)?.host.receive(data.message);
+    // Whoever was about to join is next in line, and gets a worker of its own.
+    else if (data.type === "needed?" && guests.size === 0) end();
   };
   // Held for as long as this worker lives.
   void hold(lock, () => tell({ type: "here" }));
