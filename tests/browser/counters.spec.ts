@@ -34,6 +34,28 @@ test("a decoded token makes no object; passes, submits, uploads and readings sta
   }
 });
 
+test("each kernel is timed where the device tells times; the CPU says that it launches none", async ({ lab }) => {
+  const seen = await lab.evaluate(async () => {
+    const request = { prefill: 8, decode: 4, profile: true };
+    const model = await headwater.load("embedded:tiny-assistant", { backend: "webgpu" });
+    const adapter = await navigator.gpu.requestAdapter();
+    const report = await model.bench(request).catch((error: { kind: string }) => error.kind);
+    await model.dispose();
+    const cpu = await headwater.load("embedded:tiny-assistant", { backend: "cpu" });
+    const none = await cpu.bench(request).catch(({ kind, details }: { kind: string; details: { at?: string } }) => `${kind} ${details.at ?? ""}`);
+    await cpu.dispose();
+    return { report, none, tellsTimes: adapter?.features.has("timestamp-query") ?? false };
+  });
+  expect(seen.none).toBe("InvalidArgument profile");
+  if (!seen.tellsTimes) return expect(seen.report).toBe("GpuFeatureMissing");
+  if (typeof seen.report === "string") throw new Error(seen.report);
+  const { profile, decodeCounters } = seen.report;
+  console.log(JSON.stringify(profile));
+  const launches = (profile?.decode ?? []).reduce((sum, { dispatches }) => sum + dispatches, 0);
+  expect(launches, "all but the choice of the id").toBe(decodeCounters.dispatches - 1);
+  expect(profile?.prefillTokens).toBe(8);
+});
+
 test("a model of 1 GiB loads through no more than 64 MiB of the engine's memory", async ({ lab }) => {
   const { header, sizeBytes } = giantGguf();
   expect(sizeBytes).toBeGreaterThanOrEqual(2 ** 30);
