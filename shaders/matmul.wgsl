@@ -1,22 +1,5 @@
 // y[t, r] = sum_c w[r, c] * x[t, c] for many rows of activations. A workgroup of 128 makes a tile of 32 rows of x by 64
 // rows of w: both are staged in workgroup memory, 32 columns at a time, so a weight is decoded once for 32 rows of x.
-//
-// RESIDUAL: y += ... GLU: rows 2i and 2i + 1 of w are gate and up; y[t, i] = glu(gate, up). BIAS: y = ... + bias.
-override RESIDUAL: bool = false;
-override BIAS: bool = false;
-override ADAPT: u32 = 0u;                                              // the product times 1: factor, 2: 1 + factor * gain[r]
-override OUTPUTS: bool = false;                                        // the rows of x are the step's outputs
-
-struct Params {
-    rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, max_rows: u32, bias_offset: u32,
-    gain_offset: u32, factor: f32,
-}
-
-@group(1) @binding(0) var<uniform> params: Params;
-@group(1) @binding(1) var<storage, read> state: array<u32>;
-@group(1) @binding(2) var<storage, read> x: array<vec4<f32>>;          // (T, cols), rows x_stride apart
-@group(1) @binding(3) var<storage, read> norms: array<f32>;            // bias: (rows) from bias_offset, gain likewise
-@group(1) @binding(4) var<storage, read_write> y: array<f32>;          // (T, rows or rows / 2), rows y_stride apart
 
 fn x8(t: u32, t_count: u32, group: u32) -> Weights8 {
     if (t >= t_count || group >= params.cols / 8u) { return Weights8(vec4(0.0), vec4(0.0)); }
@@ -31,7 +14,7 @@ fn w8(r: u32, group: u32) -> Weights8 {
 
 @compute @workgroup_size(128)
 fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    let t_count = state[params.max_rows + select(0u, 1u, OUTPUTS)];
+    let t_count = rows_of_x();
     let first_t = workgroup.y * TILE_X;
     let first_r = workgroup.x * TILE_W;
     let groups = params.cols / 8u;
@@ -63,24 +46,10 @@ fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workg
         workgroupBarrier();
         add_tile(&acc, lane_t, lane_r);
     }
+    let r = first_r + lane_r;
     for (var i = 0u; i < 4u; i++) {
         let t = first_t + lane_t + i;
-        if (t >= t_count) { break; }
-        let at = params.y_offset + t * params.y_stride;
-        let r = first_r + lane_r;
-        if (GLU != 0u) {
-            if (r < params.rows) { y[at + r / 2u] = glu(acc[i].x, acc[i].y); }
-            if (r + 2u < params.rows) { y[at + r / 2u + 1u] = glu(acc[i].z, acc[i].w); }
-        } else {
-            for (var j = 0u; j < 4u; j++) {
-                if (r + j >= params.rows) { break; }
-                var result = acc[i][j];
-                if (ADAPT == 1u) { result *= params.factor; }
-                if (ADAPT == 2u) { result *= 1.0 + params.factor * norms[params.gain_offset + r + j]; }
-                if (BIAS) { result += norms[params.bias_offset + r + j]; }
-                if (RESIDUAL) { result += y[at + r + j]; }
-                y[at + r + j] = result;
-            }
-        }
+        if (t >= t_count || r >= params.rows) { break; }
+        finish(t, r, acc[i]);
     }
 }

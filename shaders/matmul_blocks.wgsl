@@ -1,23 +1,6 @@
 // y[t, r] = sum_c w[r, c] * x[t, c] for many rows of activations, as matmul, but each invocation makes four rows of x by four
 // rows of w by itself: nothing is staged, nobody waits. For devices where waiting costs more than what is shared saves.
-//
-// RESIDUAL, GLU, BIAS, ADAPT, OUTPUTS: see matmul.
 override SIZE: u32 = 16u;                                              // invocations of a workgroup, side by side in w
-override RESIDUAL: bool = false;
-override BIAS: bool = false;
-override ADAPT: u32 = 0u;
-override OUTPUTS: bool = false;
-
-struct Params {
-    rows: u32, cols: u32, x_offset: u32, x_stride: u32, y_offset: u32, y_stride: u32, max_rows: u32, bias_offset: u32,
-    gain_offset: u32, factor: f32,
-}
-
-@group(1) @binding(0) var<uniform> params: Params;
-@group(1) @binding(1) var<storage, read> state: array<u32>;
-@group(1) @binding(2) var<storage, read> x: array<vec4<f32>>;          // (T, cols), rows x_stride apart
-@group(1) @binding(3) var<storage, read> norms: array<f32>;            // bias: (rows) from bias_offset, gain likewise
-@group(1) @binding(4) var<storage, read_write> y: array<f32>;          // (T, rows or rows / 2), rows y_stride apart
 
 // What row t of x adds to its results with four rows of w.
 fn products(t: u32, group: u32, w0: Weights8, w1: Weights8, w2: Weights8, w3: Weights8) -> vec4<f32> {
@@ -31,26 +14,9 @@ fn products(t: u32, group: u32, w0: Weights8, w1: Weights8, w2: Weights8, w3: We
     );
 }
 
-fn finish(t: u32, r: u32, acc: vec4<f32>) {
-    let at = params.y_offset + t * params.y_stride;
-    if (GLU != 0u) {
-        y[at + r / 2u] = glu(acc.x, acc.y);
-        if (r + 2u < params.rows) { y[at + r / 2u + 1u] = glu(acc.z, acc.w); }
-        return;
-    }
-    for (var j = 0u; j < 4u && r + j < params.rows; j++) {
-        var result = acc[j];
-        if (ADAPT == 1u) { result *= params.factor; }
-        if (ADAPT == 2u) { result *= 1.0 + params.factor * norms[params.gain_offset + r + j]; }
-        if (BIAS) { result += norms[params.bias_offset + r + j]; }
-        if (RESIDUAL) { result += y[at + r + j]; }
-        y[at + r + j] = result;
-    }
-}
-
 @compute @workgroup_size(SIZE)
 fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    let t_count = state[params.max_rows + select(0u, 1u, OUTPUTS)];
+    let t_count = rows_of_x();
     let t = workgroup.y * 4u;
     let r = (workgroup.x * SIZE + lane) * 4u;
     if (t >= t_count || r >= params.rows) { return; }

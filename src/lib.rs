@@ -7,6 +7,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`error`] | the one error type: a kind for programs, a place for people |
+//! | `digest` | hashes as hexadecimal digits |
 //! | [`quant`] | how numbers are stored: one file a block format, and their table |
 //! | [`source`] | ranged reads of files, wherever they are |
 //! | [`format`](mod@format) | GGUF files and safetensors folders to names, shapes and metadata |
@@ -15,7 +16,7 @@
 //! | [`graph`] | the computation as plain data, and what a backend promises |
 //! | [`model`] | one file an architecture: its hyperparameters, weights and graph |
 //! | [`sample`] | how the next id is chosen: options, checked, and the choosing itself |
-//! | [`cpu`] | the interpreter of a graph: the oracle of the tests, and the fallback |
+//! | [`cpu`] | the interpreter of a graph: the oracle of the tests, and the fallback; its loops are `cpu-kernels/` |
 //! | [`gpu`] | lowers a graph to a list of dispatches once, then replays it; the only module that names wgpu |
 //! | [`kernel`] | one file a GPU operation, beside its shader in `shaders/` |
 //! | [`cache`] | keys and values in pages |
@@ -30,6 +31,7 @@
 //! - *logits*: a score for every id of the vocabulary, before any softmax.
 //! - *chain*: several decode steps submitted at once, each feeding its id to the next on the device.
 //! - *page*: keys and values of [`graph::PAGE_TOKENS`] positions of every layer; a sequence is a list of pages.
+//! - *team*: the invocations that make an output on the GPU together: those of a workgroup, or one alone.
 //! - *plane*: an aligned array that the blocks of a quantised matrix were repacked into on the GPU.
 //! - *shapes*: matrices are `(rows, cols)` with `cols` contracted; activations `(tokens, width)`.
 #![forbid(unsafe_code)]

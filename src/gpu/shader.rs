@@ -71,6 +71,9 @@ pub fn kernel_source(kernel: &Kernel, format: Option<FormatId>, kv: KvFormat, di
     if kernel.glu {
         pieces.push(piece!("glu.wgsl"));
     }
+    if kernel.product {
+        pieces.push(piece!("product.wgsl"));
+    }
     pieces.push(Piece { name: kernel.name.trim_end_matches("_alone"), source: kernel.source });
     let directives = if kernel.reduces == Some(Teams::Workgroup) { preamble(dialect) } else { String::new() };
     join(directives, &pieces)

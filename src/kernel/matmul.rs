@@ -32,6 +32,7 @@ pub(super) const MATMUL: Kernel = Kernel {
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
     weights: true,
     glu: true,
+    product: true,
     tiles: true,
     ..Kernel::PLAIN
 };

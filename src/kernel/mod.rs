@@ -86,6 +86,8 @@ pub struct Kernel {
     pub recurrent: bool,
     /// Whether it makes gated units or activations.
     pub glu: bool,
+    /// Whether it is a product of many rows by one matrix.
+    pub product: bool,
     /// Whether it multiplies in tiles.
     pub tiles: bool,
 }
@@ -101,6 +103,7 @@ impl Kernel {
         kv: false,
         recurrent: false,
         glu: false,
+        product: false,
         tiles: false,
     };
 }
