@@ -14,12 +14,7 @@ use headwater::model::plan;
 use pollster::block_on;
 
 fn environment() -> Environment {
-    Environment {
-        now_secs: Box::new(|| 0.0),
-        seed: Box::new(|| 0),
-        yield_now: Box::new(|| Box::pin(async {})),
-        grammars: Box::<headwater::sample::NativeGrammars>::default(),
-    }
+    common::environment(0)
 }
 
 fn load_files(files: &[&str], backend: BackendChoice, context: Option<usize>) -> Engine {

@@ -6,7 +6,7 @@ mod common;
 
 use common::open;
 use headwater::engine::{
-    BackendChoice, Engine, Environment, GenerateRequest, LoadOptions, Prompt, ScoreItem, ScoreRequest, Stops, TextOrIds,
+    BackendChoice, Engine, GenerateRequest, LoadOptions, Prompt, ScoreItem, ScoreRequest, Stops, TextOrIds,
 };
 use pollster::block_on;
 use serde_json::Value;
@@ -22,12 +22,7 @@ fn load(model: &str) -> Engine {
             .filter(|path| std::path::Path::new(path).exists())
             .collect();
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
-    let environment = Environment {
-        now_secs: Box::new(|| 0.0),
-        seed: Box::new(|| 0),
-        yield_now: Box::new(|| Box::pin(async {})),
-        grammars: Box::<headwater::sample::NativeGrammars>::default(),
-    };
+    let environment = common::environment(0);
     let options = LoadOptions { backend: BackendChoice::Cpu, exact: true, ..LoadOptions::default() };
     block_on(Engine::load(open(&files), &options, environment, &mut |_| Ok(()))).unwrap()
 }

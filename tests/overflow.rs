@@ -6,7 +6,7 @@ mod common;
 
 use common::open;
 use headwater::engine::{
-    BackendChoice, Dropped, Engine, Environment, FinishReason, GenerateRequest, GenerationResult, LoadOptions, Piece,
+    BackendChoice, Dropped, Engine, FinishReason, GenerateRequest, GenerationResult, LoadOptions, Piece,
 };
 use headwater::error::{ErrorKind, Result};
 use pollster::block_on;
@@ -17,12 +17,7 @@ const CONTEXT: usize = 160;
 const QUARTER: usize = CONTEXT / 4;
 
 fn load(backend: BackendChoice) -> Engine {
-    let environment = Environment {
-        now_secs: Box::new(|| 0.0),
-        seed: Box::new(|| 77),
-        yield_now: Box::new(|| Box::pin(async {})),
-        grammars: Box::<headwater::sample::NativeGrammars>::default(),
-    };
+    let environment = common::environment(77);
     let options = LoadOptions { backend, context: Some(CONTEXT), ..LoadOptions::default() };
     block_on(Engine::load(open(&[MODEL]), &options, environment, &mut |_| Ok(()))).unwrap()
 }

@@ -5,8 +5,7 @@ mod common;
 
 use common::open;
 use headwater::engine::{
-    AdapterChoice, BackendChoice, Engine, Environment, GenerateRequest, LoadOptions, Prompt, Receipt, ReceiptCheck,
-    ScaledAdapter,
+    AdapterChoice, BackendChoice, Engine, GenerateRequest, LoadOptions, Prompt, Receipt, ReceiptCheck, ScaledAdapter,
 };
 use headwater::error::ErrorKind;
 use headwater::format::Checkpoint;
@@ -17,12 +16,7 @@ const Q8: &str = "www/models/tiny-assistant/tiny-assistant-q8_0.gguf";
 const Q4: &str = "www/models/tiny-assistant/tiny-assistant-q4_0.gguf";
 
 fn load(files: &[&str], backend: BackendChoice) -> Engine {
-    let environment = Environment {
-        now_secs: Box::new(|| 0.0),
-        seed: Box::new(|| 77),
-        yield_now: Box::new(|| Box::pin(async {})),
-        grammars: Box::<headwater::sample::NativeGrammars>::default(),
-    };
+    let environment = common::environment(77);
     let options = LoadOptions { backend, ..LoadOptions::default() };
     block_on(Engine::load(open(files), &options, environment, &mut |_| Ok(()))).unwrap()
 }

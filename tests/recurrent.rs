@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use common::open;
 use headwater::engine::{
-    BackendChoice, BenchRequest, Engine, Environment, GenerateRequest, GenerationResult, LoadOptions, Prompt, Stops,
+    BackendChoice, BenchRequest, Engine, GenerateRequest, GenerationResult, LoadOptions, Prompt, Stops,
 };
 use headwater::error::ErrorKind;
 use pollster::block_on;
@@ -24,12 +24,7 @@ const MODELS: &[&[&str]] = &[
 ];
 
 fn load(files: &[&str], backend: BackendChoice) -> Engine {
-    let environment = Environment {
-        now_secs: Box::new(|| 0.0),
-        seed: Box::new(|| 0),
-        yield_now: Box::new(|| Box::pin(async {})),
-        grammars: Box::<headwater::sample::NativeGrammars>::default(),
-    };
+    let environment = common::environment(0);
     let options = LoadOptions { backend, exact: true, ..LoadOptions::default() };
     block_on(Engine::load(open(files), &options, environment, &mut |_| Ok(()))).expect("a model that loads")
 }

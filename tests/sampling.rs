@@ -6,8 +6,8 @@ mod common;
 
 use common::open;
 use headwater::engine::{
-    BackendChoice, Engine, Environment, GenerateRequest, GenerationResult, LoadOptions, Piece, Prompt, ScoreItem,
-    ScoreRequest, TextOrIds,
+    BackendChoice, Engine, GenerateRequest, GenerationResult, LoadOptions, Piece, Prompt, ScoreItem, ScoreRequest,
+    TextOrIds,
 };
 use headwater::error::{Error, ErrorKind};
 use pollster::block_on;
@@ -17,12 +17,7 @@ const ASSISTANT: &[&str] = &["www/models/tiny-assistant/tiny-assistant-q8_0.gguf
 const BACKENDS: [BackendChoice; 2] = [BackendChoice::Cpu, BackendChoice::Gpu];
 
 fn load(files: &[&str], backend: BackendChoice) -> Engine {
-    let environment = Environment {
-        now_secs: Box::new(|| 0.0),
-        seed: Box::new(|| 77),
-        yield_now: Box::new(|| Box::pin(async {})),
-        grammars: Box::<headwater::sample::NativeGrammars>::default(),
-    };
+    let environment = common::environment(77);
     let options = LoadOptions { backend, exact: true, context: Some(256), ..LoadOptions::default() };
     block_on(Engine::load(open(files), &options, environment, &mut |_| Ok(()))).unwrap()
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use common::open;
 use headwater::engine::{
-    AdapterChoice, BackendChoice, Engine, Environment, GenerateRequest, GenerationResult, LoadOptions, Prompt, Restored,
+    AdapterChoice, BackendChoice, Engine, GenerateRequest, GenerationResult, LoadOptions, Prompt, Restored,
 };
 use headwater::error::{ErrorKind, Result};
 use headwater::format::Checkpoint;
@@ -25,12 +25,7 @@ const LLAMA: [&str; 4] = [
 ];
 
 fn load_from(checkpoint: Checkpoint, backend: BackendChoice, kv: &str) -> Engine {
-    let environment = Environment {
-        now_secs: Box::new(|| 0.0),
-        seed: Box::new(|| 77),
-        yield_now: Box::new(|| Box::pin(async {})),
-        grammars: Box::<headwater::sample::NativeGrammars>::default(),
-    };
+    let environment = common::environment(77);
     let options = LoadOptions { backend, kv_format: Some(kv.to_owned()), ..LoadOptions::default() };
     block_on(Engine::load(checkpoint, &options, environment, &mut |_| Ok(()))).unwrap()
 }
@@ -202,12 +197,7 @@ fn what_has_no_room_is_computed_anew() {
     let next = turn(&prompt, &reply(&engine, &prompt, None));
     let (bytes, _) = save(&engine, &next, None);
     let options = LoadOptions { backend: BackendChoice::Cpu, context: Some(96), ..LoadOptions::default() };
-    let environment = Environment {
-        now_secs: Box::new(|| 0.0),
-        seed: Box::new(|| 0),
-        yield_now: Box::new(|| Box::pin(async {})),
-        grammars: Box::<headwater::sample::NativeGrammars>::default(),
-    };
+    let environment = common::environment(0);
     let small = block_on(Engine::load(open(&[MODEL]), &options, environment, &mut |_| Ok(()))).unwrap();
     let restored = restore(&small, &bytes).unwrap();
     assert!(restored.tokens == 96 && restored.note.is_some(), "{restored:?}");

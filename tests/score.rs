@@ -14,12 +14,7 @@ use pollster::block_on;
 const ASSISTANT: &str = "www/models/tiny-assistant/tiny-assistant-q8_0.gguf";
 
 fn environment() -> Environment {
-    Environment {
-        now_secs: Box::new(|| 0.0),
-        seed: Box::new(|| 0),
-        yield_now: Box::new(|| Box::pin(async {})),
-        grammars: Box::<headwater::sample::NativeGrammars>::default(),
-    }
+    common::environment(0)
 }
 
 fn load(files: &[&str], backend: BackendChoice, context: Option<usize>) -> Engine {

@@ -2,9 +2,7 @@
 
 use std::cell::Cell;
 
-use headwater::engine::{
-    AdapterChoice, BackendChoice, Engine, Environment, GenerateRequest, GenerationResult, LoadOptions,
-};
+use headwater::engine::{AdapterChoice, BackendChoice, Engine, GenerateRequest, GenerationResult, LoadOptions};
 use headwater::error::{Error, ErrorKind, Result};
 use headwater::format::Checkpoint;
 use pollster::block_on;
@@ -23,12 +21,7 @@ const OTHER: &[&str] =
     &["tests/data/lora/qwen3-dora/adapter_config.json", "tests/data/lora/qwen3-dora/adapter_model.safetensors"];
 
 fn engine() -> Engine {
-    let environment = Environment {
-        now_secs: Box::new(|| 0.0),
-        seed: Box::new(|| 0),
-        yield_now: Box::new(|| Box::pin(async {})),
-        grammars: Box::<headwater::sample::NativeGrammars>::default(),
-    };
+    let environment = crate::common::environment(0);
     let options = LoadOptions { backend: BackendChoice::Cpu, exact: true, ..LoadOptions::default() };
     block_on(Engine::load(open(LLAMA), &options, environment, &mut |_| Ok(()))).unwrap()
 }
