@@ -3,6 +3,7 @@
  * whether the module trapped, after which nothing in it can be trusted.
  */
 import init, { useGrammars, WebEngine, WebHub } from "../wasm/headwater.js";
+import { beginDeferred, DeferredMissing } from "./deferred.js";
 import { HeadwaterError, toHeadwaterError } from "./errors.js";
 import { grammarOpener } from "./grammar.js";
 import { startModule } from "./module.js";
@@ -28,11 +29,13 @@ export async function startEngine(wasmUrl?: string): Promise<void> {
 async function start(ownUrl: string | undefined): Promise<void> {
   offerSubgroups();
   const wasmUrl = ownUrl ?? new URL("../wasm/headwater_bg.wasm", import.meta.url).href;
-  memory = (await startModule("the engine", wasmUrl, init)).memory;
+  const exports = await startModule("the engine", wasmUrl, init);
+  memory = exports.memory;
+  await beginDeferred(exports as unknown as WebAssembly.Exports, ownUrl);
   useGrammars(grammarOpener(ownUrl));
   // A trap inside a callback of the browser reaches nobody's promise; it arrives here.
   const note = (thrown: unknown): void => {
-    if (cameFrom(wasmUrl, thrown)) noteTrap(thrown);
+    if (thrown instanceof DeferredMissing || cameFrom(wasmUrl, thrown)) noteTrap(thrown);
   };
   globalThis.addEventListener("error", (event) => note((event as ErrorEvent).error));
   globalThis.addEventListener("unhandledrejection", (event) => note((event as PromiseRejectionEvent).reason));
@@ -60,7 +63,7 @@ export function engineError(thrown: unknown): HeadwaterError {
 }
 
 function noteTrap(thrown: unknown): HeadwaterError | undefined {
-  const trapped = thrown instanceof WebAssembly.RuntimeError || thrown instanceof RangeError;
+  const trapped = thrown instanceof WebAssembly.RuntimeError || thrown instanceof RangeError || thrown instanceof DeferredMissing;
   if (!trapped) return undefined;
   poison ??= new HeadwaterError("EnginePoisoned", `the engine trapped (${thrown.message}); load the model again`);
   for (const listener of [...onPoison]) listener(poison);

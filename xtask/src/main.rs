@@ -18,6 +18,7 @@ mod paths;
 mod pkg;
 mod process;
 mod serve;
+mod split;
 mod stamp;
 mod synthetic;
 mod sysroot;

@@ -7,17 +7,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use wasm_bindgen_cli_support::Bindgen;
 
 use crate::stamp::Stamp;
 use crate::toolchain::{self, TARGET, Toolchain};
-use crate::{npm, paths, process};
+use crate::{npm, paths, process, split};
 
 /// What every compilation for the web is told: 128-bit SIMD, and randomness from the browser.
-const RUSTFLAGS: &[&str] = &["-Ctarget-feature=+simd128", "--cfg", r#"getrandom_backend="wasm_js""#];
+/// And names that tell instances of one generic function apart, for the list of what is deferred.
+const RUSTFLAGS: &[&str] =
+    &["-Ctarget-feature=+simd128", "-Csymbol-mangling-version=v0", "--cfg", r#"getrandom_backend="wasm_js""#];
 /// Raised when the steps after cargo change.
-const RECIPE: &str = "2";
+const RECIPE: &str = "4";
 
 /// A module that the package has.
 pub(crate) struct Module {
@@ -27,19 +29,23 @@ pub(crate) struct Module {
     compiled: &'static str,
     /// What the package calls its files.
     pub(crate) name: &'static str,
+    /// The list of functions, in the tree, that are fetched when they are first called.
+    deferred: Option<&'static str>,
 }
 
 /// All of them. Each is compiled by itself, so that none carries what another one's crates ask of those they share.
 pub(crate) const MODULES: [Module; 2] = [
-    Module { package: "headwater", compiled: "headwater", name: "headwater" },
-    Module { package: "headwater-grammar", compiled: "headwater_grammar", name: "grammar" },
+    Module { package: "headwater", compiled: "headwater", name: "headwater", deferred: Some("xtask/deferred.txt") },
+    Module { package: "headwater-grammar", compiled: "headwater_grammar", name: "grammar", deferred: None },
 ];
 
-/// How much effort goes into a module.
+/// What is made of a module.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// What ships: link-time optimisation and wasm-opt.
+    /// What ships: link-time optimisation, wasm-opt, and in two parts where a list says so.
     Full,
+    /// The same, whole, with marks that tell which functions ran.
+    Recording,
     /// For trying a change: a fraction of the time, a larger and slower module.
     Quick,
 }
@@ -57,28 +63,83 @@ impl Module {
     fn build(&self, toolchain: &Toolchain, effort: Effort, out: &Path) -> Result<()> {
         process::run(&mut cargo(toolchain, effort, "build", self))?;
         let compiled = target_folder(effort).join(TARGET).join("wasm").join(self.compiled).with_extension("wasm");
-        let stamp = Stamp::default()
+        let bound = paths::at("target/wasm/bound").join(self.name);
+        let mut stamp = Stamp::default()
             .words(RECIPE)
-            .words(if effort == Effort::Full { "full" } else { "quick" })
+            .words(if effort == Effort::Quick { "quick" } else { "full" })
             .file(&compiled)
             .file(&paths::at("package-lock.json"));
-        let stamp_file = paths::at("target/wasm").join(format!("packed-{}", self.name));
+        let stamp_file = paths::at("target/wasm").join(format!("bound-{}", self.name));
         let file = format!("{}_bg.wasm", self.name);
+        if !(stamp.matches(&stamp_file) && bound.join(&file).is_file()) {
+            empty(&bound)?;
+            bind(&compiled, self.name, &bound)?;
+            match (effort, self.deferred) {
+                (Effort::Quick, _) => {}
+                (_, Some(_)) => optimise_apart(&bound.join(&file))?,
+                (_, None) => optimise(&bound.join(&file))?,
+            }
+            stamp.write(&stamp_file)?;
+        }
+        let list = self.deferred.filter(|_| effort != Effort::Quick).map(paths::at);
+        if let Some(list) = &list {
+            stamp = stamp.words(if effort == Effort::Full { "split" } else { "recording" }).file(list);
+        }
+        let stamp_file = paths::at("target/wasm").join(format!("packed-{}", self.name));
         if stamp.matches(&stamp_file) && out.join(&file).is_file() {
             return Ok(());
-        }
-        let bound = paths::at("target/wasm/bound").join(self.name);
-        empty(&bound)?;
-        bind(&compiled, self.name, &bound)?;
-        if effort == Effort::Full {
-            optimise(&bound.join(&file))?;
         }
         for entry in fs::read_dir(&bound)? {
             let entry = entry?;
             fs::copy(entry.path(), out.join(entry.file_name()))?;
         }
+        if let Some(list) = &list {
+            self.finish(&bound.join(&file), list, effort, out)?;
+        }
         stamp.write(&stamp_file)
     }
+
+    /// Writes the parts of a module that is split, or one that records.
+    fn finish(&self, whole: &Path, list: &Path, effort: Effort, out: &Path) -> Result<()> {
+        let wasm = fs::read(whole)?;
+        let first = out.join(format!("{}_bg.wasm", self.name));
+        let glue = out.join(format!("{}.js", self.name));
+        let script = fs::read_to_string(&glue)?;
+        if effort == Effort::Recording {
+            fs::write(first, split::recording(&wasm)?)?;
+            let shown = replace_once(
+                &script,
+                "wasm = instance.exports;",
+                "wasm = globalThis.headwaterExports = instance.exports;",
+            )?;
+            return Ok(fs::write(&glue, shown)?);
+        }
+        let list = fs::read_to_string(list).with_context(|| format!("cannot read {}", list.display()))?;
+        let halves = split::split(&wasm, &list.lines().map(str::to_owned).collect())?;
+        let second = out.join(format!("{}_deferred_bg.wasm", self.name));
+        for (half, wasm) in [(first, halves.first), (second, halves.second)] {
+            fs::write(&half, wasm)?;
+            optimise(&half)?;
+        }
+        fs::write(&glue, with_loader(&script, self.name)?)?;
+        Ok(())
+    }
+}
+
+/// wasm-bindgen's script, which also gives the module what loads its second part.
+fn with_loader(script: &str, name: &str) -> Result<String> {
+    let own = format!("\"./{name}_bg.js\": import0,");
+    let (module, function) = split::LOADER;
+    let with = format!("{own}\n        \"{module}\": {{ {function}: loadDeferred }},");
+    Ok(format!("import {{ loadDeferred }} from \"../dist/deferred.js\";\n{}", replace_once(script, &own, &with)?))
+}
+
+/// wasm-bindgen's script with one place changed.
+fn replace_once(script: &str, from: &str, to: &str) -> Result<String> {
+    if script.matches(from).count() != 1 {
+        bail!("wasm-bindgen writes its script otherwise than it did: `{from}` is not there once");
+    }
+    Ok(script.replace(from, to))
 }
 
 /// Checks the modules as they are compiled for the web, with the lints that only matter there.
@@ -121,7 +182,7 @@ fn cargo(toolchain: &Toolchain, effort: Effort, verb: &str, module: &Module) -> 
 
 fn target_folder(effort: Effort) -> PathBuf {
     paths::at(match effort {
-        Effort::Full => "target/wasm",
+        Effort::Full | Effort::Recording => "target/wasm",
         Effort::Quick => "target/wasm-quick",
     })
 }
@@ -129,18 +190,28 @@ fn target_folder(effort: Effort) -> PathBuf {
 /// Writes `<name>_bg.wasm`, `<name>.js` and their types, for import as an ES module.
 fn bind(module: &Path, name: &str, out: &Path) -> Result<()> {
     let mut bindgen = Bindgen::new();
-    bindgen.input_path(module).out_name(name).typescript(true);
+    bindgen.input_path(module).out_name(name).typescript(true).demangle(false);
     bindgen.web(true).and_then(|bindgen| bindgen.generate(out)).context("wasm-bindgen failed")
 }
 
-/// Makes the module smaller in place.
+/// Makes a module smaller in place.
 fn optimise(module: &Path) -> Result<()> {
+    wasm_opt(module, &["-O3"])
+}
+
+/// Makes a module smaller in place that is to be split: functions keep their names and stay by themselves, so that what
+/// is called may be told from what is not.
+fn optimise_apart(module: &Path) -> Result<()> {
+    wasm_opt(module, &["--no-inline=*", "-O3", "--debuginfo"])
+}
+
+fn wasm_opt(module: &Path, options: &[&str]) -> Result<()> {
     println!("wasm-opt (about a minute)");
     let smaller = module.with_extension("smaller");
     process::run(
         Command::new("node")
             .arg(paths::at("node_modules/binaryen/bin/wasm-opt"))
-            .arg("-O3")
+            .args(options)
             .arg(module)
             .arg("-o")
             .arg(&smaller),
