@@ -18,7 +18,7 @@ export interface WorkerOptions {
   worker?: boolean | Worker | "shared";
   /** Where `worker.js` lies, when the bundler cannot tell. */
   workerUrl?: string | URL;
-  /** Where `headwater_bg.wasm` lies, when the bundler cannot tell; `grammar_bg.wasm` is looked for beside it then. */
+  /** Where `headwater_bg.wasm` lies, when the bundler cannot tell; `headwater_deferred_bg.wasm` and `grammar_bg.wasm` are looked for beside it then. */
   wasmUrl?: string | URL;
 }
 

@@ -5,7 +5,8 @@
  * `?hub=<mirror>`, a mirror of the hub; one of another origin also has to be in the content security policy (`connect-src`).
  */
 import { HeadwaterError, load, support, type Chat, type Generation, type LoadOptions, type Model, type ModelReference, type Progress, type Support } from "../pkg/dist/index.js";
-import { announce, elements, make, showError } from "./elements.js";
+import { make } from "./dom.js";
+import { announce, elements, showError } from "./elements.js";
 import { hubOptions, loadOptions, noteUnfinished, unfinished, type Accepted } from "./hub.js";
 import { startKept } from "./kept.js";
 import { startPicker } from "./picker.js";

@@ -1,11 +1,8 @@
 /** The page's elements, by their ids in `index.html`, each of the type that the code counts on. */
+import { finder, make } from "./dom.js";
 import { explain } from "./words.js";
 
-function find<T extends HTMLElement>(id: string, type: new () => T): T {
-  const element = document.getElementById(id);
-  if (!(element instanceof type)) throw new Error(`index.html has no ${type.name} "${id}"`);
-  return element;
-}
+const find = finder("index.html");
 
 export const elements = {
   device: find("device", HTMLParagraphElement),
@@ -50,14 +47,6 @@ export const elements = {
   fresh: find("fresh", HTMLButtonElement),
   announce: find("announce", HTMLParagraphElement),
 };
-
-/** A new element with a class and a text; texts are text nodes, so nothing in them is ever markup. */
-export function make<K extends keyof HTMLElementTagNameMap>(tag: K, className: string, text = ""): HTMLElementTagNameMap[K] {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.append(text);
-  return element;
-}
 
 /** Shows what went wrong and what to do about it; nothing where nothing did. */
 export function showError(place: HTMLElement, error: unknown): void {

@@ -3,6 +3,7 @@
  * log-likelihood after the question is largest is the model's answer.
  */
 import { HeadwaterError, load, type Model, type Score } from "../pkg/dist/index.js";
+import { finder } from "./dom.js";
 import { explain } from "./words.js";
 
 /** A question with its choices; `answer` is the index of the right one. */
@@ -29,11 +30,7 @@ const EXAMPLES: readonly Question[] = [
   { question: "Does anything leave my device?", choices: ["What you type stays on your device.", "What you type goes to a server."], answer: 0 },
 ];
 
-function element<T extends HTMLElement>(id: string, type: new () => T): T {
-  const found = document.getElementById(id);
-  if (!(found instanceof type)) throw new Error(`evaluate.html has no ${type.name} "${id}"`);
-  return found;
-}
+const element = finder("evaluate.html");
 
 const page = {
   device: element("device", HTMLParagraphElement),

@@ -1,6 +1,7 @@
 /** What is kept on this device: shown, opened, removed. */
 import { store, type StoredModel } from "../pkg/dist/index.js";
-import { announce, elements, make, showError } from "./elements.js";
+import { make } from "./dom.js";
+import { announce, elements, showError } from "./elements.js";
 import { bytes, day } from "./words.js";
 
 /** Opens a kept model. */

@@ -1,7 +1,8 @@
 /** The choice of a model from the hub: search, check, see the terms, accept, open. */
 import { fit, type Fit, type License, type Obligation } from "../pkg/dist/index.js";
 import { search, typedReference, type Entry } from "./catalog.js";
-import { announce, elements, make, showError } from "./elements.js";
+import { make } from "./dom.js";
+import { announce, elements, showError } from "./elements.js";
 import { HUB_NAME, hubOptions, licenseKey, setToken, toReference, type Accepted } from "./hub.js";
 import { bytes } from "./words.js";
 

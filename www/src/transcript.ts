@@ -1,6 +1,7 @@
 /** The conversation as it is shown: messages, the reply that is being written, its figures. */
 import type { GenerationResult, Piece } from "../pkg/dist/index.js";
-import { elements, make } from "./elements.js";
+import { make } from "./dom.js";
+import { elements } from "./elements.js";
 import { duration, tokens } from "./words.js";
 
 /** How near to the end (in pixels) the reader must be for the page to follow the text. */
