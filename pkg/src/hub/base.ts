@@ -6,6 +6,7 @@ import { findShared, share } from "./shared.js";
 export interface HubFile {
   size(): Promise<number>;
   read(offset: number, length: number): Promise<Uint8Array>;
+  /** The bytes are another call's as soon as this one returns, before its promise is kept. */
   write(offset: number, bytes: Uint8Array): Promise<void>;
   resize(size: number): Promise<void>;
   flush(): Promise<void>;

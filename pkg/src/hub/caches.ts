@@ -138,7 +138,8 @@ class CacheFile implements HubFile {
     });
   }
 
-  write(offset: number, bytes: Uint8Array): Promise<void> {
+  write(offset: number, given: Uint8Array): Promise<void> {
+    const bytes = given.slice();
     return this.#inTurn(async () => {
       for (let at = 0; at < bytes.length;) {
         const n = Math.floor((offset + at) / CHUNK_BYTES);

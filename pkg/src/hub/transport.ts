@@ -4,6 +4,9 @@
  */
 import { HeadwaterError } from "../errors.js";
 
+/** The most that one read brings: as long as the blocks in which a transfer writes. */
+const READ_BYTES = 1 << 20;
+
 /** An answer whose body is taken part by part. */
 export class HubResponse {
   readonly status: number;
@@ -11,21 +14,20 @@ export class HubResponse {
   readonly url: string;
   readonly headers: readonly (readonly [string, string])[];
   readonly #abort: AbortController;
-  readonly #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+  readonly #read: (() => Promise<Uint8Array | undefined>) | undefined;
 
   constructor(answer: Response, abort: AbortController) {
     this.status = answer.status;
     this.url = answer.url;
     this.headers = [...answer.headers];
     this.#abort = abort;
-    this.#reader = answer.body?.getReader();
+    this.#read = answer.body === null ? undefined : reading(answer.body);
   }
 
-  /** The next bytes; `undefined` at the end. */
+  /** The next bytes, until they are asked for again; `undefined` at the end. */
   async next(): Promise<Uint8Array | undefined> {
     try {
-      const part = await this.#reader?.read();
-      return part === undefined || part.done ? undefined : part.value;
+      return await this.#read?.();
     } catch (error) {
       throw new HeadwaterError("Network", `the connection broke: ${words(error)}`);
     }
@@ -78,6 +80,24 @@ export class HubTransport {
     }
     return new HeadwaterError("Network", `${url.origin}: ${words(error)}`);
   }
+}
+
+/** Reads into one piece of memory again and again: memory of its own for each part would take as long as the bytes. */
+function reading(body: ReadableStream<Uint8Array<ArrayBuffer>>): () => Promise<Uint8Array | undefined> {
+  let reader: ReadableStreamBYOBReader;
+  try {
+    reader = body.getReader({ mode: "byob" });
+  } catch {
+    // Not every browser's answers are streams of bytes.
+    const parts = body.getReader();
+    return async () => (await parts.read()).value;
+  }
+  let room = new ArrayBuffer(READ_BYTES);
+  return async () => {
+    const { value, done } = await reader.read(new Uint8Array(room));
+    if (value !== undefined) room = value.buffer;
+    return done ? undefined : value;
+  };
 }
 
 function words(error: unknown): string {
