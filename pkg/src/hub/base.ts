@@ -141,6 +141,17 @@ export async function found<T>(work: () => Promise<T>): Promise<T | undefined> {
   }
 }
 
+/** The error for a file that was there once. */
+export function lost(name: string): HeadwaterError {
+  return new HeadwaterError("StorageLost", `${name}: it is not there any more (was the site's data cleared?)`);
+}
+
+/** Bytes that the browser speaks of as free: a guess, and `undefined` where it makes none. */
+export async function freeBytes(): Promise<number | undefined> {
+  const estimate = await (navigator as { storage?: StorageManager }).storage?.estimate().catch(() => undefined);
+  return estimate?.quota === undefined ? undefined : estimate.quota - (estimate.usage ?? 0);
+}
+
 export function words(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
