@@ -3,13 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::digest::Hasher;
+use super::digest::{Hasher, block_digest};
 use super::edge::Store;
 use super::incoming::{Arriving, Written};
 use super::journal::{self, BLOCK_BYTES, Journal, n_blocks};
 use super::manifest::{Expected, RepoFile};
 use super::meter::{Meter, Phase};
-use crate::digest::sha256_hex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format;
 
@@ -126,13 +125,13 @@ impl<'a> Blob<'a> {
             return self.written.data.resize(0).await;
         }
         let size = self.written.data.size_bytes().await?;
-        for (block, hash) in &record.blocks {
+        for (block, digest) in &record.blocks {
             let (offset, len) = self.place(*block);
             if offset.saturating_add(len as u64) > size {
                 continue;
             }
             let bytes = self.written.data.read(offset, len).await?;
-            if sha256_hex(&bytes) == *hash {
+            if block_digest(&bytes) == *digest {
                 self.set(*block, true);
                 self.hash.borrow_mut().take(*block, &bytes);
                 self.meter.loaded(len as u64);
@@ -179,7 +178,7 @@ impl<'a> Blob<'a> {
         }
         let (offset, _) = self.place(block);
         self.written.data.write(offset, bytes).await?;
-        self.journal.add_block(block, sha256_hex(bytes)).await?;
+        self.journal.add_block(block, block_digest(bytes)).await?;
         self.set(block, true);
         self.meter.loaded(bytes.len() as u64);
         self.tell(Phase::Download);

@@ -1,7 +1,8 @@
-//! Hashes of files: SHA-256, and git's own for what git keeps itself.
+//! Hashes of files: SHA-256, and git's own for what git keeps itself; and digests of blocks.
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+use twox_hash::XxHash64;
 
 use super::manifest::Expected;
 use crate::digest::hex;
@@ -35,9 +36,23 @@ impl Hasher {
     }
 }
 
+/// The digest of a block: XXH64 (<https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md>) in hexadecimal digits. It
+/// tells a block that a crash tore from one that was written whole. It stands for nobody's word: what makes a file the one that
+/// the hub promised is its SHA-256, of every byte, also of those that were found again.
+pub(super) fn block_digest(bytes: &[u8]) -> String {
+    format!("{:016x}", XxHash64::oneshot(0, bytes))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Expected, Hasher};
+    use super::{Expected, Hasher, block_digest};
+
+    #[test]
+    fn digests_are_those_of_xxhsum() {
+        // `printf 'Nobody inspects the spammish repetition' | xxhsum -H1`, and of nothing.
+        assert_eq!(block_digest(b"Nobody inspects the spammish repetition"), "fbcea83c8a378bf1");
+        assert_eq!(block_digest(b""), "ef46db3751d8e999");
+    }
 
     #[test]
     fn hashes_are_those_of_sha256sum_and_git() {

@@ -1,6 +1,6 @@
 //! What is known of a file while it comes: a log beside it, one line a block, that outlives a crash at any point.
 //!
-//! The first line says which file it is; each next one that a block was written, with its SHA-256, so that after a crash
+//! The first line says which file it is; each next one that a block was written, with its digest, so that after a crash
 //! what is really there can be told from what is not; the last one that the whole file was verified. Lines are only ever
 //! added. A line that does not parse was being written when the crash came, and ends the log.
 
@@ -27,7 +27,7 @@ const MAX_BYTES: u64 = 400 << 20;
 enum Line {
     /// Which file it is.
     File { version: u32, size_bytes: u64, expected: String },
-    /// A block that was written, and its SHA-256.
+    /// A block that was written, and its digest.
     Block(u64, String),
     /// The SHA-256 of the whole file, which is verified and closed.
     Done(String),
@@ -36,7 +36,7 @@ enum Line {
 /// What a log says.
 #[derive(Debug, Default)]
 pub(super) struct Record {
-    /// SHA-256 of every block that was written.
+    /// The digest of every block that was written.
     pub(super) blocks: BTreeMap<u64, String>,
     /// SHA-256 of the whole file, once it was verified.
     pub(super) done: Option<String>,
@@ -81,8 +81,8 @@ fn parse(bytes: &[u8], file: &RepoFile) -> Record {
                     return Record::default();
                 }
             }
-            Some(Line::Block(block, hash)) if record.end > 0 && block < n_blocks(file.size_bytes) => {
-                record.blocks.insert(block, hash);
+            Some(Line::Block(block, digest)) if record.end > 0 && block < n_blocks(file.size_bytes) => {
+                record.blocks.insert(block, digest);
             }
             Some(Line::Done(hash)) if record.end > 0 => record.done = Some(hash),
             _ => break,
@@ -132,8 +132,8 @@ impl Journal {
     }
 
     /// Notes that a block was written.
-    pub(super) async fn add_block(&self, block: u64, hash: String) -> Result<()> {
-        self.add(&Line::Block(block, hash)).await
+    pub(super) async fn add_block(&self, block: u64, digest: String) -> Result<()> {
+        self.add(&Line::Block(block, digest)).await
     }
 
     /// Notes that the whole file was verified, for good.

@@ -16,7 +16,7 @@ use super::journal::BLOCK_BYTES;
 use super::manifest::{Expected, RepoFile};
 use super::meter::Meter;
 use super::source::{StoredSource, open_kept};
-use super::wait::all;
+use super::wait::{Pace, all};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::source::Source;
 
@@ -320,6 +320,7 @@ impl Fetch<'_> {
         let end = wanted.end;
         let mut block_bytes: Vec<u8> = Vec::new();
         let mut more = false;
+        let mut pace = Pace::new(&self.client.patience);
         while at < end {
             self.client.patience.check()?;
             if let Some(error) = self.failed.borrow().as_ref() {
@@ -327,6 +328,7 @@ impl Fetch<'_> {
             }
             let Some(part) = self.client.next(answer).await? else { break };
             self.meter.fetched(part.len() as u64);
+            pace.count(part.len(), &self.client.patience).at(|| answer.address.shown())?;
             let mut part = part.as_slice();
             while !part.is_empty() && at < end {
                 let block = at / BLOCK_BYTES;

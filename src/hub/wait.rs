@@ -63,6 +63,37 @@ impl Patience {
     }
 }
 
+/// Fewer bytes a second are no transfer: a gigabyte would take weeks.
+const SLOW_BYTES_PER_SEC: f64 = 256.0;
+/// Whoever was away for so many times as long as a stall takes was asleep: nothing is told of the line.
+const ASLEEP: f64 = 4.0;
+
+/// Tells an answer that trickles from one that comes.
+pub(super) struct Pace {
+    since_secs: f64,
+    bytes: f64,
+}
+
+impl Pace {
+    pub(super) fn new(patience: &Patience) -> Self {
+        Self { since_secs: patience.edge.now_secs(), bytes: 0.0 }
+    }
+
+    /// Counts bytes that came; fails with `Stalled` where hardly any did for as long as a stall takes.
+    pub(super) fn count(&mut self, bytes: usize, patience: &Patience) -> Result<()> {
+        self.bytes += bytes as f64;
+        let secs = patience.edge.now_secs() - self.since_secs;
+        if secs < patience.stall_secs {
+            return Ok(());
+        }
+        let came = std::mem::replace(self, Self::new(patience)).bytes;
+        if came < SLOW_BYTES_PER_SEC * secs && secs < ASLEEP * patience.stall_secs {
+            return Err(Error::new(ErrorKind::Stalled, format!("{came} bytes came in {secs:.0} seconds")));
+        }
+        Ok(())
+    }
+}
+
 /// Tells whoever waits that something changed.
 #[derive(Default)]
 pub(super) struct Bell {

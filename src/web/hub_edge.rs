@@ -1,6 +1,7 @@
 //! What the hub's logic asks of its surroundings, from the browser: the package's `hub/` answers with fetch, with files of
 //! the origin's private file system, with locks, with timers.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use js_sys::{Array, Uint8Array};
@@ -116,6 +117,24 @@ fn io(thrown: &JsValue) -> Error {
 fn bytes(value: JsValue) -> Result<Vec<u8>> {
     let array = value.dyn_into::<Uint8Array>();
     array.map(|array| array.to_vec()).map_err(|_| Error::new(ErrorKind::Internal, "bytes were asked for"))
+}
+
+thread_local! {
+    /// Where JavaScript finds what it is to write: new memory for each block would cost more than copying it.
+    static LENT: RefCell<Uint8Array> = RefCell::new(Uint8Array::new_with_length(0));
+}
+
+/// Bytes for a call of JavaScript that lets go of them before it returns.
+fn lend(bytes: &[u8]) -> Uint8Array {
+    LENT.with_borrow_mut(|lent| {
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        if lent.length() < len {
+            *lent = Uint8Array::new_with_length(len);
+        }
+        let part = lent.subarray(0, len);
+        part.copy_from(bytes);
+        part
+    })
 }
 
 /// `undefined` as nothing.
@@ -265,7 +284,7 @@ impl StoredFile for WebFile {
 
     fn write<'a>(&'a self, offset: u64, bytes: &'a [u8]) -> LocalFuture<'a, Result<()>> {
         Box::pin(async move {
-            let written = self.0.write_at(offset as f64, Uint8Array::from(bytes)).await;
+            let written = self.0.write_at(offset as f64, lend(bytes)).await;
             written.map(drop).map_err(|thrown| io(&thrown))
         })
     }

@@ -1,6 +1,9 @@
 /** Pulls from a hub whose files lie on another origin, with real sockets and the browser's own cross-origin rules. */
-import { expect, test as base, type Page } from "@playwright/test";
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { chromium, expect, test as base, type Page } from "@playwright/test";
 import type { PullOptions } from "headwater";
+import { executablePath, webgpuArgs } from "./chromium.mjs";
 import { sha256 } from "./mirror.js";
 import { openSite, Origins, REFERENCE, TOKEN } from "./origins.js";
 
@@ -144,6 +147,32 @@ test("signed addresses are not told", async ({ site, origins }) => {
   expect(seen.length).toBeGreaterThan(0);
   for (const signature of seen) expect(JSON.stringify(wrong)).not.toContain(signature);
   expect(await site.evaluate(() => headwater.store.usage())).toEqual({ models: 0, modelBytes: 0, partialBytes: 0 });
+});
+
+test("neither token nor signatures are in any file of the profile", async ({ origins }, info) => {
+  origins.reset();
+  origins.faults.needsToken = true;
+  const profile = info.outputPath("profile");
+  const context = await chromium.launchPersistentContext(profile, { executablePath, args: webgpuArgs, headless: true });
+  const page = await context.newPage();
+  await openSite(page, origins);
+  origins.faults.hubStatus = 418;
+  expect((await pull(page, { ...origins.options, token: TOKEN })).kind).toBe("HttpStatus");
+  origins.faults.hubStatus = undefined;
+  expect((await pull(page, { ...origins.options, token: TOKEN })).kind).toBe("");
+  await context.close();
+  const signatures = origins.seen.files.map(({ url }) => new URL(url, origins.files).searchParams.get("X-Signature") ?? "");
+  expect(signatures.filter((text) => text.length >= 32).length).toBeGreaterThan(0);
+  const files = readdirSync(profile, { recursive: true, encoding: "utf8" }).map((name) => join(profile, name)).filter((path) => statSync(path).isFile());
+  expect(Math.max(...files.map((path) => statSync(path).size)), "the model's own bytes").toBe(SIZE_BYTES);
+  const found: string[] = [];
+  for (const path of files) {
+    const bytes = readFileSync(path);
+    for (const secret of new Set([TOKEN, ...signatures])) {
+      if (bytes.includes(secret) || bytes.includes(Buffer.from(secret, "utf16le"))) found.push(path.slice(profile.length));
+    }
+  }
+  expect(found).toEqual([]);
 });
 
 test("a host that falls silent in the middle is asked again for what is missing", async ({ site, origins }) => {

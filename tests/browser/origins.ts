@@ -8,6 +8,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { createServer, type IncomingHttpHeaders, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { extname } from "node:path";
+import { gzipSync } from "node:zlib";
 import type { Page } from "@playwright/test";
 import type * as Headwater from "headwater";
 import { inTree } from "./golden.js";
@@ -48,13 +49,15 @@ export interface Faults {
   toStranger: boolean;
   /** The hub wants the token. */
   needsToken: boolean;
+  /** The file host packs what it sends, and so sends all of it to every request. */
+  gzip: boolean;
   /** Bytes a second of each connection of the file host. */
   rate: number;
 }
 
 const NONE: Faults = {
   hubStatus: undefined, hubFailures: Infinity, retryAfter: undefined, corsAnswers: Infinity, signedUses: Infinity, wrongByte: false,
-  stallAfter: undefined, toStranger: false, needsToken: false, rate: Infinity,
+  stallAfter: undefined, toStranger: false, needsToken: false, gzip: false, rate: Infinity,
 };
 
 /** The servers, once `start` brought them up. */
@@ -188,9 +191,14 @@ export class Origins {
       body = Buffer.from(body);
       body[100] = (body[100] ?? 0) ^ 1;
     }
-    response.writeHead(request.headers.range === undefined ? 200 : 206, {
-      ...cors, "Content-Length": body.length, "Content-Range": `bytes ${first}-${first + body.length - 1}/${this.weights.length}`,
-    });
+    if (this.faults.gzip) {
+      body = gzipSync(this.weights, { level: 1 });
+      response.writeHead(200, { ...cors, "Content-Encoding": "gzip", "Content-Length": body.length });
+    } else {
+      response.writeHead(request.headers.range === undefined ? 200 : 206, {
+        ...cors, "Content-Length": body.length, "Content-Range": `bytes ${first}-${first + body.length - 1}/${this.weights.length}`,
+      });
+    }
     void this.#send(body, response);
   }
 

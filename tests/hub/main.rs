@@ -25,8 +25,8 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new() -> Self {
-        let (servers, memory, clock) =
-            (Rc::new(Servers::default()), Rc::new(Memory::default()), Rc::new(Clock::default()));
+        let (servers, memory) = (Rc::new(Servers::default()), Rc::new(Memory::default()));
+        let clock = Rc::clone(&servers.clock);
         let hub = Hub::new(Rc::new(Wire(Rc::clone(&servers))), Rc::new(Disk(Rc::clone(&memory))), clock.clone());
         Self { servers, memory, clock, hub }
     }

@@ -6,6 +6,7 @@ import { findShared, share } from "./shared.js";
 export interface HubFile {
   size(): Promise<number>;
   read(offset: number, length: number): Promise<Uint8Array>;
+  /** The bytes are another call's as soon as this one returns, before its promise is kept. */
   write(offset: number, bytes: Uint8Array): Promise<void>;
   resize(size: number): Promise<void>;
   flush(): Promise<void>;
@@ -138,6 +139,17 @@ export async function found<T>(work: () => Promise<T>): Promise<T | undefined> {
     if (error instanceof HeadwaterError && error.kind === "NotFound") return undefined;
     throw error;
   }
+}
+
+/** The error for a file that was there once. */
+export function lost(name: string): HeadwaterError {
+  return new HeadwaterError("StorageLost", `${name}: it is not there any more (was the site's data cleared?)`);
+}
+
+/** Bytes that the browser speaks of as free: a guess, and `undefined` where it makes none. */
+export async function freeBytes(): Promise<number | undefined> {
+  const estimate = await (navigator as { storage?: StorageManager }).storage?.estimate().catch(() => undefined);
+  return estimate?.quota === undefined ? undefined : estimate.quota - (estimate.usage ?? 0);
 }
 
 export function words(error: unknown): string {

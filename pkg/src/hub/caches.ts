@@ -4,7 +4,7 @@
  * that a crash may cost what came since; the log of a transfer knows nothing of it then either.
  */
 import { HeadwaterError } from "../errors.js";
-import { guarded, HubStore, type HubFile } from "./base.js";
+import { freeBytes, guarded, HubStore, lost, type HubFile } from "./base.js";
 
 const CACHE = "headwater";
 /** Entries are requests; nobody ever sends these. The name's path is the file's, `?n` its n-th chunk, no query its size. */
@@ -69,15 +69,14 @@ export class CacheStore extends HubStore {
 
   /** Browsers only guess here, so that a guess of too little is believed and nothing else is. */
   async checkRoom(bytes: number): Promise<void> {
-    const estimate = await (navigator as { storage?: StorageManager }).storage?.estimate().catch(() => undefined);
-    const free = estimate?.quota === undefined ? Infinity : estimate.quota - (estimate.usage ?? 0);
-    if (bytes > free) throw new HeadwaterError("QuotaExceeded", `${bytes} bytes have to be kept, and the browser speaks of ${free} bytes free`);
+    const free = await freeBytes();
+    if (free !== undefined && bytes > free) throw new HeadwaterError("QuotaExceeded", `${bytes} bytes have to be kept, and the browser speaks of ${free} bytes free`);
   }
 
   /** Put together of the chunks' own blobs, which lie on the disk. */
   async file(name: string): Promise<Blob> {
     const size = await this.#size(name);
-    if (size === undefined) throw new HeadwaterError("StorageLost", `${name}: it is not there any more`);
+    if (size === undefined) throw lost(name);
     const chunks: Blob[] = [];
     for (let n = 0; n * CHUNK_BYTES < size; n++) chunks.push(await this.#chunk(name, n));
     return new Blob(chunks).slice(0, size);
@@ -138,7 +137,8 @@ class CacheFile implements HubFile {
     });
   }
 
-  write(offset: number, bytes: Uint8Array): Promise<void> {
+  write(offset: number, given: Uint8Array): Promise<void> {
+    const bytes = given.slice();
     return this.#inTurn(async () => {
       for (let at = 0; at < bytes.length;) {
         const n = Math.floor((offset + at) / CHUNK_BYTES);

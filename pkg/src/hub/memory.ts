@@ -1,6 +1,6 @@
 /** Files in this thread's memory, where the browser has no better place: they go with the thread. */
 import { HeadwaterError } from "../errors.js";
-import { HubStore, type HubFile } from "./base.js";
+import { HubStore, lost, type HubFile } from "./base.js";
 
 /** Bytes that grow. */
 class Content {
@@ -59,7 +59,7 @@ export class MemoryStore extends HubStore {
 
   file(name: string): Promise<Blob> {
     const content = this.#files.get(name);
-    if (content === undefined) return Promise.reject(new HeadwaterError("StorageLost", `${name}: it is not there any more`));
+    if (content === undefined) return Promise.reject(lost(name));
     return Promise.resolve(new Blob([content.bytes.subarray(0, content.size)]));
   }
 }

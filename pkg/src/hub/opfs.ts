@@ -3,7 +3,7 @@
  * `File`s, which any number of tabs may do at once.
  */
 import { HeadwaterError } from "../errors.js";
-import { found, guarded, HubStore, ReadFile, words, type HubFile } from "./base.js";
+import { found, freeBytes, guarded, HubStore, lost, ReadFile, words, type HubFile } from "./base.js";
 
 /** Everything of ours lies in this folder. */
 const FOLDER = "headwater";
@@ -11,6 +11,9 @@ const FOLDER = "headwater";
 const PROBE = "probe";
 /** Chromium takes room ahead of what is written: as much again, 128 MiB at most. */
 const MAX_SLACK_BYTES = 128 * 1024 * 1024;
+
+/** What Chromium's store in memory counts as written to a file that was cleared: its `base::File::FILE_ERROR_NOT_FOUND`. */
+const NOT_FOUND = -4;
 
 /** A handle that this thread writes by; not in every browser's types. */
 interface SyncHandle {
@@ -76,8 +79,8 @@ export class OpfsStore extends HubStore {
     try {
       handle.truncate(bytes + Math.min(bytes, MAX_SLACK_BYTES));
     } catch (error) {
-      const estimate = await navigator.storage.estimate().catch(() => undefined);
-      const told = estimate?.quota === undefined ? "" : `; the browser speaks of ${estimate.quota - (estimate.usage ?? 0)} bytes free`;
+      const free = await freeBytes();
+      const told = free === undefined ? "" : `; the browser speaks of ${free} bytes free`;
       throw new HeadwaterError("QuotaExceeded", `${bytes} bytes have to be kept, and this device's storage refuses them (${words(error)})${told}`);
     } finally {
       handle.truncate(0);
@@ -88,7 +91,7 @@ export class OpfsStore extends HubStore {
 
   async file(name: string): Promise<Blob> {
     const handle = await this.#handle(name, false);
-    if (handle === undefined) throw new HeadwaterError("StorageLost", `${name}: it is not there any more`);
+    if (handle === undefined) throw lost(name);
     return handle.getFile();
   }
 
@@ -147,6 +150,7 @@ class WrittenFile implements HubFile {
     return this.#with((handle) => {
       // A full store in memory (a private window) does not throw: it returns a count that cannot be.
       const written = handle.write(bytes, { at: offset });
+      if ((written | 0) === NOT_FOUND) throw lost(this.#name);
       if (written !== bytes.length) throw new HeadwaterError("QuotaExceeded", `the storage took ${written | 0} of ${bytes.length} bytes`);
     });
   }

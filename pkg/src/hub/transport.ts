@@ -3,6 +3,13 @@
  * are only the wires: nothing is cached, no cookie goes along, no page is named to whoever is asked.
  */
 import { HeadwaterError } from "../errors.js";
+import { words } from "./base.js";
+
+/** The most that one read brings: as long as the blocks in which a transfer writes. */
+const READ_BYTES = 1 << 20;
+
+/** Nothing is cached, nothing else goes along. */
+const QUIETLY = { cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer" } as const;
 
 /** An answer whose body is taken part by part. */
 export class HubResponse {
@@ -11,21 +18,20 @@ export class HubResponse {
   readonly url: string;
   readonly headers: readonly (readonly [string, string])[];
   readonly #abort: AbortController;
-  readonly #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+  readonly #read: (() => Promise<Uint8Array | undefined>) | undefined;
 
   constructor(answer: Response, abort: AbortController) {
     this.status = answer.status;
     this.url = answer.url;
     this.headers = [...answer.headers];
     this.#abort = abort;
-    this.#reader = answer.body?.getReader();
+    this.#read = answer.body === null ? undefined : reading(answer.body);
   }
 
-  /** The next bytes; `undefined` at the end. */
+  /** The next bytes, until they are asked for again; `undefined` at the end. */
   async next(): Promise<Uint8Array | undefined> {
     try {
-      const part = await this.#reader?.read();
-      return part === undefined || part.done ? undefined : part.value;
+      return await this.#read?.();
     } catch (error) {
       throw new HeadwaterError("Network", `the connection broke: ${words(error)}`);
     }
@@ -54,10 +60,10 @@ export class HubTransport {
     const signal = AbortSignal.any([abort.signal, this.#signal]);
     let answer: Response;
     try {
-      answer = await fetch(url, { headers, signal, cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer" });
+      answer = await fetch(url, { ...QUIETLY, headers, signal });
     } catch (error) {
       if (this.#signal.aborted) throw new HeadwaterError("Aborted", "ended by the caller's signal");
-      throw await this.#why(new URL(url), error);
+      throw await this.#why(new URL(url), headers, error);
     }
     return new HubResponse(answer, abort);
   }
@@ -66,20 +72,33 @@ export class HubTransport {
     return new Promise((resolve) => setTimeout(resolve, ms));
   }
 
-  /** Browsers do not tell a missing permission from a dead wire; a request that asks for nothing does. */
-  async #why(url: URL, error: unknown): Promise<HeadwaterError> {
+  /** Browsers do not tell a missing permission from a dead wire or a broken answer; requests that ask for nothing do. */
+  async #why(url: URL, headers: Record<string, string>, error: unknown): Promise<HeadwaterError> {
+    const reaches = (more: RequestInit): Promise<boolean> =>
+      fetch(url, { ...QUIETLY, method: "HEAD", signal: this.#signal, ...more }).then(() => true, () => false);
     if (url.origin !== location.origin && navigator.onLine) {
-      try {
-        await fetch(url, { method: "HEAD", mode: "no-cors", cache: "no-store", credentials: "omit", referrerPolicy: "no-referrer", signal: this.#signal });
+      if (await reaches({ mode: "no-cors" }) && !await reaches({ headers })) {
         return new HeadwaterError("CorsBlocked", `${url.origin}, or a host that it redirects to, does not allow this page to read its answer (CORS)`);
-      } catch {
-        // Not reachable at all: what the first attempt said.
       }
     }
     return new HeadwaterError("Network", `${url.origin}: ${words(error)}`);
   }
 }
 
-function words(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+/** Reads into one piece of memory again and again: memory of its own for each part would take as long as the bytes. */
+function reading(body: ReadableStream<Uint8Array<ArrayBuffer>>): () => Promise<Uint8Array | undefined> {
+  let reader: ReadableStreamBYOBReader;
+  try {
+    reader = body.getReader({ mode: "byob" });
+  } catch {
+    // Not every browser's answers are streams of bytes.
+    const parts = body.getReader();
+    return async () => (await parts.read()).value;
+  }
+  let room = new ArrayBuffer(READ_BYTES);
+  return async () => {
+    const { value, done } = await reader.read(new Uint8Array(room));
+    if (value !== undefined) room = value.buffer;
+    return done ? undefined : value;
+  };
 }

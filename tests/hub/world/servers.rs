@@ -9,7 +9,7 @@ use headwater::hub::edge::{Body, Request, Response, Transport};
 use headwater::source::LocalFuture;
 use serde_json::{Value, json};
 
-use super::{Breaker, CDN, HUB, git_hash, sha256, yield_once};
+use super::{Breaker, CDN, Clock, HUB, git_hash, sha256, yield_once};
 
 /// What a server does in place of its duty.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     Reset(usize),
     /// Nothing comes any more after so many bytes.
     Hang(usize),
+    /// A byte a second comes after so many bytes.
+    Trickle(usize),
     /// A bit is wrong in the byte at this place of the answer.
     Flip(usize),
     /// So many bytes too many.
@@ -56,6 +58,8 @@ pub(crate) struct Servers {
     pub(crate) served: RefCell<BTreeMap<String, u64>>,
     pub(crate) rule: RefCell<Option<Rule>>,
     pub(crate) breaker: Breaker,
+    /// Moved by what takes its time.
+    pub(crate) clock: Rc<Clock>,
     /// Signatures that are accepted.
     pub(crate) signature: Cell<u64>,
     /// Follows redirects by itself, as browsers do.
@@ -212,6 +216,7 @@ impl Servers {
                 body.truncate(len);
                 end = End::Hang;
             }
+            Some(Fault::Trickle(len)) => end = End::Trickle(len),
             Some(Fault::Flip(place)) if place < body.len() => body[place] ^= 4,
             Some(Fault::Longer(more)) => body.extend(vec![7; more]),
             Some(Fault::Header(name, value)) => {
@@ -238,6 +243,7 @@ enum End {
     Whole,
     Reset,
     Hang,
+    Trickle(usize),
 }
 
 struct Sent {
@@ -263,12 +269,19 @@ impl Body for Sent {
             let rest = &self.bytes[self.at..];
             if rest.is_empty() {
                 return match self.end {
-                    End::Whole => Ok(None),
+                    End::Whole | End::Trickle(_) => Ok(None),
                     End::Reset => Err(Error::new(ErrorKind::Network, "the connection was reset")),
                     End::Hang => std::future::pending().await,
                 };
             }
-            let part = rest[..rest.len().min(300_000)].to_vec();
+            let most = match self.end {
+                End::Trickle(len) if self.at >= len => {
+                    self.servers.clock.now_secs.set(self.servers.clock.now_secs.get() + 1.0);
+                    1
+                }
+                _ => 300_000,
+            };
+            let part = rest[..rest.len().min(most)].to_vec();
             self.at += part.len();
             *self.servers.served.borrow_mut().entry(self.path.clone()).or_default() += part.len() as u64;
             Ok(Some(part))
