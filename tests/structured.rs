@@ -100,6 +100,19 @@ fn a_reply_matches_its_regex_and_its_grammar() {
     }
 }
 
+/// llama.cpp's notation, through the whole engine.
+#[test]
+fn a_reply_follows_its_gbnf() {
+    let engine = load();
+    let gbnf = r#"root ::= "- " item ("\n- " item){2}  # three points
+item ::= [a-z]+ (" " [a-z]+)? ("(" item ")")?"#;
+    let text =
+        reply(&engine, "Make a list.", json!({"grammar": {"gbnf": gbnf}, "temperature": 1.5, "maxTokens": 300})).text;
+    let points: Vec<&str> = text.split('\n').collect();
+    let letters = |point: &str| point.chars().all(|c| c.is_ascii_lowercase() || " ()".contains(c));
+    assert!(points.len() == 3 && points.iter().all(|point| point.strip_prefix("- ").is_some_and(letters)), "{text}");
+}
+
 /// An id, eight words of sums, 256 ids with their logits, and the logit of the id.
 const TOLD_BYTES: u64 = 4 * (1 + 8 + 2 * 256 + 1);
 
@@ -327,6 +340,8 @@ fn bad_input_is_named() {
         (json!({"regex": r"(a)\1"}), SchemaUnsupported, "regex"),
         (json!({"regex": 7}), InvalidArgument, "regex"),
         (json!({"grammar": "start: x"}), SchemaUnsupported, "grammar"),
+        (json!({"grammar": "root ::= \"a\""}), SchemaUnsupported, "grammar"),
+        (json!({"grammar": {"gbnf": "root ::= x"}}), SchemaUnsupported, "grammar"),
         (json!({"grammar": "x".repeat(300_000)}), SchemaLimit, "grammar"),
         (json!({"json": {}, "regex": "a"}), InvalidArgument, "regex"),
         (json!({"regex": "a", "ignoreEos": true}), InvalidArgument, "ignoreEos"),
