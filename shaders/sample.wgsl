@@ -56,12 +56,6 @@ fn adjusted(id: u32) -> f32 {
     return logit;
 }
 
-// Integers in the order of the floats.
-fn ordered(value: f32) -> u32 {
-    let bits = bitcast<u32>(value);
-    return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
-}
-
 // PCG-RXS-M-XS of 32 bits (O'Neill, HMC-CS-2014-0905).
 fn pcg(input: u32) -> u32 {
     let state = input * 747796405u + 2891336453u;

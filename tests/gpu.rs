@@ -8,7 +8,10 @@ use std::mem::ManuallyDrop;
 
 use headwater::cpu::Cpu;
 use headwater::gpu::{Device, DeviceOptions, FUSIONS, Gpu, Teams};
-use headwater::graph::{Backend, Counters, Decode, KvFormat, PAGE_TOKENS, Row, SamplerSettings, StateSlots, Step};
+use headwater::graph::{
+    Backend, Change, Counters, Decode, HeldChoice, KvFormat, PAGE_TOKENS, Row, SamplerSettings, StateSlots, Step, Top,
+    TopAsk,
+};
 use headwater::model::{Plan, WeightSink, plan, read_weights};
 use headwater::quant::FormatId;
 use pollster::block_on;
@@ -307,6 +310,55 @@ fn sampling_chooses_the_interpreters_ids() {
         }
     }
     assert!(equal * 200 >= ids * 199, "{equal} of {ids}");
+}
+
+/// What is told of logits that stay on the device is what they are, before and after single ones were changed.
+#[test]
+fn the_largest_of_held_logits_are_told() {
+    let shape = Shape { vocab: 1700, ..Shape::default() };
+    let gpu = gpu(&shape, WORKGROUPS, KvFormat::F32, &[]);
+    let prompt = tokens(9, shape.vocab);
+    let row = |(token, position): (&u32, u32)| Row { token: *token, position, sequence: 0, segment: 0 };
+    let rows: Vec<Row> = prompt.iter().zip(0..).map(row).collect();
+    let pages = [pages(1)];
+    let hold = |rows: &[Row]| {
+        let outputs = [rows.len() as u32 - 1];
+        gpu.hold(&Step { rows, pages: &pages, states: &[], outputs: &outputs }, 0).unwrap();
+    };
+    // A prompt, and one row, which takes the decode program.
+    for rows in [&rows[..8], &rows[8..]] {
+        hold(rows);
+        let odd: Vec<u32> = (0..shape.vocab as u32).step_by(3).collect();
+        let mut mask = vec![0u32; shape.vocab.div_ceil(32)];
+        odd.iter().for_each(|id| mask[*id as usize / 32] |= 1 << (id % 32));
+        let named: Vec<u32> = (0..700).map(|index| index * 2).collect();
+        let asks = [
+            TopAsk { temperature: 1.0, mask: None, named: &[] },
+            TopAsk { temperature: 0.6, mask: Some(&mask), named: &named },
+            TopAsk { temperature: 1.4, mask: Some(&mask[..4]), named: &[5] },
+        ];
+        let found: Vec<Top> = asks.iter().map(|ask| block_on(gpu.top(ask)).unwrap()).collect();
+        let changes: Vec<Change> = (0..600).map(|id| Change { id, bias: 0.5, divisor: 1.25, less: 0.125 }).collect();
+        let settings = SamplerSettings::default();
+        let choice = HeldChoice { sampler: &settings, changes: &changes, mask: Some(&mask), tells: true };
+        let (id, told) = block_on(gpu.choose(&choice)).unwrap();
+        let all = block_on(gpu.held()).unwrap();
+        let close = |a: f32, b: f32| assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{a} {b}");
+        let same = |found: &Top, ask: &TopAsk<'_>| {
+            let wanted = Top::of(&all, ask).unwrap();
+            assert_eq!((&found.largest, found.bound, found.count), (&wanted.largest, wanted.bound, wanted.count));
+            assert_eq!((&found.named, found.max), (&wanted.named, wanted.max));
+            close(found.sum, wanted.sum);
+            close(found.mean, wanted.mean);
+            close(found.variance, wanted.variance);
+        };
+        found.iter().zip(&asks).for_each(|(found, ask)| same(found, ask));
+        same(&told.unwrap(), &TopAsk { temperature: 1.0, mask: None, named: &[id] });
+        let changed = |id: u32| changes.get(id as usize).map_or(all[id as usize], |change| change.of(all[id as usize]));
+        let best = odd.iter().copied().max_by(|a, b| changed(*a).total_cmp(&changed(*b)).then(b.cmp(a)));
+        assert_eq!(Some(id), best);
+    }
+    assert!(block_on(gpu.held()).is_err(), "none are held any more");
 }
 
 #[test]

@@ -189,3 +189,44 @@ fn what_cannot_be_honoured_is_named() {
     }
     assert!(!reply(&engine, json!({})).tokens.is_empty(), "and the next call works");
 }
+
+/// Of what the device chooses ids come back; of what is filtered here, or told, the largest logits; and the ids are those that
+/// all logits lead to.
+#[test]
+fn candidates_come_back_and_not_all_logits() {
+    let [here, there] = BACKENDS.map(|backend| load(ASSISTANT, backend));
+    let top_bytes = 4 * (8 + 2 * 256);
+    for (options, most_bytes) in [
+        (json!({ "logitBias": { "300": 1.5 }, "temperature": 0.9, "seed": 5 }), 4),
+        (json!({ "repetitionPenalty": 1.2, "penaltyWindow": 16 }), 4),
+        (json!({ "dry": { "multiplier": 2, "allowedLength": 1 }, "temperature": 0.8, "topP": 0.9, "seed": 3 }), 4),
+        (json!({ "logprobs": true, "topLogprobs": 20, "presencePenalty": 0.5 }), top_bytes + 8),
+        (json!({ "temperature": 0.9, "topK": 30, "typicalP": 0.8, "seed": 9 }), top_bytes),
+        (json!({ "temperature": 0.9, "topNSigma": 1, "seed": 9 }), top_bytes),
+        (
+            json!({ "temperature": 0.9, "topP": 0.9, "xtc": { "probability": 0.5, "threshold": 0.1 }, "seed": 4 }),
+            top_bytes,
+        ),
+        (json!({ "temperature": 0.9, "mirostat": { "tau": 2 }, "seed": 8 }), top_bytes),
+        (json!({ "temperature": 0.9, "topNSigma": 1, "seed": 9, "logprobs": true }), 2 * top_bytes + 4),
+    ] {
+        let before = there.stats().counters;
+        let told = reply(&there, options.clone());
+        let after = there.stats().counters;
+        assert_eq!(after.full_reads, before.full_reads, "{options}");
+        let bytes = after.read_bytes - before.read_bytes;
+        assert!(bytes > 0 && bytes <= most_bytes * told.tokens.len() as u64, "{options}: {bytes} bytes");
+        let all = reply(&here, options.clone());
+        assert_eq!(told.tokens, all.tokens, "{options}");
+        for (told, all) in told.logprobs.iter().zip(&all.logprobs) {
+            assert!((told.logprob - all.logprob).abs() < 1e-3, "{told:?} {all:?}");
+            assert_eq!(told.top.len(), all.top.len());
+        }
+    }
+    // A filter that goes by everything reads everything, and says so.
+    let before = there.stats().counters;
+    let options = json!({ "temperature": 0.9, "typicalP": 0.8, "seed": 9, "ignoreEos": true });
+    let told = reply(&there, options.clone());
+    assert_eq!(there.stats().counters.full_reads - before.full_reads, told.tokens.len() as u64);
+    assert_eq!(told.tokens, reply(&here, options).tokens);
+}

@@ -1,10 +1,11 @@
-//! Which tokens may come next: a JSON Schema, a regular expression or a Lark grammar, compiled by llguidance for a
+//! Which tokens may come next: a JSON Schema, a regular expression, a Lark or a GBNF grammar, compiled by llguidance for a
 //! vocabulary.
 //!
 //! A crate of its own, because browsers load it as a module of its own, at the first request that needs it. It knows no
 //! model and no option of the package; limits on what comes in are its caller's business, those on the work are here.
 #![forbid(unsafe_code)]
 
+mod gbnf;
 #[cfg(target_arch = "wasm32")]
 mod web;
 
@@ -42,6 +43,8 @@ pub enum Form {
     Regex(String),
     /// A sentence of this grammar, in llguidance's dialect of Lark.
     Lark(String),
+    /// A sentence of this grammar, in llama.cpp's GBNF.
+    Gbnf(String),
 }
 
 /// Why there is no mask.
@@ -138,6 +141,7 @@ impl Grammars {
             ),
             Form::Regex(regex) => GrammarWithLexer::from_regex(regex),
             Form::Lark(lark) => GrammarWithLexer::from_lark(lark.clone()),
+            Form::Gbnf(gbnf) => GrammarWithLexer::from_lark(gbnf::to_lark(gbnf)?),
         };
         let matcher = Matcher::new(self.factory.create_parser(TopLevelGrammar::from_grammar(grammar)));
         if let Some(error) = matcher.get_error() {

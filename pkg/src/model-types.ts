@@ -234,6 +234,8 @@ export interface Counters {
   readonly writeBytes: number;
   /** Bytes mapped for reading. */
   readonly readBytes: number;
+  /** Times that all logits of a place were read to choose one id: what was asked for could not be told from the largest. */
+  readonly fullReads: number;
   readonly buffers: number;
   /** Bytes of the buffers that were made. */
   readonly bufferBytes: number;

@@ -129,8 +129,8 @@ export interface GenerateOptions {
   json?: Readonly<Record<string, unknown>> | boolean;
   /** The reply is a match of this regular expression, from its first letter to its last. */
   regex?: string;
-  /** The reply is a sentence of this grammar, in llguidance's dialect of Lark. */
-  grammar?: string;
+  /** The reply is a sentence of this grammar: a text in llguidance's dialect of Lark, or one in llama.cpp's GBNF. */
+  grammar?: string | { gbnf: string };
   /** The adapter that the reply is made with, by its name, and how much of it (1 by default; 0 is the model alone). */
   adapter?: AdapterChoice;
   /**

@@ -23,9 +23,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    AdapterId, AdapterUse, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, Graph, KvFormat,
-    MAX_BATCH, PAGE_TOKENS, Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, ValueId, WeightId, check_page,
-    check_page_bytes,
+    AdapterId, AdapterUse, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, Graph, HeldChoice,
+    KvFormat, MAX_BATCH, PAGE_TOKENS, Row, SamplerSettings, SlotBook, StateSlots, Step, Ticket, Top, TopAsk, ValueId,
+    WeightId, check_page, check_page_bytes,
 };
 use crate::model::{Plan, WeightSink};
 use crate::sample::{Chooser, Extra, Mask};
@@ -142,7 +142,7 @@ impl Cpu {
 
     fn take_held(&self) -> Result<(Vec<f32>, u32)> {
         let held = self.state.borrow_mut().held.take();
-        held.ok_or_else(|| Error::new(ErrorKind::Internal, "no logits are held"))
+        held.ok_or_else(nothing_held)
     }
 
     fn open_ticket(&self, ids: Result<Vec<u32>>) -> Ticket {
@@ -178,6 +178,10 @@ impl Cpu {
         }
         Ok(ids)
     }
+}
+
+fn nothing_held() -> Error {
+    Error::new(ErrorKind::Internal, "no logits are held")
 }
 
 impl WeightSink for Cpu {
@@ -237,12 +241,26 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn choose<'a>(&'a self, sampler: &'a SamplerSettings, mask: Option<&'a [u32]>) -> LocalFuture<'a, Result<u32>> {
+    fn choose<'a>(&'a self, choice: &'a HeldChoice<'a>) -> LocalFuture<'a, Result<(u32, Option<Top>)>> {
         Box::pin(async move {
-            let (logits, index) = self.take_held()?;
-            let mask = mask.map(|words| Mask(words.to_vec()));
-            self.chooser(sampler, &[], &[])?.choose(&logits, mask.as_ref(), index)
+            let held = self.state.borrow().held.clone();
+            let (logits, index) = held.ok_or_else(nothing_held)?;
+            let mut changed = logits.clone();
+            for change in choice.changes {
+                if let Some(logit) = changed.get_mut(change.id as usize) {
+                    *logit = change.of(*logit);
+                }
+            }
+            let mask = choice.mask.map(|words| Mask(words.to_vec()));
+            let id = self.chooser(&choice.sampler.unpenalised(), &[], &[])?.choose(&changed, mask.as_ref(), index)?;
+            let ask = TopAsk { temperature: 1.0, mask: None, named: &[id] };
+            Ok((id, choice.tells.then(|| Top::of(&logits, &ask)).flatten()))
         })
+    }
+
+    fn top<'a>(&'a self, ask: &'a TopAsk<'a>) -> LocalFuture<'a, Result<Top>> {
+        let top = self.state.borrow().held.as_ref().and_then(|(logits, _)| Top::of(logits, ask));
+        Box::pin(async move { top.ok_or_else(|| Error::new(ErrorKind::BadLogits, "there are no logits")) })
     }
 
     fn held(&self) -> LocalFuture<'_, Result<Vec<f32>>> {

@@ -50,7 +50,9 @@ pub(super) fn form(
             let body = match answer {
                 Form::Json(schema) => format!("%json {schema}"),
                 Form::Regex(regex) => format!("/{}/", regex.replace('/', "\\/").replace('\n', "\\n")),
-                Form::Lark(_) => return Err(invalid("a grammar and tools cannot be given together").at("grammar")),
+                Form::Lark(_) | Form::Gbnf(_) => {
+                    return Err(invalid("a grammar and tools cannot be given together").at("grammar"));
+                }
             };
             rule(&mut rules, "body", &body);
             format!("{} body | {several}", literal(format.lead(), tokenizer))

@@ -5,13 +5,14 @@ use std::rc::Rc;
 
 use super::chosen::Chosen;
 use super::guide::Guide;
-use super::live::{LetterBox, Mail, Next};
+use super::live::{LetterBox, Mail};
 use super::loaded::Loaded;
 use super::overflow::Dropped;
 use super::reply::Job;
 use super::result::{FinishReason, GenerationResult, Piece};
 use super::transcript::Telling;
 use crate::error::{Error, ErrorKind, Result};
+use crate::graph::Top;
 use crate::sample::Mask;
 
 /// One of the replies of a call. The schedule hears of its end however it ends.
@@ -37,7 +38,7 @@ pub(super) struct Choice<'a> {
 /// Where the next id comes from, unless it is forced.
 #[derive(Clone, Copy)]
 enum Source<'a> {
-    Backend(Option<u32>),
+    Backend(Option<u32>, Option<&'a Top>),
     Logits(&'a [f32]),
 }
 
@@ -59,7 +60,10 @@ impl Choice<'_> {
         let ended = match (mail, &mut self.chosen) {
             (Mail::Failed(error), _) => Err(error),
             (Mail::Ids(ids), None) => self.telling.tell(&ids, None, false, sink),
-            (Mail::Ids(ids), Some(_)) => self.choose(loaded, Source::Backend(ids.first().copied()), sink),
+            (Mail::Chosen(id, top), Some(_)) => self.choose(loaded, Source::Backend(id, top.as_ref()), sink),
+            (Mail::Ids(_), Some(_)) | (Mail::Chosen(..), None) => {
+                Err(Error::new(ErrorKind::Internal, "an id that nobody asked for"))
+            }
             (Mail::Logits(_), None) => Err(Error::new(ErrorKind::Internal, "logits that nobody asked for")),
             (Mail::Logits(logits), Some(_)) => self.choose(loaded, Source::Logits(&logits), sink),
         }?;
@@ -102,12 +106,13 @@ impl Choice<'_> {
 
     /// Finds out what may come next, while the device works at its logits.
     pub(super) fn look_ahead(&mut self) -> Result<()> {
-        let (Some(guide), None, true) = (&mut self.guide, &self.mask, self.letters.is_answered()) else {
+        let (Some(chosen), None, true) = (&self.chosen, &self.mask, self.letters.is_answered()) else {
             return Ok(());
         };
-        let mask = guide.mask()?;
-        if self.chosen.as_ref().is_some_and(Chosen::is_masked) {
-            self.letters.expect(if guide.knows() { Next::Known } else { Next::OneOf(mask.clone()) });
+        let mask = self.guide.as_mut().map_or(Ok(None), Guide::mask)?;
+        if chosen.is_held() {
+            let known = self.guide.as_ref().and_then(Guide::known);
+            self.letters.expect(chosen.next(known, mask.clone(), self.index));
         }
         self.mask = Some(mask);
         Ok(())
@@ -134,11 +139,11 @@ impl Choice<'_> {
             }
             None => {
                 let id = match from {
-                    Source::Backend(Some(id)) => {
+                    Source::Backend(Some(id), _) => {
                         chosen.push(tokenizer, id)?;
                         id
                     }
-                    Source::Backend(None) => return Err(Error::new(ErrorKind::Internal, "no id was chosen")),
+                    Source::Backend(None, _) => return Err(Error::new(ErrorKind::Internal, "no id was chosen")),
                     Source::Logits(logits) => {
                         let mask = match self.mask.take() {
                             Some(mask) => mask,
@@ -155,7 +160,7 @@ impl Choice<'_> {
         self.index = self.index.saturating_add(1);
         let logprob = match from {
             Source::Logits(logits) => chosen.logprobs(tokenizer, logits, id)?,
-            Source::Backend(_) => None,
+            Source::Backend(_, top) => top.map(|top| chosen.logprobs_of(tokenizer, top, id)).transpose()?.flatten(),
         };
         let room = loaded.context.saturating_sub(length).saturating_sub(1);
         if let Some(reason) = self.telling.tell(&[id], logprob, ended(&mut self.guide)?, sink)? {

@@ -1,14 +1,18 @@
 //! Replies whose ids are chosen on this side of the device: what is asked for needs the logits themselves.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use serde::Serialize;
 
 use super::json::invalid;
+use super::live::{How, Next};
 use super::loaded::Loaded;
 use super::request::{GenerateRequest, Settings};
 use super::score::Odds;
 use crate::error::Result;
+use crate::graph::Top;
 use crate::sample::{Chooser, DryOptions, ExtraOptions, Mask};
 use crate::tokenizer::Tokenizer;
 
@@ -33,13 +37,13 @@ pub struct TokenLogprob {
 /// What a reply that is chosen here needs.
 #[derive(Clone)]
 pub(super) struct Chosen {
-    chooser: Chooser,
+    chooser: Rc<RefCell<Chooser>>,
     /// Alternatives to tell for each id, if anything is told.
     logprobs: Option<usize>,
     /// Texts that DRY's repetitions do not go across.
     breakers: Vec<String>,
-    /// The backend could choose if it were told which ids may come.
-    masked: bool,
+    /// Logits stay on the backend where what is wanted of them can be had there.
+    held: bool,
 }
 
 impl Chosen {
@@ -64,7 +68,9 @@ impl Chosen {
         if !guided && logprobs.is_none() && options == ExtraOptions::default() {
             return Ok(None);
         }
-        let masked = logprobs.is_none() && options == ExtraOptions::default() && !settings.sampler.penalises();
+        // Where they are made on this side, reading them costs nothing.
+        let plain = logprobs.is_none() && options == ExtraOptions::default() && !settings.sampler.penalises();
+        let held = plain || !loaded.inline;
         let mut sampler = settings.sampler.clone();
         if options.mirostat.is_some() {
             let filters = [
@@ -90,13 +96,25 @@ impl Chosen {
         };
         let extra = options.settings(containing)?;
         let chooser = Chooser::new(loaded.info.vocab_size, prompt, sampler, extra)?;
-        Ok(Some(Self { chooser, logprobs, breakers, masked }))
+        Ok(Some(Self { chooser: Rc::new(RefCell::new(chooser)), logprobs, breakers, held }))
     }
 
     /// The same for another of several replies.
-    pub(super) fn with_seed(mut self, seed: u32) -> Self {
-        self.chooser.set_seed(seed);
-        self
+    pub(super) fn with_seed(&self, seed: u32) -> Self {
+        let mut chooser = self.chooser.borrow().clone();
+        chooser.set_seed(seed);
+        Self { chooser: Rc::new(RefCell::new(chooser)), ..self.clone() }
+    }
+
+    /// How the next id is chosen, number `index` of the reply: it is known, or one of those that `mask` allows.
+    pub(super) fn next(&self, known: Option<u32>, mask: Option<Mask>, index: u32) -> Next {
+        let chooser = self.chooser.borrow();
+        let how = match known {
+            Some(id) => How::Known(Some(id)),
+            None if chooser.filters() => How::Here(self.chooser.clone(), mask, index),
+            None => How::There(mask, chooser.changes()),
+        };
+        Next { how, tells: self.logprobs }
     }
 
     /// The next id of the reply, number `index`, of those that `mask` allows.
@@ -107,27 +125,27 @@ impl Chosen {
         mask: Option<&Mask>,
         index: u32,
     ) -> Result<u32> {
-        let id = self.chooser.choose(logits, mask, index)?;
+        let id = self.chooser.borrow_mut().choose(logits, mask, index)?;
         self.look_at(tokenizer, id)?;
         Ok(id)
     }
 
     /// Counts an id as generated that was not chosen.
     pub(super) fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<()> {
-        self.chooser.push(id);
+        self.chooser.borrow_mut().push(id);
         self.look_at(tokenizer, id)
     }
 
     fn look_at(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<()> {
         if contains(tokenizer, id, &self.breakers)? {
-            self.chooser.break_at(id);
+            self.chooser.borrow_mut().break_at(id);
         }
         Ok(())
     }
 
-    /// Whether the backend can choose the ids if it is told which ones may come.
-    pub(super) fn is_masked(&self) -> bool {
-        self.masked
+    /// Whether logits stay on the backend.
+    pub(super) fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Whether it is told how likely ids were.
@@ -139,23 +157,37 @@ impl Chosen {
     pub(super) fn logprobs(&self, tokenizer: &Tokenizer, logits: &[f32], id: u32) -> Result<Option<TokenLogprob>> {
         let Some(count) = self.logprobs else { return Ok(None) };
         let odds = Odds::of(logits);
-        let told = |id: u32, top: Vec<TokenLogprob>| {
-            let text = tokenizer.decode(&[id], false)?;
-            Ok(TokenLogprob { id, text, logprob: odds.logprob(id), top })
-        };
-        if count == 0 {
-            return told(id, Vec::new()).map(Some);
-        }
-        let mut order: Vec<u32> = (0..u32::try_from(logits.len()).unwrap_or(u32::MAX)).collect();
-        let likelier = |a: &u32, b: &u32| odds.logit(*b).total_cmp(&odds.logit(*a)).then(a.cmp(b));
-        if count < order.len() {
-            order.select_nth_unstable_by(count, likelier);
-        }
-        order.truncate(count);
-        order.sort_unstable_by(likelier);
-        let top = order.into_iter().map(|id| told(id, Vec::new())).collect::<Result<_>>()?;
-        told(id, top).map(Some)
+        let all = (0..).zip(logits.iter().copied()).collect();
+        told(tokenizer, (id, odds.logit(id)), (count, all), &|logit| odds.logprob_of(logit)).map(Some)
     }
+
+    /// The same by what the backend tells of the logits, the first that it was asked for being that of the id.
+    pub(super) fn logprobs_of(&self, tokenizer: &Tokenizer, top: &Top, id: u32) -> Result<Option<TokenLogprob>> {
+        let (Some(count), Some(logit)) = (self.logprobs, top.named.first()) else { return Ok(None) };
+        let (max, log_sum) = (f64::from(top.max), f64::from(top.sum).ln());
+        let logprob = |logit: f32| f64::from(logit) - max - log_sum;
+        told(tokenizer, (id, *logit), (count, top.largest.clone()), &logprob).map(Some)
+    }
+}
+
+/// How likely an id was, and the `count` likeliest of `all`.
+fn told(
+    tokenizer: &Tokenizer,
+    (id, logit): (u32, f32),
+    (count, mut all): (usize, Vec<(u32, f32)>),
+    logprob: &dyn Fn(f32) -> f64,
+) -> Result<TokenLogprob> {
+    let likelier = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if count < all.len() {
+        all.select_nth_unstable_by(count, likelier);
+    }
+    all.truncate(count);
+    all.sort_unstable_by(likelier);
+    let one = |id: u32, logit: f32, top: Vec<TokenLogprob>| {
+        Ok(TokenLogprob { id, text: tokenizer.decode(&[id], false)?, logprob: logprob(logit), top })
+    };
+    let top = all.into_iter().map(|(id, logit)| one(id, logit, Vec::new())).collect::<Result<_>>()?;
+    one(id, logit, top)
 }
 
 fn logprobs(request: &GenerateRequest) -> Result<Option<usize>> {

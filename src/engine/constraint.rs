@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::json::invalid;
 use super::loaded::Loaded;
-use super::request::GenerateRequest;
+use super::request::{GenerateRequest, Grammar};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::sample::{Constraint, Form};
 
@@ -41,7 +41,7 @@ pub(super) fn form(request: &GenerateRequest) -> Result<Option<(&'static str, Fo
     let form = match (&request.json, &request.regex, &request.grammar) {
         (Some(schema), ..) => Form::Json(checked(schema).map_err(|error| inside(error, option))?.to_string()),
         (_, Some(regex), _) => Form::Regex(checked_regex(regex).map_err(|error| error.at(option))?.to_owned()),
-        (.., Some(grammar)) => Form::Lark(checked_grammar(grammar).map_err(|error| error.at(option))?.to_owned()),
+        (.., Some(grammar)) => checked_grammar(grammar).map_err(|error| error.at(option))?,
         _ => return Ok(None),
     };
     Ok(Some((option, form)))
@@ -129,16 +129,20 @@ fn checked_regex(regex: &str) -> Result<&str> {
     })
 }
 
-fn checked_grammar(grammar: &str) -> Result<&str> {
-    if grammar.len() > MAX_SCHEMA_BYTES {
-        let words = format!("the grammar has {} bytes, at most {MAX_SCHEMA_BYTES} are allowed", grammar.len());
+fn checked_grammar(grammar: &Grammar) -> Result<Form> {
+    let (Grammar::Lark(text) | Grammar::Gbnf { gbnf: text }) = grammar;
+    if text.len() > MAX_SCHEMA_BYTES {
+        let words = format!("the grammar has {} bytes, at most {MAX_SCHEMA_BYTES} are allowed", text.len());
         return Err(Error::new(ErrorKind::SchemaLimit, words));
     }
-    if grammar.contains("::=") {
-        let words = "this is GBNF, which is not supported; write the grammar in Lark's notation";
-        return Err(Error::new(ErrorKind::SchemaUnsupported, words));
+    match grammar {
+        Grammar::Gbnf { gbnf } => Ok(Form::Gbnf(gbnf.clone())),
+        Grammar::Lark(lark) if lark.contains("::=") => {
+            let words = "this is GBNF, and a text is read as Lark; give it as { gbnf: \"...\" }";
+            Err(Error::new(ErrorKind::SchemaUnsupported, words))
+        }
+        Grammar::Lark(lark) => Ok(Form::Lark(lark.clone())),
     }
-    Ok(grammar)
 }
 
 /// An error at a path inside of an option.

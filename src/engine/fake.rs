@@ -17,8 +17,8 @@ use super::turn::Turns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Checkpoint, Dialect, Metadata};
 use crate::graph::{
-    AdapterId, AdapterUse, BAD_LOGITS, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, MAX_BATCH,
-    PAGE_TOKENS, STATE_SLOTS, SamplerSettings, StateSlots, Step, Ticket,
+    AdapterId, AdapterUse, BAD_LOGITS, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, HeldChoice,
+    MAX_BATCH, PAGE_TOKENS, STATE_SLOTS, SamplerSettings, StateSlots, Step, Ticket, Top, TopAsk,
 };
 use crate::model::{Embedding, Pooling, plan};
 use crate::source::{LocalFuture, MemorySource};
@@ -151,7 +151,11 @@ impl Backend for Rc<Fake> {
         Err(Error::new(ErrorKind::Internal, "the fake has no logits"))
     }
 
-    fn choose<'a>(&'a self, _: &'a SamplerSettings, _: Option<&'a [u32]>) -> LocalFuture<'a, Result<u32>> {
+    fn choose<'a>(&'a self, _: &'a HeldChoice<'a>) -> LocalFuture<'a, Result<(u32, Option<Top>)>> {
+        Box::pin(async { Err(Error::new(ErrorKind::Internal, "the fake has no logits")) })
+    }
+
+    fn top<'a>(&'a self, _: &'a TopAsk<'a>) -> LocalFuture<'a, Result<Top>> {
         Box::pin(async { Err(Error::new(ErrorKind::Internal, "the fake has no logits")) })
     }
 

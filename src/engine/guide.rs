@@ -107,9 +107,9 @@ impl<'a> Guide<'a> {
         Ok(guide)
     }
 
-    /// Whether it is known what comes next.
-    pub(super) fn knows(&self) -> bool {
-        !self.forced.is_empty()
+    /// What comes next, where it is known.
+    pub(super) fn known(&self) -> Option<u32> {
+        self.forced.front().copied()
     }
 
     /// The ids that may come next; nothing where all may.

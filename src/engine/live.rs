@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use super::track::Track;
 use crate::error::Error;
-use crate::graph::{AdapterUse, SamplerSettings};
-use crate::sample::Mask;
+use crate::graph::{AdapterUse, Change, SamplerSettings, Top};
+use crate::sample::{Chooser, Mask};
 
 /// What a reply is made of.
 #[derive(Clone)]
@@ -21,8 +21,8 @@ pub(super) struct Order {
     pub(super) limit: usize,
     /// The caller chooses the ids, from logits.
     pub(super) by_caller: bool,
-    /// The caller only says which ids may be chosen; the backend chooses.
-    pub(super) masked: bool,
+    /// The caller says how, while the backend works; logits stay there.
+    pub(super) held: bool,
     /// Of a reply that goes on from another prompt than it began with: what it began with, and its ids so far. Penalties and
     /// chance go by those.
     pub(super) earlier: Option<(Vec<u32>, Vec<u32>)>,
@@ -31,17 +31,28 @@ pub(super) struct Order {
 /// What comes for a caller.
 pub(super) enum Mail {
     Ids(Vec<u32>),
+    /// The id that was chosen, or known before, and what the logits were. The caller answers as to logits.
+    Chosen(Option<u32>, Option<Top>),
     /// `(vocab)`; the caller answers by [`LetterBox::answer`], as it does to an id that was chosen for it.
     Logits(Vec<f32>),
     Failed(Error),
 }
 
 /// What a caller says of the next id before it is chosen.
-pub(super) enum Next {
-    /// It is one of these; of all without.
-    OneOf(Option<Mask>),
+pub(super) struct Next {
+    pub(super) how: How,
+    /// Its logit is wanted, and so many of the largest.
+    pub(super) tells: Option<usize>,
+}
+
+/// How an id is chosen whose logits stay on the backend.
+pub(super) enum How {
     /// It is known already.
-    Known,
+    Known(Option<u32>),
+    /// By the backend, of these (of all without), after changes.
+    There(Option<Mask>, Vec<Change>),
+    /// By filters that the backend does not have, of these, as number so and so of the reply.
+    Here(Rc<RefCell<Chooser>>, Option<Mask>, u32),
 }
 
 /// Where a caller and the schedule leave word for each other.

@@ -63,7 +63,7 @@ pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 pub use output::{ReasoningOptions, ToolCall};
 pub use overflow::Dropped;
 pub use receipt::{Receipt, ReceiptAdapter, ReceiptCheck};
-pub use request::{GenerateRequest, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};
+pub use request::{GenerateRequest, Grammar, MAX_STOP_BYTES, MAX_STOPS, Prompt, Stops};
 pub use rerank::{Ranked, Ranking, RerankRequest};
 pub use result::{FinishReason, GenerationResult, Piece, Timings, Usage};
 pub use saved::Restored;

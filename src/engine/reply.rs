@@ -144,7 +144,7 @@ impl Job {
             letters: loaded.queue.ask(self.order(loaded, seed, self.prompt.clone(), None)),
             telling: Telling { transcript, choice, logprobs: Vec::new(), now, first_secs: None },
             seed,
-            chosen: self.chosen.clone().map(|chosen| chosen.with_seed(seed)),
+            chosen: self.chosen.as_ref().map(|chosen| chosen.with_seed(seed)),
             guide,
             mask: None,
             index: 0,
@@ -175,7 +175,7 @@ impl Job {
             sampler: SamplerSettings { seed, ..self.settings.sampler.clone() },
             adapter: self.adapter,
             by_caller: self.chosen.is_some(),
-            masked: self.chosen.as_ref().is_some_and(Chosen::is_masked),
+            held: self.chosen.as_ref().is_some_and(Chosen::is_held),
             earlier,
         }
     }

@@ -79,6 +79,19 @@ pub enum Stops {
     Many(Vec<String>),
 }
 
+/// A grammar, and the notation that it is written in.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(untagged, expecting = "a text in Lark's notation or an object { gbnf } is needed", deny_unknown_fields)]
+pub enum Grammar {
+    /// llguidance's dialect of Lark.
+    Lark(String),
+    /// llama.cpp's GBNF.
+    Gbnf {
+        /// The text.
+        gbnf: String,
+    },
+}
+
 /// A request for a reply. Numbers are as JavaScript has them; ranges are checked when the reply starts.
 ///
 /// Where `temperature`, `topK`, `topP`, `minP` or `repetitionPenalty` is absent, the model's own
@@ -153,8 +166,8 @@ pub struct GenerateRequest {
     pub json: Option<Value>,
     /// The reply is a match of this regular expression, from its first letter to its last.
     pub regex: Option<String>,
-    /// The reply is a sentence of this grammar, in Lark's notation.
-    pub grammar: Option<String>,
+    /// The reply is a sentence of this grammar.
+    pub grammar: Option<Grammar>,
     /// The adapter that the reply is made with; the model alone when absent.
     pub adapter: Option<AdapterChoice>,
     /// What happens where the context is full: `"error"`, also when absent; `"truncate-middle"`, with messages: the oldest

@@ -11,13 +11,13 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use super::driver::PATIENCE;
-use super::live::{Live, Mail, Next, Phase};
+use super::live::{How, Live, Mail, Next, Phase};
 use super::loaded::Loaded;
 use super::session::Session;
 use super::track::{Common, Open, Track};
 use crate::cache::common_prefix;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Backend, PAGE_TOKENS};
+use crate::graph::{Backend, HeldChoice, PAGE_TOKENS, TopAsk};
 use crate::sample::Mask;
 
 /// What became of a round.
@@ -210,7 +210,7 @@ impl Session {
             }
             let Some(live) = self.lives.get_mut(index) else { continue };
             let tokens = std::mem::take(&mut live.next);
-            let mail = if live.order.masked {
+            let mail = if live.order.held {
                 live.choose(&mut self.common, backend, &tokens).await
             } else {
                 live.track.next(&mut self.common, backend, &tokens).await.map(Mail::Logits)
@@ -273,7 +273,7 @@ impl Session {
 }
 
 impl Live {
-    /// Runs ids and has the backend choose the one after them, of those that the caller allows. A caller that says nothing while
+    /// Runs ids and has the one after them chosen as the caller says. A caller that says nothing while
     /// the backend works is handed the logits, so that it holds nobody up.
     async fn choose(&mut self, common: &mut Common, backend: &dyn Backend, tokens: &[u32]) -> Result<Mail> {
         self.track.hold(common, backend, tokens, self.index())?;
@@ -287,14 +287,37 @@ impl Live {
             context.waker().wake_by_ref();
             Poll::Pending
         });
-        match expected.await {
-            Some(Next::Known) => Ok(Mail::Ids(Vec::new())),
-            Some(Next::OneOf(mask)) => {
-                let mask = mask.as_ref().map(|Mask(words)| words.as_slice());
-                backend.choose(&self.order.sampler, mask).await.map(|id| Mail::Ids(vec![id]))
+        let Some(Next { how, tells }) = expected.await else { return backend.held().await.map(Mail::Logits) };
+        let sampler = &self.order.sampler;
+        let words = |mask: &Option<Mask>| mask.as_ref().map(|Mask(words)| words.clone());
+        let id = match how {
+            How::Known(id) => id,
+            How::There(mask, changes) => {
+                let mask = words(&mask);
+                let mask = mask.as_deref();
+                let choice = HeldChoice { sampler, changes: &changes, mask, tells: tells.is_some() };
+                let (id, top) = backend.choose(&choice).await?;
+                if top.as_ref().is_some_and(|top| !top.has(tells.unwrap_or(0))) {
+                    return backend.held().await.map(Mail::Logits);
+                }
+                return Ok(Mail::Chosen(Some(id), top));
             }
-            None => backend.held().await.map(Mail::Logits),
-        }
+            How::Here(chooser, mask, index) => {
+                let changes = chooser.borrow().changes();
+                let named: Vec<u32> = changes.iter().map(|change| change.id).collect();
+                let allowed = words(&mask);
+                let ask = TopAsk { temperature: sampler.temperature, mask: allowed.as_deref(), named: &named };
+                let top = backend.top(&ask).await?;
+                let id = chooser.borrow_mut().choose_of(&top, &changes, mask.as_ref(), index)?;
+                if id.is_none() {
+                    return backend.held().await.map(Mail::Logits);
+                }
+                id
+            }
+        };
+        let (Some(named), Some(count)) = (id, tells) else { return Ok(Mail::Chosen(id, None)) };
+        let top = backend.top(&TopAsk { temperature: 1.0, mask: None, named: &[named] }).await?;
+        if top.has(count) { Ok(Mail::Chosen(id, Some(top))) } else { backend.held().await.map(Mail::Logits) }
     }
 
     /// All but the last of its ids are computed; the last one is where it goes on.

@@ -308,7 +308,12 @@ impl<'a> Odds<'a> {
 
     /// The logarithm of the probability of an id.
     pub(super) fn logprob(&self, id: u32) -> f64 {
-        f64::from(self.logit(id) - self.largest) - self.log_sum
+        self.logprob_of(self.logit(id))
+    }
+
+    /// The logarithm of the probability of an id with this logit.
+    pub(super) fn logprob_of(&self, logit: f32) -> f64 {
+        f64::from(logit - self.largest) - self.log_sum
     }
 
     /// Whether no id is likelier.

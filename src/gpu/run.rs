@@ -54,8 +54,10 @@ pub struct Gpu {
     logits_readback: RefCell<Option<wgpu::Buffer>>,
     /// Which program's logits wait for a choice.
     held: Cell<Option<Class>>,
-    /// The id that was chosen of those goes back through this; not there before the first time.
+    /// What is told of those goes back through this; not there before the first time.
     choice: RefCell<Option<wgpu::Buffer>>,
+    /// What finds the largest of them and changes single ones; not there before the first time.
+    looking: RefCell<Vec<Rc<held::Looking>>>,
     /// Not there before the first batch.
     batches: RefCell<Option<Rc<Batches>>>,
     /// What a page goes through when it is copied; made with the model, so that no reply makes a buffer.
@@ -177,6 +179,7 @@ impl Gpu {
             logits_readback: RefCell::new(None),
             held: Cell::new(None),
             choice: RefCell::new(None),
+            looking: RefCell::default(),
             batches: RefCell::new(None),
             page,
             page_readback: RefCell::new(None),

@@ -71,6 +71,9 @@ pub fn kernel_source(kernel: &Kernel, format: Option<FormatId>, kv: KvFormat, di
     if kernel.glu {
         pieces.push(piece!("glu.wgsl"));
     }
+    if kernel.order {
+        pieces.push(piece!("order.wgsl"));
+    }
     if kernel.product {
         pieces.push(piece!("product.wgsl"));
     }

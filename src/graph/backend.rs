@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{AdapterId, AdapterUse, Delta, DeltaValues, SamplerSettings, StateSlots, Step};
+use super::{AdapterId, AdapterUse, Delta, DeltaValues, HeldChoice, SamplerSettings, StateSlots, Step, Top, TopAsk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::LocalFuture;
 
@@ -33,6 +33,8 @@ pub struct Counters {
     pub write_bytes: u64,
     /// Bytes mapped for reading.
     pub read_bytes: u64,
+    /// Times that all logits of a place were read to choose one id.
+    pub full_reads: u64,
     /// Buffers made.
     pub buffers: u64,
     /// Bytes of those buffers.
@@ -170,12 +172,14 @@ pub trait Backend {
     /// is submitted in between. `index` is that of the id after it among those of its reply.
     fn hold(&self, step: &Step<'_>, index: u32) -> Result<()>;
 
-    /// Chooses an id of the held logits, with a `mask` of those whose bits are set (the lowest first, 32 a word): the one that
-    /// the sampler would choose if there were no others. Penalties are none of its business. The reply that was started last is
-    /// to be started again.
-    fn choose<'a>(&'a self, sampler: &'a SamplerSettings, mask: Option<&'a [u32]>) -> LocalFuture<'a, Result<u32>>;
+    /// Chooses an id of the held logits: the one that the sampler would choose of the changed ones that take part, if there were
+    /// no others. They stay as they were. The reply that was started last is to be started again.
+    fn choose<'a>(&'a self, choice: &'a HeldChoice<'a>) -> LocalFuture<'a, Result<(u32, Option<Top>)>>;
 
-    /// The held logits, `(vocab)`.
+    /// The largest of the held logits, which stay.
+    fn top<'a>(&'a self, ask: &'a TopAsk<'a>) -> LocalFuture<'a, Result<Top>>;
+
+    /// The held logits, `(vocab)`; none are held any more.
     fn held(&self) -> LocalFuture<'_, Result<Vec<f32>>>;
 
     /// Starts a reply, or goes on with one: how ids are chosen from now on, the ids of the prompt, and those of the reply

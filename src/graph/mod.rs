@@ -7,6 +7,7 @@ mod attention;
 mod backend;
 mod build;
 mod experts;
+mod held;
 mod kv;
 mod order;
 mod recurrent;
@@ -20,6 +21,7 @@ pub use backend::{
 };
 pub use build::Builder;
 pub use experts::{GroupScore, Groups, RouterScore, Routing};
+pub use held::{Change, HeldChoice, MAX_TOP, Top, TopAsk};
 pub use kv::{KvFormat, KvWidths, check_page, check_page_bytes};
 pub use order::Orders;
 pub use recurrent::{GatedDelta, Gates, ShortConv};

@@ -118,6 +118,13 @@ impl Default for SamplerSettings {
 }
 
 impl SamplerSettings {
+    /// The same without penalties.
+    #[must_use]
+    pub fn unpenalised(&self) -> Self {
+        let Self { repetition_penalty, frequency_penalty, presence_penalty, .. } = Self::default();
+        Self { repetition_penalty, frequency_penalty, presence_penalty, ..self.clone() }
+    }
+
     /// Whether any penalty is on.
     pub fn penalises(&self) -> bool {
         self.repetition_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0

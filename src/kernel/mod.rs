@@ -8,6 +8,7 @@ mod embed;
 mod experts;
 mod gated_delta;
 mod gather;
+mod held;
 mod matmul;
 mod norm;
 mod sample;
@@ -16,6 +17,7 @@ mod short_conv;
 pub(crate) use attention::MAX_HEAD_DIM;
 pub(crate) use experts::MAX_EXPERTS;
 pub(crate) use gated_delta::MAX_KEY_DIM;
+pub(crate) use held::{ASKED_WORDS, CHANGES, FOUND_WORDS, TOP, TOP_WORDS};
 pub(crate) use matmul::adapter_factor;
 pub use sample::{REPLY_WORDS, reply_words, sample};
 
@@ -90,6 +92,8 @@ pub struct Kernel {
     pub product: bool,
     /// Whether it multiplies in tiles.
     pub tiles: bool,
+    /// Whether it puts numbers in their order.
+    pub order: bool,
 }
 
 impl Kernel {
@@ -105,6 +109,7 @@ impl Kernel {
         glu: false,
         product: false,
         tiles: false,
+        order: false,
     };
 }
 
@@ -132,6 +137,8 @@ pub const KERNELS: &[&Kernel] = &[
     &elementwise::ELEMENTWISE,
     &elementwise::OUTPUT_ROWS,
     &sample::SAMPLE,
+    &CHANGES,
+    &TOP,
 ];
 
 /// A buffer that a launch binds.

@@ -8,6 +8,7 @@ pub(super) const SAMPLE: Kernel = Kernel {
     name: "sample",
     source: include_str!("../../shaders/sample.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write, Use::Write, Use::Write],
+    order: true,
     ..Kernel::PLAIN
 };
 

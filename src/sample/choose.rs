@@ -6,11 +6,13 @@
 //! sum of the largest reaches `top_p`; `min_p` keeps what is at least `min_p` times the largest probability. The draw
 //! is the inverse of the cumulative distribution in the order of the ids.
 
+use std::collections::BTreeMap;
+
 use super::constraint::Mask;
 use super::extra::{Extra, Mirostat, Xtc};
 use super::history::History;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::SamplerSettings;
+use crate::graph::{Change, SamplerSettings};
 
 /// A number in `[0, 1)` with 24 bits that depends on `seed` and `index` alone: PCG-RXS-M-XS-32 (O'Neill, "PCG", 2014)
 /// as a hash, twice, of `seed + index * 0x9E3779B9`.
@@ -30,11 +32,11 @@ const BESIDE: u32 = 0x5851_F42D;
 /// Chooses the ids of one reply, one after another.
 #[derive(Clone, Debug)]
 pub struct Chooser {
-    settings: SamplerSettings,
-    extra: Extra,
+    pub(super) settings: SamplerSettings,
+    pub(super) extra: Extra,
     history: History,
     /// Mirostat's bound on the surprise of an id, in bits.
-    surprise: f32,
+    pub(super) surprise: f32,
 }
 
 impl Chooser {
@@ -80,7 +82,8 @@ impl Chooser {
         if let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
             return Err(Error::new(ErrorKind::BadLogits, format!("the logit of id {id} is {}", logits[id])));
         }
-        let changed = self.changes().then(|| self.changed(logits));
+        let changes = self.changes();
+        let changed = (!changes.is_empty()).then(|| changed(logits, &changes));
         let logits = changed.as_deref().unwrap_or(logits);
         let id = match mask {
             None => self.pick(logits, index)?,
@@ -100,32 +103,30 @@ impl Chooser {
         self.history.push(id);
     }
 
-    /// Whether logits are changed before they are compared.
-    fn changes(&self) -> bool {
-        self.settings.penalises() || self.extra.dry.is_some() || !self.extra.logit_bias.is_empty()
+    /// Whether ids are chosen by filters that backends do not have.
+    pub fn filters(&self) -> bool {
+        let Extra { top_n_sigma, typical_p, xtc, mirostat, .. } = &self.extra;
+        let any = *top_n_sigma != 0.0 || *typical_p < 1.0 || xtc.is_some() || mirostat.is_some();
+        any && self.settings.temperature > 0.0
     }
 
-    /// Bias, penalties, DRY.
-    fn changed(&self, logits: &[f32]) -> Vec<f32> {
-        let mut logits = logits.to_vec();
+    /// What bias, penalties and DRY do to logits before they are compared; by id, each once.
+    pub fn changes(&self) -> Vec<Change> {
+        let mut changes: BTreeMap<u32, Change> = BTreeMap::new();
         for (id, bias) in &self.extra.logit_bias {
-            if let Some(logit) = logits.get_mut(*id as usize) {
-                *logit += bias;
-            }
+            changes.entry(*id).or_insert(Change::none(*id)).bias += bias;
         }
-        if self.settings.penalises() {
-            for (id, count) in self.history.counts() {
-                if let Some(logit) = logits.get_mut(id as usize) {
-                    *logit = penalised(*logit, count, &self.settings);
-                }
-            }
+        let settings = &self.settings;
+        for (id, count) in self.history.counts().filter(|_| settings.penalises()) {
+            let change = changes.entry(id).or_insert(Change::none(id));
+            change.divisor = settings.repetition_penalty;
+            let presence = if count.generated > 0 { settings.presence_penalty } else { 0.0 };
+            change.less = settings.frequency_penalty * count.generated as f32 + presence;
         }
         for (id, penalty) in self.extra.dry.iter().flat_map(|dry| dry.penalties(self.history.ids())) {
-            if let Some(logit) = logits.get_mut(id as usize) {
-                *logit -= penalty;
-            }
+            changes.entry(id).or_insert(Change::none(id)).less += penalty;
         }
-        logits
+        changes.into_values().collect()
     }
 
     fn pick(&mut self, logits: &[f32], index: u32) -> Result<u32> {
@@ -136,28 +137,45 @@ impl Chooser {
             return first.map(|id| id as u32).ok_or_else(none);
         }
         let least = kth_largest(logits, settings.top_k).max(near_the_top(logits, max, self.extra.top_n_sigma));
-        // In proportion to the probabilities; the likeliest weighs 1.
-        let weight = |logit: f32| ((logit - max) / settings.temperature).exp();
-        let mut kept: Vec<(u32, f32)> = (0u32..)
-            .zip(logits.iter())
-            .filter(|(_, logit)| **logit >= least)
-            .map(|(id, logit)| (id, weight(*logit)))
-            .collect();
+        let kept = (0u32..).zip(logits.iter().copied()).filter(|(_, logit)| *logit >= least);
+        let kept = self.weights(kept, max);
+        let (id, surprise) = self.draw_of(kept, index)?;
+        self.surprise = surprise;
+        Ok(id)
+    }
+
+    /// In proportion to the probabilities; the likeliest weighs 1.
+    pub(super) fn weights(&self, logits: impl Iterator<Item = (u32, f32)>, max: f32) -> Vec<(u32, f32)> {
+        logits.map(|(id, logit)| (id, self.weight(logit, max))).collect()
+    }
+
+    pub(super) fn weight(&self, logit: f32, max: f32) -> f32 {
+        ((logit - max) / self.settings.temperature).exp()
+    }
+
+    /// Draws among those that passed top-k and top-n-sigma, with their weights. Gives the id and mirostat's next bound.
+    pub(super) fn draw_of(&self, mut kept: Vec<(u32, f32)>, index: u32) -> Result<(u32, f32)> {
         typical(&mut kept, self.extra.typical_p);
-        let least = nucleus(&kept, settings.top_p).max(settings.min_p);
+        let least = nucleus(&kept, self.settings.top_p).max(self.settings.min_p);
         kept.retain(|(_, weight)| *weight >= least);
+        self.draw_last(kept, None, index)
+    }
+
+    /// Draws among those that passed the filters before XTC and mirostat, of a `whole` of weights where it is not theirs.
+    pub(super) fn draw_last(&self, mut kept: Vec<(u32, f32)>, whole: Option<f64>, index: u32) -> Result<(u32, f32)> {
+        let settings = &self.settings;
         if let Some(xtc) = self.extra.xtc.filter(|xtc| uniform(settings.seed ^ BESIDE, index) < xtc.probability) {
             exclude_top(&mut kept, xtc);
         }
         let u = uniform(settings.seed, index);
         match self.extra.mirostat {
-            None => draw(&kept, u),
-            Some(mirostat) => surprising(&mut kept, mirostat, &mut self.surprise, u),
+            None => Ok((draw(&kept, u)?, self.surprise)),
+            Some(mirostat) => surprising(kept, whole, mirostat, self.surprise, u),
         }
     }
 }
 
-fn none() -> Error {
+pub(super) fn none() -> Error {
     Error::new(ErrorKind::BadLogits, "there are no logits")
 }
 
@@ -170,15 +188,19 @@ pub struct Count {
     pub generated: u32,
 }
 
-/// Repetition, frequency and presence penalties on the logit of an id that occurred.
-fn penalised(logit: f32, count: Count, settings: &SamplerSettings) -> f32 {
-    let repeated = if logit > 0.0 { logit / settings.repetition_penalty } else { logit * settings.repetition_penalty };
-    let presence = if count.generated > 0 { settings.presence_penalty } else { 0.0 };
-    repeated - settings.frequency_penalty * count.generated as f32 - presence
+/// Logits after changes.
+fn changed(logits: &[f32], changes: &[Change]) -> Vec<f32> {
+    let mut logits = logits.to_vec();
+    for change in changes {
+        if let Some(logit) = logits.get_mut(change.id as usize) {
+            *logit = change.of(*logit);
+        }
+    }
+    logits
 }
 
 /// The `k`-th largest of `logits`, or less than all of them when `k` is 0 or more than there are.
-fn kth_largest(logits: &[f32], k: u32) -> f32 {
+pub(super) fn kth_largest(logits: &[f32], k: u32) -> f32 {
     match (k as usize).checked_sub(1) {
         Some(k) if k < logits.len() => {
             let mut order = logits.to_vec();
@@ -204,7 +226,7 @@ fn typical(kept: &mut Vec<(u32, f32)>, p: f32) {
     if p >= 1.0 {
         return;
     }
-    let whole: f64 = kept.iter().map(|(_, weight)| f64::from(*weight)).sum();
+    let whole = sum_of(kept);
     let surprise = |weight: f32| -(f64::from(weight) / whole).ln();
     let entropy: f64 = kept
         .iter()
@@ -230,47 +252,58 @@ fn nucleus(kept: &[(u32, f32)], top_p: f32) -> f32 {
     if top_p >= 1.0 {
         return 0.0;
     }
-    let whole: f64 = kept.iter().map(|(_, weight)| f64::from(*weight)).sum();
+    let whole = sum_of(kept);
     // All that weigh less than this weigh less than `1 - top_p` of the whole together: few are left to sort.
     let too_light = (1.0 - f64::from(top_p)) * whole / kept.len() as f64;
     let mut order: Vec<f32> =
         kept.iter().map(|(_, weight)| *weight).filter(|weight| f64::from(*weight) >= too_light).collect();
     order.sort_unstable_by(|a, b| b.total_cmp(a));
+    reaching(&order, f64::from(top_p) * whole).or(order.last().copied()).unwrap_or(0.0)
+}
+
+/// The weight at which the sum of weights reaches `goal`, if it does.
+pub(super) fn reaching(order: &[f32], goal: f64) -> Option<f32> {
     let mut sum = 0.0;
-    for weight in &order {
+    order.iter().copied().find(|weight| {
         sum += f64::from(*weight);
-        if sum >= f64::from(top_p) * whole {
-            return *weight;
-        }
-    }
-    order.last().copied().unwrap_or(0.0)
+        sum >= goal
+    })
+}
+
+pub(super) fn sum_of(kept: &[(u32, f32)]) -> f64 {
+    kept.iter().map(|(_, weight)| f64::from(*weight)).sum()
 }
 
 /// Of those whose probability is at least the threshold, keeps only the least likely.
 fn exclude_top(kept: &mut Vec<(u32, f32)>, xtc: Xtc) {
-    let whole: f64 = kept.iter().map(|(_, weight)| f64::from(*weight)).sum();
+    let whole = sum_of(kept);
     let likely = |weight: f32| f64::from(weight) >= f64::from(xtc.threshold) * whole;
     let least = kept.iter().map(|(_, weight)| *weight).filter(|weight| likely(*weight)).fold(f32::INFINITY, f32::min);
     kept.retain(|(_, weight)| *weight <= least || !likely(*weight));
 }
 
-/// Draws among those whose surprise is at most the bound (the likeliest always), then moves the bound.
-fn surprising(kept: &mut Vec<(u32, f32)>, mirostat: Mirostat, bound: &mut f32, u: f32) -> Result<u32> {
-    let whole: f64 = kept.iter().map(|(_, weight)| f64::from(*weight)).sum();
+/// Draws among those whose surprise is at most the bound (the likeliest always). Gives the id and where the bound moves.
+fn surprising(
+    mut kept: Vec<(u32, f32)>,
+    whole: Option<f64>,
+    mirostat: Mirostat,
+    bound: f32,
+    u: f32,
+) -> Result<(u32, f32)> {
+    let whole = whole.unwrap_or_else(|| sum_of(&kept));
     let bits = |weight: f32| -(f64::from(weight) / whole).log2();
     let likeliest = kept.iter().map(|(_, weight)| *weight).fold(0.0, f32::max);
-    kept.retain(|(_, weight)| *weight >= likeliest || bits(*weight) <= f64::from(*bound));
-    let id = draw(kept, u)?;
+    kept.retain(|(_, weight)| *weight >= likeliest || bits(*weight) <= f64::from(bound));
+    let id = draw(&kept, u)?;
     // The surprise among those that were left, as the paper's algorithm 1 of version 2 renormalises them.
-    let left: f64 = kept.iter().map(|(_, weight)| f64::from(*weight)).sum();
     let weight = kept.iter().find(|(other, _)| *other == id).map_or(1.0, |(_, weight)| f64::from(*weight));
-    *bound -= mirostat.eta * (-(weight / left).log2() as f32 - mirostat.tau);
-    Ok(id)
+    let surprise = -(weight / sum_of(&kept)).log2() as f32;
+    Ok((id, bound - mirostat.eta * (surprise - mirostat.tau)))
 }
 
 /// The first id at which the cumulative sum of weights passes `u` of the whole.
 fn draw(kept: &[(u32, f32)], u: f32) -> Result<u32> {
-    let whole: f64 = kept.iter().map(|(_, weight)| f64::from(*weight)).sum();
+    let whole = sum_of(kept);
     let mut sum = 0.0;
     for (id, weight) in kept {
         sum += f64::from(*weight);

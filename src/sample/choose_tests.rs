@@ -149,7 +149,7 @@ fn penalties_come_before_all_else() {
     let mut chooser = Chooser::new(LOGITS.len(), &[1, 2], settings, Extra::default()).unwrap();
     chooser.history.push(3);
     chooser.history.push(3);
-    let changed = chooser.changed(&LOGITS);
+    let changed = changed(&LOGITS, &chooser.changes());
     assert_eq!(&changed[..4], &[1.0, 1.5, -4.0, 1.5 - 0.5 - 0.125]);
     assert_eq!(&changed[4..], &LOGITS[4..]);
     assert_eq!(chooser.choose(&LOGITS, None, 0).unwrap(), 5);
@@ -160,7 +160,8 @@ fn a_bias_comes_first_and_its_ids_must_be_in_the_vocabulary() {
     let extra = Extra { logit_bias: vec![(6, 100.0), (1, -100.0)], ..Extra::default() };
     let greedy = SamplerSettings { repetition_penalty: 2.0, ..SamplerSettings::default() };
     let mut chooser = Chooser::new(LOGITS.len(), &[6], greedy.clone(), extra.clone()).unwrap();
-    assert_eq!((chooser.changed(&LOGITS)[6], chooser.changed(&LOGITS)[1]), (49.5, -97.0));
+    let biased = changed(&LOGITS, &chooser.changes());
+    assert_eq!((biased[6], biased[1]), (49.5, -97.0));
     assert_eq!(chooser.choose(&LOGITS, None, 0).unwrap(), 6);
     let error = Chooser::new(3, &[], greedy, extra).unwrap_err();
     assert_eq!((error.kind(), error.place().as_str()), (ErrorKind::InvalidArgument, "logitBias"));

@@ -15,6 +15,8 @@ pub enum Form {
     Regex(String),
     /// A sentence of this grammar, in llguidance's dialect of Lark.
     Lark(String),
+    /// A sentence of this grammar, in llama.cpp's GBNF.
+    Gbnf(String),
 }
 
 /// Compiles forms for the vocabulary of one model.

@@ -36,6 +36,7 @@ impl NativeGrammars {
             Form::Json(text) => grammar::Form::Json(text.clone()),
             Form::Regex(text) => grammar::Form::Regex(text.clone()),
             Form::Lark(text) => grammar::Form::Lark(text.clone()),
+            Form::Gbnf(text) => grammar::Form::Gbnf(text.clone()),
         };
         Ok(Box::new(Native(grammars.compile(&form).map_err(error)?)))
     }

@@ -9,6 +9,7 @@ mod extra;
 mod grammar;
 mod history;
 mod range;
+mod top;
 
 pub use choose::{Chooser, Count, uniform};
 pub use constraint::{Constraint, Form, Grammars, Mask};

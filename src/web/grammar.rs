@@ -111,6 +111,7 @@ impl WebGrammars {
             Form::Json(text) => json!({ "json": text }),
             Form::Regex(text) => json!({ "regex": text }),
             Form::Lark(text) => json!({ "lark": text }),
+            Form::Gbnf(text) => json!({ "gbnf": text }),
         };
         let made = self.0.borrow();
         let grammars = made.as_ref().ok_or_else(|| Error::new(ErrorKind::Internal, "grammars went away"))?;

@@ -234,7 +234,7 @@ pub(crate) struct ConstraintArgs {
     /// A regular expression: the reply matches it from end to end
     #[arg(long, value_name = "PATTERN")]
     pub(crate) regex: Option<String>,
-    /// A file with a grammar in Lark's notation: the reply is a sentence of it
+    /// A file with a grammar, GBNF where its name ends in .gbnf, else Lark's notation: the reply is a sentence of it
     #[arg(long, value_name = "FILE")]
     pub(crate) grammar: Option<PathBuf>,
 }

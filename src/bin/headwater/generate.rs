@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::path::Path;
 
-use headwater::engine::{FinishReason, GenerateRequest, Piece, Prompt, Stops};
+use headwater::engine::{FinishReason, GenerateRequest, Grammar, Piece, Prompt, Stops};
 use headwater::error::{At, Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
         ignore_eos: args.ignore_eos,
         json: args.constraint.json_schema.as_deref().map(schema).transpose()?,
         regex: args.constraint.regex.clone(),
-        grammar: args.constraint.grammar.as_deref().map(text).transpose()?,
+        grammar: args.constraint.grammar.as_deref().map(grammar).transpose()?,
         ..GenerateRequest::new(prompt(&args.prompt)?)
     };
     let engine = model::load(&args.common).await?;
@@ -78,6 +78,12 @@ fn prompt(args: &PromptArgs) -> Result<Prompt> {
 
 fn text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| source::failed(path, error))
+}
+
+fn grammar(path: &Path) -> Result<Grammar> {
+    let is_gbnf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gbnf"));
+    let text = text(path)?;
+    Ok(if is_gbnf { Grammar::Gbnf { gbnf: text } } else { Grammar::Lark(text) })
 }
 
 fn schema(path: &Path) -> Result<Value> {

@@ -11,8 +11,9 @@ use super::super::stage::Class;
 use super::{CHAIN, Gpu, bad_logits, no_adapter, no_decoding, unprepared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{
-    AdapterId, AdapterUse, BAD_LOGITS, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, KernelTime,
-    MAX_BATCH, PAGE_TOKENS, SamplerSettings, StateSlots, Step, Ticket, WeightId, check_page, check_page_bytes,
+    AdapterId, AdapterUse, BAD_LOGITS, Backend, BackendInfo, Batch, Counters, Decode, Delta, DeltaValues, HeldChoice,
+    KernelTime, MAX_BATCH, PAGE_TOKENS, SamplerSettings, StateSlots, Step, Ticket, Top, TopAsk, WeightId, check_page,
+    check_page_bytes,
 };
 use crate::kernel::{Teams, reply_words, word};
 use crate::model::WeightSink;
@@ -86,8 +87,12 @@ impl Backend for Gpu {
         self.hold_logits(step, index)
     }
 
-    fn choose<'a>(&'a self, sampler: &'a SamplerSettings, mask: Option<&'a [u32]>) -> LocalFuture<'a, Result<u32>> {
-        Box::pin(self.choose_held(sampler, mask))
+    fn choose<'a>(&'a self, choice: &'a HeldChoice<'a>) -> LocalFuture<'a, Result<(u32, Option<Top>)>> {
+        Box::pin(self.choose_held(choice))
+    }
+
+    fn top<'a>(&'a self, ask: &'a TopAsk<'a>) -> LocalFuture<'a, Result<Top>> {
+        Box::pin(self.top_held(ask))
     }
 
     fn held(&self) -> LocalFuture<'_, Result<Vec<f32>>> {
