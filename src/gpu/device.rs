@@ -1,11 +1,12 @@
 //! The device: adapter, limits, what shaders may use of it, and the only places that make buffers, bind groups and
 //! pipelines, so that every one of them is counted.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use super::check::Checked;
 use super::pipelines::Made;
 use super::shader::Dialect;
 use crate::error::{Error, ErrorKind, Result};
@@ -42,7 +43,11 @@ struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     name: String,
-    dialect: Dialect,
+    dialect: Cell<Dialect>,
+    /// Kernels that were found to be right.
+    checked: RefCell<Checked>,
+    /// What users should know of it.
+    notes: RefCell<Vec<String>>,
     /// Who makes an output faster, once that was measured.
     measured: Cell<Option<Teams>>,
     max_binding_bytes: u64,
@@ -120,8 +125,18 @@ impl Device {
             (false, false) => format!("{} ({})", info.name, info.driver),
         };
         let made = Made::default();
-        let shared =
-            Rc::new(Inner { device, queue, name, dialect, measured: Cell::default(), max_binding_bytes, made, fault });
+        let shared = Rc::new(Inner {
+            device,
+            queue,
+            name,
+            dialect: Cell::new(dialect),
+            checked: RefCell::default(),
+            notes: RefCell::default(),
+            measured: Cell::default(),
+            max_binding_bytes,
+            made,
+            fault,
+        });
         Ok(Self { shared, counters: Rc::default(), teams: options.teams })
     }
 
@@ -160,7 +175,30 @@ impl Device {
     }
 
     pub(super) fn dialect(&self) -> Dialect {
-        self.shared.dialect
+        self.shared.dialect.get()
+    }
+
+    /// From now on kernels are made with subgroups, or without. What was made otherwise is forgotten.
+    pub(super) fn use_subgroups(&self, subgroups: bool) {
+        let before = self.shared.dialect.get();
+        if before.subgroups != subgroups {
+            self.shared.dialect.set(Dialect { subgroups, ..before });
+            self.shared.made.forget();
+        }
+    }
+
+    /// Kernels that were found to be right.
+    pub(super) fn checked(&self) -> RefMut<'_, Checked> {
+        self.shared.checked.borrow_mut()
+    }
+
+    /// Keeps what users of all models should know.
+    pub(super) fn note(&self, words: String) {
+        self.shared.notes.borrow_mut().push(words);
+    }
+
+    pub(super) fn notes(&self) -> Vec<String> {
+        self.shared.notes.borrow().clone()
     }
 
     /// Who makes an output, where that was said or measured.
@@ -288,6 +326,8 @@ impl Device {
         constants: &[(&str, f64)],
     ) -> wgpu::ComputePipeline {
         self.count(|counters| counters.pipelines += 1);
+        #[cfg(test)]
+        let source = super::check::tests::spoiled(label, source);
         let module = self.raw().create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(label),
             source: wgpu::ShaderSource::Wgsl(source.into()),

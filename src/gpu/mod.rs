@@ -4,6 +4,7 @@
 mod adapter;
 mod batch;
 mod buffers;
+mod check;
 mod choose;
 mod device;
 mod footprint;
@@ -20,6 +21,9 @@ pub mod shader;
 mod sizes;
 pub mod stage;
 mod state;
+
+#[cfg(test)]
+pub(crate) use check::tests::spoil;
 
 pub use crate::kernel::Teams;
 pub use device::{Device, DeviceOptions};

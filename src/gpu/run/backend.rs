@@ -41,6 +41,7 @@ impl Backend for Gpu {
             name: if web { "webgpu" } else { "gpu" }.into(),
             device: self.device.name().into(),
             features: subgroups.into_iter().chain(alone).chain([kv]).collect(),
+            notes: self.device.notes(),
         }
     }
 
