@@ -19,7 +19,7 @@ use crate::cpu::Cpu;
 use crate::digest::hex;
 use crate::error::{ErrorKind, Result};
 use crate::format::Checkpoint;
-use crate::gpu::{Device, Gpu};
+use crate::gpu::{Device, Gpu, Kept};
 use crate::graph::{Backend, KvFormat, PAGE_TOKENS, WeightId};
 use crate::model::{self, Plan, WeightSink};
 use crate::tokenizer::Tokenizer;
@@ -51,7 +51,7 @@ pub(super) async fn load(
         kv,
         n_pages,
         exact: options.exact,
-        now_secs: &environment.now_secs,
+        measuring: (environment.now_secs.as_ref(), environment.kept.as_ref()),
         progress,
         sample: Sha256::new(),
     };
@@ -116,7 +116,7 @@ struct Loading<'a> {
     kv: KvFormat,
     n_pages: usize,
     exact: bool,
-    now_secs: &'a dyn Fn() -> f64,
+    measuring: (&'a dyn Fn() -> f64, &'a dyn Kept),
     progress: &'a mut dyn FnMut(Progress) -> Result<()>,
     /// See [`Loaded::weights_sample`].
     sample: Sha256,
@@ -157,7 +157,7 @@ impl Loading<'_> {
     async fn gpu(&mut self) -> Result<Box<dyn Backend>> {
         let device = Device::of_thread().await?;
         self.report(Phase::Compile, 0, self.plan.weight_bytes())?;
-        let gpu = Gpu::choosing(&device, self.plan, self.kv, self.n_pages, self.now_secs).await?;
+        let gpu = Gpu::choosing(&device, self.plan, self.kv, self.n_pages, self.measuring).await?;
         self.fill(gpu).await
     }
 
@@ -200,20 +200,25 @@ mod tests {
     use pollster::block_on;
 
     use super::*;
-    use crate::gpu::spoil;
+    use crate::gpu::{Memory, spoil};
     use crate::graph::{Row, StateSlots, Step};
     use crate::source::MemorySource;
 
     fn loaded(backend: BackendChoice) -> Result<Loaded> {
+        loaded_with(backend, Box::new(|| 0.0), Box::new(crate::gpu::Forgets))
+    }
+
+    fn loaded_with(backend: BackendChoice, now_secs: Box<dyn Fn() -> f64>, kept: Box<dyn Kept>) -> Result<Loaded> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/www/models/tiny-assistant/tiny-assistant-q8_0.gguf");
         let file = MemorySource::new("tiny.gguf", std::fs::read(path).expect("a file"));
         let checkpoint = block_on(Checkpoint::open(vec![Rc::new(file)]))?;
         let options = LoadOptions { backend, exact: true, context: Some(64), ..LoadOptions::default() };
         let environment = Environment {
-            now_secs: Box::new(|| 0.0),
+            now_secs,
             seed: Box::new(|| 0),
             yield_now: Box::new(|| Box::pin(async {})),
             grammars: Box::<crate::sample::NativeGrammars>::default(),
+            kept,
         };
         block_on(load(&checkpoint, &options, environment, &mut |_| Ok(())))
     }
@@ -249,6 +254,38 @@ mod tests {
     fn replaced(source: &str, right: &str, wrong: &str) -> String {
         assert!(source.contains(right), "nothing to spoil");
         source.replace(right, wrong)
+    }
+
+    /// How often a load on a device that nobody has opened looks at the clock, what is used of it, and what is kept then.
+    fn first_load(text: Option<String>) -> (usize, Vec<String>, Option<String>) {
+        let load = move || {
+            let (looks, kept) = (Rc::new(Cell::new(0)), Rc::new(Memory::default()));
+            *kept.0.borrow_mut() = text;
+            let clock = Rc::clone(&looks);
+            // Each look is a second later, so that all kernels are slow.
+            let clock = Box::new(move || {
+                clock.set(clock.get() + 1);
+                f64::from(clock.get())
+            });
+            let loaded = loaded_with(BackendChoice::Gpu, clock, Box::new(Rc::clone(&kept))).unwrap();
+            let text = kept.0.borrow().clone();
+            (looks.get() as usize, loaded.info.backend.unwrap().features, text)
+        };
+        std::thread::spawn(load).join().unwrap()
+    }
+
+    #[test]
+    fn what_was_measured_once_is_not_measured_again() {
+        let (looks, features, text) = first_load(None);
+        assert!(looks > 0 && !features.contains(&"invocations alone".to_owned()));
+        let text = text.expect("what was measured is kept");
+        assert_eq!(first_load(Some(text.clone())), (0, features.clone(), Some(text.clone())));
+        // What is kept is used, not only read.
+        let other = text.replace("Workgroup", "Invocation");
+        let (looks, used, _) = first_load(Some(other));
+        assert!(looks == 0 && used.contains(&"invocations alone".to_owned()), "{used:?}");
+        // Damaged, it is measured anew and kept.
+        assert_eq!(first_load(Some(text[1..].to_owned())), first_load(None));
     }
 
     #[test]

@@ -277,6 +277,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn products_by_integers_are_right_but_for_the_rounding() {
+        for (subgroups, teams) in
+            [(true, Teams::Workgroup), (false, Teams::Workgroup), (true, Teams::Invocation), (false, Teams::Invocation)]
+        {
+            let device = device(subgroups).with_teams(teams).with_rounding(true);
+            for format in [FormatId::Q8_0, FormatId::Q4_0, FormatId::Q4K, FormatId::Q6K] {
+                for rms_norms in [true, false] {
+                    let needs = Needs { rms_norms, ..needs(&[format], None, KvFormat::F32) };
+                    let error = block_on(worst_error(&device, &needs)).unwrap();
+                    // Noise of a 127th of the largest of 32, evenly spread: half of its square, by 3.
+                    assert!(error > 1e-7 && error < 1e-4, "{teams:?} {format:?}: {error}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn all_kinds_of_attention_are_right() {
         let device = device(true);
         let plain = Attention::new(0, (1, 1), 64, 0.125);

@@ -4,6 +4,7 @@
 
 use super::check::check;
 use super::device::{Device, whole};
+use super::kept::{Kept, keep, recall};
 use super::pipelines::Pipelines;
 use super::planes::{Bank, Matrices};
 use super::readback::Pending;
@@ -33,11 +34,23 @@ pub(super) async fn teams(
     model: (&Graph, &[FormatId]),
     kv: KvFormat,
     made: (&Matrices, &Pipelines),
-    now_secs: &dyn Fn() -> f64,
+    (now_secs, kept): (&dyn Fn() -> f64, &dyn Kept),
 ) -> Result<Teams> {
-    let faster = match device.teams() {
+    let mut faster = device.teams();
+    if faster.is_none() {
+        faster = recall(device, kept).await;
+        faster.into_iter().for_each(|teams| device.remember(teams));
+    }
+    let faster = match faster {
         Some(teams) => teams,
-        None => measured(device, model.0, made, now_secs).await?,
+        None => {
+            let (teams, telling) = measured(device, model.0, made, now_secs).await?;
+            if telling {
+                device.remember(teams);
+                keep(device, teams, kept).await;
+            }
+            teams
+        }
     };
     let other = if faster == Teams::Workgroup { Teams::Invocation } else { Teams::Workgroup };
     let with = device.dialect().subgroups;
@@ -75,13 +88,14 @@ fn described(teams: Teams, subgroups: bool) -> &'static str {
     }
 }
 
-/// Times a product of the model by workgroups and, where that is slow, by invocations: these have to be clearly faster.
+/// Times a product of the model by workgroups and, where that is slow, by invocations: these have to be clearly faster. Says
+/// too whether the product was large enough to tell something of other models.
 async fn measured(
     device: &Device,
     graph: &Graph,
     (matrices, pipelines): (&Matrices, &Pipelines),
     now_secs: &dyn Fn() -> f64,
-) -> Result<Teams> {
+) -> Result<(Teams, bool)> {
     let bank = Bank { model: matrices, adapter: None };
     let shapes = bank.shapes();
     let sizes = shapes.iter().map(|(cols, shards)| shards.first().map_or(0, |shard| shard.rows * cols));
@@ -89,7 +103,7 @@ async fn measured(
     let [most, telling] = WEIGHTS;
     let small = sizes.iter().filter(|(_, size)| *size <= most).max_by_key(|(_, size)| *size);
     let Some(&(matrix, size)) = small.or_else(|| sizes.iter().min_by_key(|(_, size)| *size)) else {
-        return Ok(Teams::default());
+        return Ok((Teams::default(), false));
     };
     let context = |teams| Context {
         graph,
@@ -110,11 +124,7 @@ async fn measured(
         probe.run(of_probe, 1).await?;
         Ok::<_, Error>(probe)
     };
-    let faster = faster(of_probe, probe, now_secs).await?;
-    if size >= telling {
-        device.remember(faster);
-    }
-    Ok(faster)
+    Ok((faster(of_probe, probe, now_secs).await?, size >= telling))
 }
 
 async fn faster(
@@ -180,6 +190,7 @@ impl Probe {
             glu: None,
             adapt: None,
             domain: Domain::Rows,
+            rounded: false,
         };
         let Launch { kernel, constants, params, buffers, grid_x, grid_y, .. } =
             launches(&stage, context).into_iter().next().ok_or_else(missing)?;

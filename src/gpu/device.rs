@@ -37,12 +37,15 @@ pub struct Device {
     counters: Rc<Cell<Counters>>,
     /// Who makes an output, where somebody said so.
     teams: Option<Teams>,
+    /// Whether activations that are decoded are rounded to bytes.
+    rounds: bool,
 }
 
 struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     name: String,
+    identity: String,
     dialect: Cell<Dialect>,
     /// Kernels that were found to be right.
     checked: RefCell<Checked>,
@@ -67,6 +70,22 @@ fn has_subgroups(device: &wgpu::Device) -> bool {
 #[cfg(not(target_arch = "wasm32"))]
 fn has_subgroups(device: &wgpu::Device) -> bool {
     device.features().contains(wgpu::Features::SUBGROUP)
+}
+
+/// What only the browser tells of an adapter, where it does.
+#[cfg(target_arch = "wasm32")]
+fn told(device: &wgpu::Device) -> String {
+    use js_sys::Reflect;
+    use wasm_bindgen::JsValue;
+    let get = |of: &JsValue, name: &str| Reflect::get(of, &name.into()).unwrap_or_default();
+    let info = device.as_webgpu().map(|device| get(device.as_ref(), "adapterInfo")).unwrap_or_default();
+    let parts = ["vendor", "architecture", "device"].map(|name| get(&info, name).as_string().unwrap_or_default());
+    parts.join(" ")
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn told(_: &wgpu::Device) -> String {
+    String::new()
 }
 
 impl Device {
@@ -119,6 +138,9 @@ impl Device {
         }));
         let lost = Arc::clone(&fault);
         device.set_device_lost_callback(move |_, words| note(ErrorKind::DeviceLost, words, &lost));
+        let parts = [&info.name, &info.driver, &info.driver_info, &info.backend.to_string(), &told(&device)];
+        let numbers = [info.vendor, info.device, info.subgroup_min_size, info.subgroup_max_size];
+        let identity = format!("{parts:?} {numbers:?} {dialect:?}");
         let name = match (info.name.is_empty(), info.driver.is_empty()) {
             (true, _) => "WebGPU adapter".to_owned(),
             (false, true) => info.name,
@@ -129,6 +151,7 @@ impl Device {
             device,
             queue,
             name,
+            identity,
             dialect: Cell::new(dialect),
             checked: RefCell::default(),
             notes: RefCell::default(),
@@ -137,7 +160,7 @@ impl Device {
             made,
             fault,
         });
-        Ok(Self { shared, counters: Rc::default(), teams: options.teams })
+        Ok(Self { shared, counters: Rc::default(), teams: options.teams, rounds: false })
     }
 
     /// The device of this thread, opened when it is first asked for or when the last one failed; all models share its
@@ -163,6 +186,16 @@ impl Device {
     /// The same device, on which models are made so.
     pub fn with_teams(self, teams: Teams) -> Self {
         Self { teams: Some(teams), ..self }
+    }
+
+    /// The same device, on which models decode with activations that are rounded to bytes, 32 with one scale, where they
+    /// meet weights that are multiplied as integers.
+    pub fn with_rounding(self, rounds: bool) -> Self {
+        Self { rounds, ..self }
+    }
+
+    pub(super) fn rounds(&self) -> bool {
+        self.rounds
     }
 
     /// What was made for all models.
@@ -213,6 +246,11 @@ impl Device {
 
     pub(super) fn name(&self) -> &str {
         &self.shared.name
+    }
+
+    /// What tells it from other devices, and from itself with another driver or in another browser.
+    pub(super) fn identity(&self) -> &str {
+        &self.shared.identity
     }
 
     /// Largest piece of a buffer that a kernel can bind, in bytes.

@@ -9,6 +9,7 @@ mod choose;
 mod device;
 mod footprint;
 mod fuse;
+mod kept;
 mod lower;
 mod making;
 mod pipelines;
@@ -24,9 +25,12 @@ mod state;
 
 #[cfg(test)]
 pub(crate) use check::tests::spoil;
+#[cfg(test)]
+pub(crate) use kept::tests::Memory;
 
 pub use crate::kernel::Teams;
 pub use device::{Device, DeviceOptions};
 pub use footprint::footprint;
 pub use fuse::{FUSIONS, Fusion};
+pub use kept::{Forgets, Kept};
 pub use run::Gpu;

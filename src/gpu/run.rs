@@ -13,6 +13,7 @@ use super::adapter::{Adapter, AdapterLayout};
 use super::batch::Batches;
 use super::choose;
 use super::device::Device;
+use super::kept::Kept;
 use super::lower::matrices;
 use super::making::{Making, Recipe};
 use super::pipelines::Pipelines;
@@ -76,15 +77,16 @@ impl Gpu {
         Self::without(device, plan, kv, n_pages, &[]).await
     }
 
-    /// As [`Gpu::new`], with the kernels that are faster here: measured by `now_secs` unless the device was told or knows.
+    /// As [`Gpu::new`], with the kernels that are faster here: unless the device was told or knows, or it is kept, they
+    /// are measured by a clock (in seconds), and kept. What they compute is held against the interpreter first.
     pub async fn choosing(
         device: &Device,
         plan: &Plan,
         kv: KvFormat,
         n_pages: usize,
-        now_secs: &dyn Fn() -> f64,
+        measuring: (&dyn Fn() -> f64, &dyn Kept),
     ) -> Result<Self> {
-        Self::make(device, (&plan.graph, &plan.formats), kv, n_pages, &[], Some(now_secs)).await
+        Self::make(device, (&plan.graph, &plan.formats), kv, n_pages, &[], Some(measuring)).await
     }
 
     /// As [`Gpu::new`], leaving out fusions by name ([`super::FUSIONS`]); slower, for tests of each of them.
@@ -108,7 +110,7 @@ impl Gpu {
         kv: KvFormat,
         n_pages: usize,
         without: &[&str],
-        now_secs: Option<&dyn Fn() -> f64>,
+        measuring: Option<(&dyn Fn() -> f64, &dyn Kept)>,
     ) -> Result<Self> {
         device.check()?;
         let graph = graph.clone();
@@ -145,8 +147,8 @@ impl Gpu {
             device.write(&shared.ropes, *offset as u64 * 8, bytemuck::cast_slice(&table));
         }
 
-        let teams = match now_secs {
-            Some(now_secs) => choose::teams(device, (&graph, formats), kv, (&matrices, &pipelines), now_secs).await?,
+        let teams = match measuring {
+            Some(by) => choose::teams(device, (&graph, formats), kv, (&matrices, &pipelines), by).await?,
             None => device.teams().unwrap_or_default(),
         };
         let slots = graph.n_states();
@@ -157,6 +159,7 @@ impl Gpu {
             rope_offsets,
             pipelines,
             teams,
+            rounds: device.rounds(),
             without: without.iter().map(ToString::to_string).collect(),
             activations: Default::default(),
         };

@@ -10,6 +10,7 @@ mod gated_delta;
 mod gather;
 mod matmul;
 mod norm;
+mod rounded;
 mod sample;
 mod short_conv;
 
@@ -17,13 +18,16 @@ pub(crate) use attention::MAX_HEAD_DIM;
 pub(crate) use experts::MAX_EXPERTS;
 pub(crate) use gated_delta::MAX_KEY_DIM;
 pub(crate) use matmul::adapter_factor;
+pub(crate) use rounded::words as rounded_words;
 pub use sample::{REPLY_WORDS, reply_words, sample};
+
+use serde::{Deserialize, Serialize};
 
 use crate::gpu::stage::{Class, Domain, Norm, Stage};
 use crate::graph::{Graph, Rope, RopeId, WeightId};
 
 /// Who makes an output, or a few of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Teams {
     /// The invocations of a workgroup together: what they read lies side by side, and they wait for each other.
     #[default]
@@ -90,6 +94,8 @@ pub struct Kernel {
     pub product: bool,
     /// Whether it multiplies in tiles.
     pub tiles: bool,
+    /// Whether it multiplies rounded activations.
+    pub rounded: bool,
 }
 
 impl Kernel {
@@ -105,6 +111,7 @@ impl Kernel {
         glu: false,
         product: false,
         tiles: false,
+        rounded: false,
     };
 }
 
@@ -119,6 +126,9 @@ pub const KERNELS: &[&Kernel] = &[
     &matmul::MATVEC_ROWS_ALONE,
     &matmul::MATMUL,
     &matmul::MATMUL_BLOCKS,
+    &rounded::ROUND,
+    &rounded::MATVEC_ROUNDED,
+    &rounded::MATVEC_ROUNDED_ALONE,
     &experts::ROUTE,
     &experts::EXPERT_MATVEC,
     &experts::EXPERT_MATVEC_ALONE,
@@ -280,6 +290,8 @@ pub fn launches(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
         Stage::LayerNorm { x, y, weight, bias, eps, width, domain } => {
             vec![norm::layer_norm([*x, *y], (*weight, *bias, *eps), *width, *domain, context)]
         }
+        Stage::Round { x, y, norm, cols, domain } => vec![rounded::round([*x, *y], *norm, *cols, *domain, context)],
+        Stage::MatMul { rounded: true, .. } => rounded::matvec(stage, context),
         Stage::MatMul { .. } => match context.class {
             Class::Decode => matmul::matvec(stage, context),
             Class::Prefill => matmul::matmul(stage, context),
