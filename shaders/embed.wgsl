@@ -2,11 +2,13 @@
 // of one row.
 override BY: u32 = 0u;
 
-struct Params { cols: u32, first_row: u32, rows: u32, max_rows: u32, offset: u32 } // this shard holds the rows first_row .. + rows
+struct Params {                                                        // this shard holds the rows first_row .. + rows
+    cols: u32, first_row: u32, rows: u32, max_rows: u32, offset: u32, y_offset: u32, y_stride: u32,
+}
 
 @group(1) @binding(0) var<uniform> params: Params;
 @group(1) @binding(1) var<storage, read> state: array<u32>;
-@group(1) @binding(2) var<storage, read_write> y: array<vec4<f32>>;    // (T, cols)
+@group(1) @binding(2) var<storage, read_write> y: array<vec4<f32>>;    // (T, cols) from y_offset, rows y_stride apart
 
 fn index(row: u32) -> u32 {
     let m = params.max_rows;
@@ -26,7 +28,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let wanted = index(row);
     if (wanted < params.first_row || wanted - params.first_row >= params.rows) { return; }
     let w = weights8(wanted - params.first_row, group);
-    let at = (row * groups + group) * 2u;
+    let at = (params.y_offset + row * params.y_stride) / 4u + group * 2u;
     y[at] = w.lo;
     y[at + 1u] = w.hi;
 }

@@ -1,5 +1,6 @@
 // y[t, r] = sum_c w[r, c] * x[t, c] for many rows of activations. A workgroup of 128 makes a tile of 32 rows of x by 64
 // rows of w: both are staged in workgroup memory, 32 columns at a time, so a weight is decoded once for 32 rows of x.
+@group(1) @binding(2) var<storage, read> x: array<vec4<f32>>;          // (T, cols), rows x_stride apart
 
 fn x8(t: u32, t_count: u32, group: u32) -> Weights8 {
     if (t >= t_count || group >= params.cols / 8u) { return Weights8(vec4(0.0), vec4(0.0)); }

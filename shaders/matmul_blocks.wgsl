@@ -1,5 +1,6 @@
 // y[t, r] = sum_c w[r, c] * x[t, c] for many rows of activations, as matmul, but each invocation makes four rows of x by four
 // rows of w by itself: nothing is staged, nobody waits. For devices where waiting costs more than what is shared saves.
+@group(1) @binding(2) var<storage, read> x: array<vec4<f32>>;          // (T, cols), rows x_stride apart
 override SIZE: u32 = 16u;                                              // invocations of a workgroup, side by side in w
 
 // What row t of x adds to its results with four rows of w.

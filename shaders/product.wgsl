@@ -13,7 +13,6 @@ struct Params {
 
 @group(1) @binding(0) var<uniform> params: Params;
 @group(1) @binding(1) var<storage, read> state: array<u32>;
-@group(1) @binding(2) var<storage, read> x: array<vec4<f32>>;          // (T, cols), rows x_stride apart
 @group(1) @binding(3) var<storage, read> norms: array<f32>;            // bias: (rows) from bias_offset, gain likewise
 @group(1) @binding(4) var<storage, read_write> y: array<f32>;          // (T, rows or rows / 2), rows y_stride apart
 

@@ -31,7 +31,14 @@ fn of(teams: Teams) -> DeviceOptions {
 }
 
 fn gpu(shape: &Shape, options: DeviceOptions, kv: KvFormat) -> Gpu {
-    let device = block_on(Device::open(options)).expect("an adapter; software Vulkan will do");
+    on(block_on(Device::open(options)).expect("an adapter; software Vulkan will do"), shape, kv)
+}
+
+fn gpu_on(shape: &Shape, with: impl FnOnce(Device) -> Device, kv: KvFormat) -> Gpu {
+    on(with(block_on(Device::open(DeviceOptions::default())).expect("an adapter")), shape, kv)
+}
+
+fn on(device: Device, shape: &Shape, kv: KvFormat) -> Gpu {
     fill(shape, |plan| block_on(Gpu::new(&device, plan, kv, N_PAGES)).expect("a model"))
 }
 
@@ -161,6 +168,10 @@ fn rows_of_a_batch_have_the_ids_that_they_have_alone() {
         same_ids(&cpu(&shape), shape.vocab);
         for teams in TEAMS {
             same_ids(&gpu(&shape, of(teams), KvFormat::F16), shape.vocab);
+            same_ids(
+                &gpu_on(&shape, |device| device.with_teams(teams).with_rounding(true), KvFormat::F16),
+                shape.vocab,
+            );
         }
     }
     let plain = DeviceOptions { subgroups: false, ..of(Teams::Workgroup) };

@@ -49,6 +49,7 @@ fn environment() -> Environment {
         now_secs: Box::new(move || clock.replace(clock.get() + 0.25)),
         seed: Box::new(move || seeds.replace(seeds.get() + 1)),
         grammars: Box::<headwater::sample::NativeGrammars>::default(),
+        kept: Box::new(headwater::gpu::Forgets),
         yield_now: Box::new(|| {
             let mut paused = false;
             Box::pin(std::future::poll_fn(move |context| {

@@ -36,6 +36,7 @@ fn load_on(backend: BackendChoice) -> Engine {
         seed: Box::new(|| 3),
         yield_now: Box::new(|| Box::pin(async {})),
         grammars: Box::<NativeGrammars>::default(),
+        kept: Box::new(headwater::gpu::Forgets),
     };
     let options = LoadOptions { backend, ..LoadOptions::default() };
     block_on(Engine::load(checkpoint, &options, environment, &mut |_| Ok(()))).expect("a model that loads")

@@ -31,6 +31,7 @@ fn load(folder: &str) -> Engine {
         now_secs: Box::new(|| 1.7e9),
         seed: Box::new(|| 7),
         grammars: Box::<headwater::sample::NativeGrammars>::default(),
+        kept: Box::new(headwater::gpu::Forgets),
         yield_now: Box::new(|| Box::pin(std::future::ready(()))),
     };
     let options = LoadOptions { backend: BackendChoice::Cpu, ..LoadOptions::default() };

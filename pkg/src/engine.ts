@@ -2,10 +2,11 @@
  * The WebAssembly module of this thread: loaded once, on the first use. It also keeps the one fact that outlives a call:
  * whether the module trapped, after which nothing in it can be trusted.
  */
-import init, { useGrammars, WebEngine, WebHub } from "../wasm/headwater.js";
+import init, { useGrammars, useKept, WebEngine, WebHub } from "../wasm/headwater.js";
 import { beginDeferred, DeferredMissing } from "./deferred.js";
 import { HeadwaterError, toHeadwaterError } from "./errors.js";
 import { grammarOpener } from "./grammar.js";
+import { keep } from "./kept.js";
 import { startModule } from "./module.js";
 import { offerSubgroups } from "./subgroups.js";
 
@@ -33,6 +34,7 @@ async function start(ownUrl: string | undefined): Promise<void> {
   memory = exports.memory;
   await beginDeferred(exports as unknown as WebAssembly.Exports, ownUrl);
   useGrammars(grammarOpener(ownUrl));
+  useKept(keep);
   // A trap inside a callback of the browser reaches nobody's promise; it arrives here.
   const note = (thrown: unknown): void => {
     if (thrown instanceof DeferredMissing || cameFrom(wasmUrl, thrown)) noteTrap(thrown);

@@ -28,6 +28,7 @@ use crate::graph::{
     WeightId, check_page, check_page_bytes,
 };
 use crate::model::{Plan, WeightSink};
+use crate::quant::FormatId;
 use crate::sample::{Chooser, Extra, Mask};
 use crate::source::LocalFuture;
 use adapter::Adapter;
@@ -73,24 +74,29 @@ impl Cpu {
     ///
     /// Fails with `LimitExceeded` where the memory does not suffice, with `UnsupportedFormat` for heads that `kv` cannot hold.
     pub fn new(plan: &Plan, kv: KvFormat, n_pages: usize) -> Result<Self> {
-        Self::made(plan, kv, n_pages, false)
+        Self::exact(&plan.graph, &plan.formats, kv, n_pages)
+    }
+
+    /// The same of a graph and the formats of its weights.
+    pub(crate) fn exact(graph: &Graph, formats: &[FormatId], kv: KvFormat, n_pages: usize) -> Result<Self> {
+        Self::made((graph, formats), kv, n_pages, false)
     }
 
     /// The same, rounding activations to 16 bits (groups of 32 with a scale) where they meet weights that are integers, which
     /// are then multiplied as such.
     pub fn rounding(plan: &Plan, kv: KvFormat, n_pages: usize) -> Result<Self> {
-        Self::made(plan, kv, n_pages, true)
+        Self::made((&plan.graph, &plan.formats), kv, n_pages, true)
     }
 
-    fn made(plan: &Plan, kv: KvFormat, n_pages: usize, rounds: bool) -> Result<Self> {
-        kv.check(&plan.graph)?;
+    fn made((graph, formats): (&Graph, &[FormatId]), kv: KvFormat, n_pages: usize, rounds: bool) -> Result<Self> {
+        kv.check(graph)?;
         let state = State {
             memory: Memory {
-                kv: Kv::new(&plan.graph.kv_widths, kv, n_pages)?,
-                states: States::new(&plan.graph.state_widths, plan.graph.n_states())?,
+                kv: Kv::new(&graph.kv_widths, kv, n_pages)?,
+                states: States::new(&graph.state_widths, graph.n_states())?,
             },
-            slots: SlotBook::new(plan.graph.n_states()),
-            chooser: Chooser::new(plan.graph.vocab(), &[], SamplerSettings::default(), Extra::default())?,
+            slots: SlotBook::new(graph.n_states()),
+            chooser: Chooser::new(graph.vocab(), &[], SamplerSettings::default(), Extra::default())?,
             last: None,
             places: batch::Places::default(),
             tickets: VecDeque::new(),
@@ -101,10 +107,10 @@ impl Cpu {
             held: None,
         };
         Ok(Self {
-            schedule: Schedule::new(&plan.graph),
-            weights: Weights::new(&plan.graph, &plan.formats, rounds)?,
-            max_rows: if plan.graph.bidirectional() { n_pages.saturating_mul(PAGE_TOKENS) } else { MAX_ROWS },
-            graph: plan.graph.clone(),
+            schedule: Schedule::new(graph),
+            weights: Weights::new(graph, formats, rounds)?,
+            max_rows: if graph.bidirectional() { n_pages.saturating_mul(PAGE_TOKENS) } else { MAX_ROWS },
+            graph: graph.clone(),
             n_pages,
             state: RefCell::new(state),
         })

@@ -332,6 +332,7 @@ pub(super) fn loaded(fake: &Rc<Fake>) -> Rc<Loaded> {
             seed: Box::new(|| 0),
             yield_now: Box::new(|| Box::pin(async {})),
             grammars: Box::<crate::sample::NativeGrammars>::default(),
+            kept: Box::new(crate::gpu::Forgets),
         },
         inline: false,
         identity: Identity::default(),

@@ -19,7 +19,7 @@ use crate::cpu::Cpu;
 use crate::digest::hex;
 use crate::error::{ErrorKind, Result};
 use crate::format::Checkpoint;
-use crate::gpu::{Device, Gpu};
+use crate::gpu::{Device, Gpu, Kept};
 use crate::graph::{Backend, KvFormat, PAGE_TOKENS, WeightId};
 use crate::model::{self, Plan, WeightSink};
 use crate::tokenizer::Tokenizer;
@@ -51,7 +51,7 @@ pub(super) async fn load(
         kv,
         n_pages,
         exact: options.exact,
-        now_secs: &environment.now_secs,
+        measuring: (environment.now_secs.as_ref(), environment.kept.as_ref()),
         progress,
         sample: Sha256::new(),
     };
@@ -63,7 +63,7 @@ pub(super) async fn load(
     let runs = backend.info();
     let inline = runs.name == CPU;
     info.context = context;
-    info.warnings.extend(warning);
+    info.warnings.extend(warning.into_iter().chain(runs.notes));
     info.backend = Some(info::Runtime {
         name: runs.name,
         device: runs.device,
@@ -116,7 +116,7 @@ struct Loading<'a> {
     kv: KvFormat,
     n_pages: usize,
     exact: bool,
-    now_secs: &'a dyn Fn() -> f64,
+    measuring: (&'a dyn Fn() -> f64, &'a dyn Kept),
     progress: &'a mut dyn FnMut(Progress) -> Result<()>,
     /// See [`Loaded::weights_sample`].
     sample: Sha256,
@@ -144,7 +144,9 @@ impl Loading<'_> {
         if choice != BackendChoice::Cpu {
             match self.gpu().await {
                 Err(error) if error.kind() == ErrorKind::GpuUnavailable && choice == BackendChoice::Auto => {
-                    return Ok((self.cpu().await?, Some(format!("the CPU is used: {error}"))));
+                    let cause =
+                        std::error::Error::source(&error).map_or_else(String::new, |cause| format!(" ({cause})"));
+                    return Ok((self.cpu().await?, Some(format!("the CPU is used: {error}{cause}"))));
                 }
                 backend => return Ok((backend?, None)),
             }
@@ -155,7 +157,7 @@ impl Loading<'_> {
     async fn gpu(&mut self) -> Result<Box<dyn Backend>> {
         let device = Device::of_thread().await?;
         self.report(Phase::Compile, 0, self.plan.weight_bytes())?;
-        let gpu = Gpu::choosing(&device, self.plan, self.kv, self.n_pages, self.now_secs).await?;
+        let gpu = Gpu::choosing(&device, self.plan, self.kv, self.n_pages, self.measuring).await?;
         self.fill(gpu).await
     }
 
@@ -187,5 +189,146 @@ impl Loading<'_> {
         });
         let index = current.or(self.checkpoint.tensors.last()).map_or(0, |tensor| tensor.file);
         self.checkpoint.files.get(index).map(|file| file.name().to_owned()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail so")]
+mod tests {
+    use std::rc::Rc;
+
+    use pollster::block_on;
+
+    use super::*;
+    use crate::gpu::{Memory, spoil};
+    use crate::graph::{Row, StateSlots, Step};
+    use crate::source::MemorySource;
+
+    fn loaded(backend: BackendChoice) -> Result<Loaded> {
+        loaded_with(backend, Box::new(|| 0.0), Box::new(crate::gpu::Forgets))
+    }
+
+    fn loaded_with(backend: BackendChoice, now_secs: Box<dyn Fn() -> f64>, kept: Box<dyn Kept>) -> Result<Loaded> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/www/models/tiny-assistant/tiny-assistant-q8_0.gguf");
+        let file = MemorySource::new("tiny.gguf", std::fs::read(path).expect("a file"));
+        let checkpoint = block_on(Checkpoint::open(vec![Rc::new(file)]))?;
+        let options = LoadOptions { backend, exact: true, context: Some(64), ..LoadOptions::default() };
+        let environment = Environment {
+            now_secs,
+            seed: Box::new(|| 0),
+            yield_now: Box::new(|| Box::pin(async {})),
+            grammars: Box::<crate::sample::NativeGrammars>::default(),
+            kept,
+        };
+        block_on(load(&checkpoint, &options, environment, &mut |_| Ok(())))
+    }
+
+    fn logits(loaded: &Loaded) -> Vec<f32> {
+        let row = |position: u32| Row { token: 40 + position * 7, position, sequence: 0, segment: 0 };
+        let rows: Vec<Row> = (0..12).map(row).collect();
+        let step = |rows, outputs| {
+            let step = Step { rows, pages: &[vec![0]], states: &[StateSlots::default()], outputs };
+            block_on(loaded.backend.forward(&step)).unwrap()
+        };
+        let prompt = step(&rows[..11], &[10]);
+        [prompt, step(&rows[11..], &[0])].concat()
+    }
+
+    fn close(found: &[f32], expected: &[f32]) -> bool {
+        let square = |x: f32| f64::from(x).powi(2);
+        let error: f64 = found.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
+        error / expected.iter().copied().map(square).sum::<f64>() < 1e-5
+    }
+
+    /// Loads on a device whose driver is wrong so. Gives what is used of the device and the warnings about it.
+    fn with_wrong(wrong: fn(&str, String) -> String) -> (Vec<String>, Vec<String>) {
+        let expected = logits(&loaded(BackendChoice::Cpu).unwrap());
+        spoil(wrong);
+        let loaded = loaded(BackendChoice::Auto).unwrap();
+        assert!(close(&logits(&loaded), &expected));
+        let backend = loaded.info.backend.clone().unwrap();
+        let warned = loaded.info.warnings.iter().filter(|warning| warning.contains("wrong numbers"));
+        ([vec![backend.name], backend.features].concat(), warned.cloned().collect())
+    }
+
+    fn replaced(source: &str, right: &str, wrong: &str) -> String {
+        assert!(source.contains(right), "nothing to spoil");
+        source.replace(right, wrong)
+    }
+
+    /// How often a load on a device that nobody has opened looks at the clock, what is used of it, and what is kept then.
+    fn first_load(text: Option<String>) -> (usize, Vec<String>, Option<String>) {
+        let load = move || {
+            let (looks, kept) = (Rc::new(Cell::new(0)), Rc::new(Memory::default()));
+            *kept.0.borrow_mut() = text;
+            let clock = Rc::clone(&looks);
+            // Each look is a second later, so that all kernels are slow.
+            let clock = Box::new(move || {
+                clock.set(clock.get() + 1);
+                f64::from(clock.get())
+            });
+            let loaded = loaded_with(BackendChoice::Gpu, clock, Box::new(Rc::clone(&kept))).unwrap();
+            let text = kept.0.borrow().clone();
+            (looks.get() as usize, loaded.info.backend.unwrap().features, text)
+        };
+        std::thread::spawn(load).join().unwrap()
+    }
+
+    #[test]
+    fn what_was_measured_once_is_not_measured_again() {
+        let (looks, features, text) = first_load(None);
+        assert!(looks > 0 && !features.contains(&"invocations alone".to_owned()));
+        let text = text.expect("what was measured is kept");
+        assert_eq!(first_load(Some(text.clone())), (0, features.clone(), Some(text.clone())));
+        // What is kept is used, not only read.
+        let other = text.replace("Workgroup", "Invocation");
+        let (looks, used, _) = first_load(Some(other));
+        assert!(looks == 0 && used.contains(&"invocations alone".to_owned()), "{used:?}");
+        // Damaged, it is measured anew and kept.
+        assert_eq!(first_load(Some(text[1..].to_owned())), first_load(None));
+    }
+
+    #[test]
+    fn kernels_that_are_right_are_used_as_they_are() {
+        let (features, warnings) = with_wrong(|_, source| source);
+        assert_eq!((features[0].as_str(), features[1].as_str(), warnings.len()), ("gpu", "subgroups", 0));
+    }
+
+    #[test]
+    fn wrong_subgroups_are_left_out() {
+        let (features, warnings) = with_wrong(|_, source| source.replace("= subgroupAdd(value)", "= 1.1 * value"));
+        assert_eq!((features[0].as_str(), features.contains(&"subgroups".to_owned())), ("gpu", false));
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+    }
+
+    #[test]
+    fn wrong_products_by_workgroups_are_made_by_invocations() {
+        let (features, warnings) = with_wrong(|kernel, source| match kernel {
+            "matvec" => replaced(&source, "group += WG", "group += 2u * WG"),
+            _ => source,
+        });
+        assert!(features.contains(&"invocations alone".to_owned()), "{features:?}");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        // Prefilling alone, and a source that does not compile.
+        let spoiled = |kernel: &str, source: String| if kernel == "matmul" { "fn".to_owned() } else { source };
+        std::thread::spawn(move || {
+            spoil(spoiled);
+            let loaded = loaded(BackendChoice::Gpu).unwrap();
+            assert!(loaded.info.backend.unwrap().features.contains(&"invocations alone".to_owned()));
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn the_processor_computes_where_no_kernels_are_right() {
+        let wrong = |kernel: &str, source: String| match kernel {
+            "attention" => replaced(&source, "key_words;", "key_words + 1u;"),
+            _ => source,
+        };
+        let (features, warnings) = with_wrong(wrong);
+        assert_eq!((features[0].as_str(), warnings.len()), ("cpu", 1), "{warnings:?}");
+        let error = loaded(BackendChoice::Gpu).err().expect("nothing is right");
+        assert_eq!(error.kind(), ErrorKind::GpuUnavailable);
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{self, invalid};
 use crate::error::Result;
+use crate::gpu::Kept;
 use crate::graph::KvFormat;
 use crate::model::PlanOptions;
 use crate::sample::Grammars;
@@ -19,6 +20,8 @@ pub struct Environment {
     pub yield_now: Box<dyn Fn() -> LocalFuture<'static, ()>>,
     /// Compiles what replies of the model must be.
     pub grammars: Box<dyn Grammars>,
+    /// Keeps what was measured of this machine.
+    pub kept: Box<dyn Kept>,
 }
 
 /// What runs the model.

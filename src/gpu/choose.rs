@@ -2,14 +2,17 @@
 //! that stands in for a GPU likes it by a factor of five to ten. Nothing that a device tells says which it is (names come
 //! and go), so a product of the model itself is timed both ways, and what comes out kept for the device.
 
+use super::check::check;
 use super::device::{Device, whole};
+use super::kept::{Kept, keep, recall};
 use super::pipelines::Pipelines;
 use super::planes::{Bank, Matrices};
 use super::readback::Pending;
 use super::stage::{Class, Domain, Place, Stage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, KvFormat};
 use crate::kernel::{Buffer, Context, Extent, Launch, Teams, launches};
+use crate::quant::FormatId;
 
 /// Products that are timed at once: few, and many where the few take no time.
 const REPEATS: [usize; 2] = [4, 32];
@@ -24,14 +27,75 @@ const CLEARLY: f64 = 1.5;
 /// many that it says something of other models too.
 const WEIGHTS: [usize; 2] = [1 << 20, 1 << 16];
 
-/// Times a product of the model by workgroups and, where that is slow, by invocations: these have to be clearly faster.
+/// The kernels that a model is made with: the faster ones, if what they make is right. Where it is not, the device goes on
+/// without subgroups, then with the other kernels, and says so. Fails with `GpuUnavailable` where none are right.
 pub(super) async fn teams(
     device: &Device,
-    graph: &Graph,
-    matrices: &Matrices,
-    pipelines: &Pipelines,
-    now_secs: &dyn Fn() -> f64,
+    model: (&Graph, &[FormatId]),
+    kv: KvFormat,
+    made: (&Matrices, &Pipelines),
+    (now_secs, kept): (&dyn Fn() -> f64, &dyn Kept),
 ) -> Result<Teams> {
+    let mut faster = device.teams();
+    if faster.is_none() {
+        faster = recall(device, kept).await;
+        faster.into_iter().for_each(|teams| device.remember(teams));
+    }
+    let faster = match faster {
+        Some(teams) => teams,
+        None => {
+            let (teams, telling) = measured(device, model.0, made, now_secs).await?;
+            if telling {
+                device.remember(teams);
+                keep(device, teams, kept).await;
+            }
+            teams
+        }
+    };
+    let other = if faster == Teams::Workgroup { Teams::Invocation } else { Teams::Workgroup };
+    let with = device.dialect().subgroups;
+    let mut wrong: Option<Error> = None;
+    for (teams, subgroups) in [(faster, true), (faster, false), (other, false)] {
+        if subgroups && !with {
+            continue;
+        }
+        device.use_subgroups(subgroups);
+        match check(device, model, kv, teams).await {
+            Ok(()) => {
+                if let Some(wrong) = wrong {
+                    device.remember(teams);
+                    device.note(format!("slower kernels are used ({}): {wrong}", described(teams, subgroups)));
+                }
+                return Ok(teams);
+            }
+            Err(error) if GONE.contains(&error.kind()) => return Err(error),
+            Err(error) => wrong = Some(error),
+        }
+    }
+    device.use_subgroups(with);
+    let error = Error::new(ErrorKind::GpuUnavailable, "no kernels compute right numbers on this device");
+    Err(wrong.into_iter().fold(error.at(device.name()), Error::caused_by))
+}
+
+/// What says nothing of kernels, but of the device.
+const GONE: [ErrorKind; 3] = [ErrorKind::GpuOutOfMemory, ErrorKind::DeviceLost, ErrorKind::GpuTimeout];
+
+fn described(teams: Teams, subgroups: bool) -> &'static str {
+    match (teams, subgroups) {
+        (Teams::Invocation, _) => "invocations alone",
+        (Teams::Workgroup, true) => "subgroups",
+        (Teams::Workgroup, false) => "no subgroups",
+    }
+}
+
+/// Times a product of the model by workgroups and, where that is slow, by invocations: these have to be clearly faster. Says
+/// too whether the product was large enough to tell something of other models.
+async fn measured(
+    device: &Device,
+    graph: &Graph,
+    (matrices, pipelines): (&Matrices, &Pipelines),
+    now_secs: &dyn Fn() -> f64,
+) -> Result<(Teams, bool)> {
     let bank = Bank { model: matrices, adapter: None };
     let shapes = bank.shapes();
     let sizes = shapes.iter().map(|(cols, shards)| shards.first().map_or(0, |shard| shard.rows * cols));
@@ -39,7 +103,7 @@ pub(super) async fn teams(
     let [most, telling] = WEIGHTS;
     let small = sizes.iter().filter(|(_, size)| *size <= most).max_by_key(|(_, size)| *size);
     let Some(&(matrix, size)) = small.or_else(|| sizes.iter().min_by_key(|(_, size)| *size)) else {
-        return Ok(Teams::default());
+        return Ok((Teams::default(), false));
     };
     let context = |teams| Context {
         graph,
@@ -60,11 +124,7 @@ pub(super) async fn teams(
         probe.run(of_probe, 1).await?;
         Ok::<_, Error>(probe)
     };
-    let faster = faster(of_probe, probe, now_secs).await?;
-    if size >= telling {
-        device.remember(faster);
-    }
-    Ok(faster)
+    Ok((faster(of_probe, probe, now_secs).await?, size >= telling))
 }
 
 async fn faster(
@@ -130,6 +190,7 @@ impl Probe {
             glu: None,
             adapt: None,
             domain: Domain::Rows,
+            rounded: false,
         };
         let Launch { kernel, constants, params, buffers, grid_x, grid_y, .. } =
             launches(&stage, context).into_iter().next().ok_or_else(missing)?;

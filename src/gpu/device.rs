@@ -1,11 +1,12 @@
 //! The device: adapter, limits, what shaders may use of it, and the only places that make buffers, bind groups and
 //! pipelines, so that every one of them is counted.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use super::check::Checked;
 use super::pipelines::Made;
 use super::shader::Dialect;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,13 +37,20 @@ pub struct Device {
     counters: Rc<Cell<Counters>>,
     /// Who makes an output, where somebody said so.
     teams: Option<Teams>,
+    /// Whether activations that are decoded are rounded to bytes.
+    rounds: bool,
 }
 
 struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     name: String,
-    dialect: Dialect,
+    identity: String,
+    dialect: Cell<Dialect>,
+    /// Kernels that were found to be right.
+    checked: RefCell<Checked>,
+    /// What users should know of it.
+    notes: RefCell<Vec<String>>,
     /// Who makes an output faster, once that was measured.
     measured: Cell<Option<Teams>>,
     max_binding_bytes: u64,
@@ -62,6 +70,22 @@ fn has_subgroups(device: &wgpu::Device) -> bool {
 #[cfg(not(target_arch = "wasm32"))]
 fn has_subgroups(device: &wgpu::Device) -> bool {
     device.features().contains(wgpu::Features::SUBGROUP)
+}
+
+/// What only the browser tells of an adapter, where it does.
+#[cfg(target_arch = "wasm32")]
+fn told(device: &wgpu::Device) -> String {
+    use js_sys::Reflect;
+    use wasm_bindgen::JsValue;
+    let get = |of: &JsValue, name: &str| Reflect::get(of, &name.into()).unwrap_or_default();
+    let info = device.as_webgpu().map(|device| get(device.as_ref(), "adapterInfo")).unwrap_or_default();
+    let parts = ["vendor", "architecture", "device"].map(|name| get(&info, name).as_string().unwrap_or_default());
+    parts.join(" ")
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn told(_: &wgpu::Device) -> String {
+    String::new()
 }
 
 impl Device {
@@ -114,15 +138,29 @@ impl Device {
         }));
         let lost = Arc::clone(&fault);
         device.set_device_lost_callback(move |_, words| note(ErrorKind::DeviceLost, words, &lost));
+        let parts = [&info.name, &info.driver, &info.driver_info, &info.backend.to_string(), &told(&device)];
+        let numbers = [info.vendor, info.device, info.subgroup_min_size, info.subgroup_max_size];
+        let identity = format!("{parts:?} {numbers:?} {dialect:?}");
         let name = match (info.name.is_empty(), info.driver.is_empty()) {
             (true, _) => "WebGPU adapter".to_owned(),
             (false, true) => info.name,
             (false, false) => format!("{} ({})", info.name, info.driver),
         };
         let made = Made::default();
-        let shared =
-            Rc::new(Inner { device, queue, name, dialect, measured: Cell::default(), max_binding_bytes, made, fault });
-        Ok(Self { shared, counters: Rc::default(), teams: options.teams })
+        let shared = Rc::new(Inner {
+            device,
+            queue,
+            name,
+            identity,
+            dialect: Cell::new(dialect),
+            checked: RefCell::default(),
+            notes: RefCell::default(),
+            measured: Cell::default(),
+            max_binding_bytes,
+            made,
+            fault,
+        });
+        Ok(Self { shared, counters: Rc::default(), teams: options.teams, rounds: false })
     }
 
     /// The device of this thread, opened when it is first asked for or when the last one failed; all models share its
@@ -150,6 +188,16 @@ impl Device {
         Self { teams: Some(teams), ..self }
     }
 
+    /// The same device, on which models decode with activations that are rounded to bytes, 32 with one scale, where they
+    /// meet weights that are multiplied as integers.
+    pub fn with_rounding(self, rounds: bool) -> Self {
+        Self { rounds, ..self }
+    }
+
+    pub(super) fn rounds(&self) -> bool {
+        self.rounds
+    }
+
     /// What was made for all models.
     pub(super) fn made(&self) -> &Made {
         &self.shared.made
@@ -160,7 +208,30 @@ impl Device {
     }
 
     pub(super) fn dialect(&self) -> Dialect {
-        self.shared.dialect
+        self.shared.dialect.get()
+    }
+
+    /// From now on kernels are made with subgroups, or without. What was made otherwise is forgotten.
+    pub(super) fn use_subgroups(&self, subgroups: bool) {
+        let before = self.shared.dialect.get();
+        if before.subgroups != subgroups {
+            self.shared.dialect.set(Dialect { subgroups, ..before });
+            self.shared.made.forget();
+        }
+    }
+
+    /// Kernels that were found to be right.
+    pub(super) fn checked(&self) -> RefMut<'_, Checked> {
+        self.shared.checked.borrow_mut()
+    }
+
+    /// Keeps what users of all models should know.
+    pub(super) fn note(&self, words: String) {
+        self.shared.notes.borrow_mut().push(words);
+    }
+
+    pub(super) fn notes(&self) -> Vec<String> {
+        self.shared.notes.borrow().clone()
     }
 
     /// Who makes an output, where that was said or measured.
@@ -175,6 +246,11 @@ impl Device {
 
     pub(super) fn name(&self) -> &str {
         &self.shared.name
+    }
+
+    /// What tells it from other devices, and from itself with another driver or in another browser.
+    pub(super) fn identity(&self) -> &str {
+        &self.shared.identity
     }
 
     /// Largest piece of a buffer that a kernel can bind, in bytes.
@@ -288,6 +364,8 @@ impl Device {
         constants: &[(&str, f64)],
     ) -> wgpu::ComputePipeline {
         self.count(|counters| counters.pipelines += 1);
+        #[cfg(test)]
+        let source = super::check::tests::spoiled(label, source);
         let module = self.raw().create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(label),
             source: wgpu::ShaderSource::Wgsl(source.into()),

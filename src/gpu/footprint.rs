@@ -43,7 +43,7 @@ pub fn footprint(plan: &Plan, kv: KvFormat, n_pages: usize) -> Result<Footprint>
     let (mut activations, mut params_bytes) = (vec![], 0);
     let classes = [(Class::Prefill, max_rows, max_outputs), (Class::Decode, 1, 1)];
     for (class, rows, outputs) in classes.into_iter().take(n_programs(graph)) {
-        let lowered = lower(graph, &plan.formats, &of_node, &BTreeMap::new(), class, &[])?;
+        let lowered = lower(graph, &plan.formats, &of_node, (&BTreeMap::new(), &[]), class, &[])?;
         params_bytes += PARAMS_STRIDE * (lowered.stages.len() as u64 + 1);
         let size = |(width, domain): &(usize, Domain)| width * if *domain == Domain::Rows { rows } else { outputs };
         activations.extend(lowered.buffers.iter().map(|buffer| buffer_size(size(buffer) as u64 * 4)));

@@ -62,18 +62,27 @@ pub fn matrices(graph: &Graph, formats: &[FormatId], without: &[&str]) -> (Vec<M
 }
 
 /// Lowers a graph for one class of steps; `of_node` from [`matrices`], `without` names fusions to leave out. `joints` are
-/// an adapter's, by the matrix that they change.
+/// an adapter's, by the matrix that they change; `rounded` has the columns of each matrix whose x is rounded.
 pub fn lower(
     graph: &Graph,
     formats: &[FormatId],
     of_node: &BTreeMap<usize, usize>,
-    joints: &BTreeMap<usize, Joint>,
+    (joints, rounded): (&BTreeMap<usize, Joint>, &[Option<usize>]),
     class: Class,
     without: &[&str],
 ) -> Result<Lowered> {
     let analysis = Analysis::new(graph, formats, class, without);
-    let mut emission =
-        Emission { graph, class, analysis, of_node, joints, places: BTreeMap::new(), buffers: vec![], stages: vec![] };
+    let mut emission = Emission {
+        graph,
+        class,
+        analysis,
+        of_node,
+        joints,
+        rounded,
+        places: BTreeMap::new(),
+        buffers: vec![],
+        stages: vec![],
+    };
     let mut hidden = None;
     for index in 0..graph.nodes.len() {
         emission.emit(index)?;
@@ -116,6 +125,7 @@ struct Emission<'a> {
     analysis: Analysis<'a>,
     of_node: &'a BTreeMap<usize, usize>,
     joints: &'a BTreeMap<usize, Joint>,
+    rounded: &'a [Option<usize>],
     places: BTreeMap<ValueId, Place>,
     buffers: Vec<(usize, Domain)>,
     stages: Vec<Stage>,

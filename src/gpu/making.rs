@@ -27,6 +27,8 @@ pub(super) struct Recipe {
     pub(super) pipelines: Pipelines,
     /// Who makes an output.
     pub(super) teams: Teams,
+    /// Whether activations that are decoded are rounded to bytes.
+    pub(super) rounds: bool,
     pub(super) without: Vec<String>,
     /// Of prefilling and of decoding: programs of a class run one after another, so they share them.
     pub(super) activations: [RefCell<Vec<wgpu::Buffer>>; 2],
@@ -111,7 +113,9 @@ impl Making<'_> {
         let Kind { class, max_rows, max_outputs, state, kept, batch } = kind;
         let without: Vec<&str> = recipe.without.iter().map(String::as_str).collect();
         let shapes = matrices.shapes();
-        let lowered = lower(graph, &recipe.formats, &recipe.of_node, joints, class, &without)?;
+        let rounds = recipe.rounds && class == Class::Decode;
+        let rounded = if rounds { matrices.rounded() } else { vec![] };
+        let lowered = lower(graph, &recipe.formats, &recipe.of_node, (joints, &rounded), class, &without)?;
         let context = Context {
             graph,
             class,

@@ -4,10 +4,12 @@
 mod adapter;
 mod batch;
 mod buffers;
+mod check;
 mod choose;
 mod device;
 mod footprint;
 mod fuse;
+mod kept;
 mod lower;
 mod making;
 mod pipelines;
@@ -21,8 +23,14 @@ mod sizes;
 pub mod stage;
 mod state;
 
+#[cfg(test)]
+pub(crate) use check::tests::spoil;
+#[cfg(test)]
+pub(crate) use kept::tests::Memory;
+
 pub use crate::kernel::Teams;
 pub use device::{Device, DeviceOptions};
 pub use footprint::footprint;
 pub use fuse::{FUSIONS, Fusion};
+pub use kept::{Forgets, Kept};
 pub use run::Gpu;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::device::{Device, whole};
-use super::shader::repack_source;
+use super::shader::{repack_source, rounds};
 use super::stage::Matrix;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::WeightId;
@@ -46,6 +46,13 @@ impl<'a> Bank<'a> {
         let shape = |planes: &Planes| (planes.matrix.cols, planes.shards.iter().map(|shard| shard.rows).collect());
         let further = self.adapter.iter().flat_map(|adapter| &adapter.planes);
         self.model.planes.iter().chain(further).map(shape).collect()
+    }
+
+    /// Columns of each matrix whose format is multiplied by integers.
+    pub(super) fn rounded(&self) -> Vec<Option<usize>> {
+        let cols = |planes: &Planes| rounds(planes.matrix.format).then_some(planes.matrix.cols);
+        let further = self.adapter.iter().flat_map(|adapter| &adapter.planes);
+        self.model.planes.iter().chain(further).map(cols).collect()
     }
 
     /// The format of a matrix, rows and columns of one of its shards, and that shard's bind group.

@@ -13,6 +13,7 @@ use super::adapter::{Adapter, AdapterLayout};
 use super::batch::Batches;
 use super::choose;
 use super::device::Device;
+use super::kept::Kept;
 use super::lower::matrices;
 use super::making::{Making, Recipe};
 use super::pipelines::Pipelines;
@@ -27,8 +28,9 @@ use super::stage::Class;
 use super::state::{Layout, Words};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{AdapterId, Decode, Delta, Graph, KvFormat, PAGE_TOKENS, Row, SlotBook, Step, Ticket, WeightId};
-use crate::kernel::{REPLY_WORDS, Teams, word};
+use crate::kernel::{REPLY_WORDS, word};
 use crate::model::Plan;
+use crate::quant::FormatId;
 
 /// Decode steps of one submit: enough to hide the way back of the ids, few enough that stopping wastes little.
 const CHAIN: u32 = 8;
@@ -77,38 +79,49 @@ impl Gpu {
         Self::without(device, plan, kv, n_pages, &[]).await
     }
 
-    /// As [`Gpu::new`], with the kernels that are faster here: measured by `now_secs` unless the device was told or knows.
+    /// As [`Gpu::new`], with the kernels that are faster here: unless the device was told or knows, or it is kept, they
+    /// are measured by a clock (in seconds), and kept. What they compute is held against the interpreter first.
     pub async fn choosing(
         device: &Device,
         plan: &Plan,
         kv: KvFormat,
         n_pages: usize,
-        now_secs: &dyn Fn() -> f64,
+        measuring: (&dyn Fn() -> f64, &dyn Kept),
     ) -> Result<Self> {
-        Self::make(device, plan, kv, n_pages, &[], Some(now_secs)).await
+        Self::make(device, (&plan.graph, &plan.formats), kv, n_pages, &[], Some(measuring)).await
     }
 
     /// As [`Gpu::new`], leaving out fusions by name ([`super::FUSIONS`]); slower, for tests of each of them.
     pub async fn without(device: &Device, plan: &Plan, kv: KvFormat, n_pages: usize, without: &[&str]) -> Result<Self> {
-        Self::make(device, plan, kv, n_pages, without, None).await
+        Self::make(device, (&plan.graph, &plan.formats), kv, n_pages, without, None).await
+    }
+
+    /// As [`Gpu::new`], of a graph and the formats of its weights.
+    pub(super) async fn of(
+        device: &Device,
+        model: (&Graph, &[FormatId]),
+        kv: KvFormat,
+        n_pages: usize,
+    ) -> Result<Self> {
+        Self::make(device, model, kv, n_pages, &[], None).await
     }
 
     async fn make(
         device: &Device,
-        plan: &Plan,
+        (graph, formats): (&Graph, &[FormatId]),
         kv: KvFormat,
         n_pages: usize,
         without: &[&str],
-        now_secs: Option<&dyn Fn() -> f64>,
+        measuring: Option<(&dyn Fn() -> f64, &dyn Kept)>,
     ) -> Result<Self> {
         device.check()?;
-        let graph = plan.graph.clone();
+        let graph = graph.clone();
         check_sizes(&graph)?;
         kv.check(&graph)?;
         let vocab = graph.vocab().max(1);
         let (max_rows, max_outputs) = step_sizes(&graph, n_pages);
         let pipelines = Pipelines::new(device, kv);
-        let (matrix_list, of_node) = matrices(&graph, &plan.formats, without);
+        let (matrix_list, of_node) = matrices(&graph, formats, without);
         let matrices = Matrices::new(device, matrix_list, pipelines.weights_layout()).await?;
 
         let (norm_offsets, norm_elements) = norm_layout(&graph);
@@ -136,19 +149,19 @@ impl Gpu {
             device.write(&shared.ropes, *offset as u64 * 8, bytemuck::cast_slice(&table));
         }
 
-        let teams = match (device.teams(), now_secs) {
-            (Some(teams), _) => teams,
-            (None, Some(now_secs)) => choose::teams(device, &graph, &matrices, &pipelines, now_secs).await?,
-            (None, None) => Teams::default(),
+        let teams = match measuring {
+            Some(by) => choose::teams(device, (&graph, formats), kv, (&matrices, &pipelines), by).await?,
+            None => device.teams().unwrap_or_default(),
         };
         let slots = graph.n_states();
         let recipe = Recipe {
-            formats: plan.formats.clone(),
+            formats: formats.to_vec(),
             of_node,
             norm_elements,
             rope_offsets,
             pipelines,
             teams,
+            rounds: device.rounds(),
             without: without.iter().map(ToString::to_string).collect(),
             activations: Default::default(),
         };

@@ -5,6 +5,7 @@ use crate::kernel::{Kernel, Teams};
 use crate::quant::FormatId;
 
 /// A piece of source under the name of its file.
+#[derive(Clone, Copy)]
 struct Piece {
     name: &'static str,
     source: &'static str,
@@ -14,6 +15,19 @@ macro_rules! piece {
     ($name:literal) => {
         Piece { name: $name, source: include_str!(concat!("../../shaders/", $name)) }
     };
+}
+
+/// Formats that are multiplied by integers, and how.
+const ROUNDED: &[(FormatId, Piece)] = &[
+    (FormatId::Q8_0, piece!("rounded/q8_0.wgsl")),
+    (FormatId::Q4_0, piece!("rounded/q4_0.wgsl")),
+    (FormatId::Q4K, piece!("rounded/q4_k.wgsl")),
+    (FormatId::Q6K, piece!("rounded/q6_k.wgsl")),
+];
+
+/// Whether a format is multiplied by integers.
+pub(super) fn rounds(format: FormatId) -> bool {
+    ROUNDED.iter().any(|(id, _)| *id == format)
 }
 
 /// What of the device shaders use.
@@ -77,6 +91,9 @@ pub fn kernel_source(kernel: &Kernel, format: Option<FormatId>, kv: KvFormat, di
     if kernel.product {
         pieces.push(piece!("product.wgsl"));
     }
+    if let Some((_, piece)) = ROUNDED.iter().find(|(id, _)| kernel.rounded && Some(*id) == format) {
+        pieces.extend([piece!("rounded/common.wgsl"), *piece]);
+    }
     pieces.push(Piece { name: kernel.name.trim_end_matches("_alone"), source: kernel.source });
     let directives = if kernel.reduces == Some(Teams::Workgroup) { preamble(dialect) } else { String::new() };
     join(directives, &pieces)
@@ -96,6 +113,7 @@ pub fn all_sources(dialects: &[Dialect]) -> Vec<(String, String)> {
                 let mut formats: Vec<FormatId> = crate::quant::FORMATS.iter().map(|(format, _)| *format).collect();
                 // Formats that differ in numbers only have one shader.
                 formats.dedup_by_key(|format| format.format().shader);
+                formats.retain(|format| !kernel.rounded || rounds(*format));
                 formats.into_iter().map(Some).collect()
             }
             false => vec![None],

@@ -136,7 +136,10 @@ pub enum Stage {
         glu: Option<Activation>,
         adapt: Option<Adapt>,
         domain: Domain,
+        rounded: bool,
     },
+    /// Rows of x, normalised where that is said, as bytes, for products whose `rounded` is set.
+    Round { x: Place, y: Place, norm: Option<Norm>, cols: usize, domain: Domain },
     /// The choice of experts for each row.
     Route { spec: Routing, bias: Option<WeightId>, x: Place, y: Place },
     /// Products by the matrices of chosen experts.
@@ -221,7 +224,10 @@ impl Stage {
     pub fn for_places(&mut self, see: &mut dyn FnMut(&mut Place, Access)) {
         match self {
             Stage::Embed { y, .. } => see(y, Access::Write),
-            Stage::Norm { x, y, .. } | Stage::LayerNorm { x, y, .. } | Stage::OutputRows { x, y, .. } => {
+            Stage::Norm { x, y, .. }
+            | Stage::LayerNorm { x, y, .. }
+            | Stage::Round { x, y, .. }
+            | Stage::OutputRows { x, y, .. } => {
                 see(x, Access::Read);
                 see(y, Access::Write);
             }

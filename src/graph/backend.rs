@@ -15,6 +15,8 @@ pub struct BackendInfo {
     pub device: String,
     /// What is used of the device: `f16`, `subgroups`, ...
     pub features: Vec<String>,
+    /// What users should know of it.
+    pub notes: Vec<String>,
 }
 
 /// Exact counts since the backend was made. Tests assert them, benchmarks print them.

@@ -24,7 +24,9 @@ pub(super) fn embed(matrix: usize, by: EmbedBy, y: Place, context: &Context<'_>)
         kernel: &EMBED,
         weights: Some((matrix, index)),
         constants: vec![("BY", number)],
-        params: vec![word(padded(*cols)), word(shard.first), word(shard.rows), context.max_rows(), word(offset)],
+        params: [padded(*cols), shard.first, shard.rows, context.max_rows, offset, y.offset, y.stride]
+            .map(word)
+            .to_vec(),
         buffers: vec![Buffer::State, Buffer::Activation(y.buffer)],
         grid_x: word((padded(*cols) / 8).div_ceil(64)),
         grid_y: Extent::Rows(1),

@@ -140,6 +140,11 @@ pub(super) fn matvec(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
 
 /// `y = x W^T` for many rows, a launch a shard.
 pub(super) fn matmul(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
+    product(stage, context)
+}
+
+/// The same, whose kernel and grid others may change.
+pub(super) fn product(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
     let Stage::MatMul { matrix, x, y, bias, residual, glu, adapt, domain, .. } = stage else { return vec![] };
     let Some((cols, shards)) = context.matrices.get(*matrix) else { return vec![] };
     let launch = |(index, shard): (usize, &super::ShardRows)| {

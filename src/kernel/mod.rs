@@ -11,6 +11,7 @@ mod gather;
 mod held;
 mod matmul;
 mod norm;
+mod rounded;
 mod sample;
 mod short_conv;
 
@@ -19,13 +20,16 @@ pub(crate) use experts::MAX_EXPERTS;
 pub(crate) use gated_delta::MAX_KEY_DIM;
 pub(crate) use held::{ASKED_WORDS, CHANGES, FOUND_WORDS, TOP, TOP_WORDS};
 pub(crate) use matmul::adapter_factor;
+pub(crate) use rounded::words as rounded_words;
 pub use sample::{REPLY_WORDS, reply_words, sample};
+
+use serde::{Deserialize, Serialize};
 
 use crate::gpu::stage::{Class, Domain, Norm, Stage};
 use crate::graph::{Graph, Rope, RopeId, WeightId};
 
 /// Who makes an output, or a few of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Teams {
     /// The invocations of a workgroup together: what they read lies side by side, and they wait for each other.
     #[default]
@@ -94,6 +98,8 @@ pub struct Kernel {
     pub tiles: bool,
     /// Whether it puts numbers in their order.
     pub order: bool,
+    /// Whether it multiplies rounded activations.
+    pub rounded: bool,
 }
 
 impl Kernel {
@@ -110,6 +116,7 @@ impl Kernel {
         product: false,
         tiles: false,
         order: false,
+        rounded: false,
     };
 }
 
@@ -124,6 +131,9 @@ pub const KERNELS: &[&Kernel] = &[
     &matmul::MATVEC_ROWS_ALONE,
     &matmul::MATMUL,
     &matmul::MATMUL_BLOCKS,
+    &rounded::ROUND,
+    &rounded::MATVEC_ROUNDED,
+    &rounded::MATVEC_ROUNDED_ALONE,
     &experts::ROUTE,
     &experts::EXPERT_MATVEC,
     &experts::EXPERT_MATVEC_ALONE,
@@ -287,6 +297,8 @@ pub fn launches(stage: &Stage, context: &Context<'_>) -> Vec<Launch> {
         Stage::LayerNorm { x, y, weight, bias, eps, width, domain } => {
             vec![norm::layer_norm([*x, *y], (*weight, *bias, *eps), *width, *domain, context)]
         }
+        Stage::Round { x, y, norm, cols, domain } => vec![rounded::round([*x, *y], *norm, *cols, *domain, context)],
+        Stage::MatMul { rounded: true, .. } => rounded::matvec(stage, context),
         Stage::MatMul { .. } => match context.class {
             Class::Decode => matmul::matvec(stage, context),
             Class::Prefill => matmul::matmul(stage, context),

@@ -5,12 +5,15 @@ use std::collections::VecDeque;
 
 use js_sys::{Function, Promise, Reflect};
 use wasm_bindgen::closure::Closure;
+use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{MessageChannel, Performance};
 
 use super::grammar::WebGrammars;
 use crate::engine::Environment;
+use crate::gpu::Kept;
+use crate::source::LocalFuture;
 
 /// The environment of a page or a worker.
 pub(super) fn browser() -> Environment {
@@ -19,6 +22,39 @@ pub(super) fn browser() -> Environment {
         seed: Box::new(|| getrandom::u32().unwrap_or_else(|_| now_secs().to_bits() as u32)),
         yield_now: Box::new(|| Box::pin(yield_now())),
         grammars: Box::<WebGrammars>::default(),
+        kept: Box::new(Page),
+    }
+}
+
+thread_local! {
+    static KEEP: RefCell<Option<Function>> = const { RefCell::new(None) };
+}
+
+/// Says how a short text is kept from visit to visit: `(text?) => Promise<string | undefined>` gives the one that is kept, or
+/// keeps another.
+#[wasm_bindgen(js_name = useKept)]
+pub fn use_kept(keep: Function) {
+    KEEP.with(|kept| *kept.borrow_mut() = Some(keep));
+}
+
+/// What the page keeps; where it cannot, nothing.
+struct Page;
+
+async fn keep(text: Option<String>) -> Option<String> {
+    let keep = KEEP.with(|kept| kept.borrow().clone())?;
+    let promise = keep.call1(&JsValue::NULL, &text.into()).ok()?.dyn_into::<Promise>().ok()?;
+    JsFuture::from(promise).await.ok()?.as_string()
+}
+
+impl Kept for Page {
+    fn read(&self) -> LocalFuture<'_, Option<String>> {
+        Box::pin(keep(None))
+    }
+
+    fn write(&self, text: String) -> LocalFuture<'_, ()> {
+        Box::pin(async {
+            keep(Some(text)).await;
+        })
     }
 }
 

@@ -23,7 +23,7 @@ use std::rc::Rc;
 use headwater::engine::Environment;
 use headwater::error::Error;
 use headwater::format::Checkpoint;
-use headwater::gpu::{Device, Teams};
+use headwater::gpu::{Device, Forgets, Teams};
 use headwater::sample::NativeGrammars;
 use headwater::source::{MemorySource, Source};
 use serde_json::{Value as Json, json};
@@ -44,6 +44,7 @@ pub fn environment(seed: u32) -> Environment {
         seed: Box::new(move || seed),
         yield_now: Box::new(|| Box::pin(async {})),
         grammars: Box::<NativeGrammars>::default(),
+        kept: Box::new(Forgets),
     }
 }
 

@@ -1,16 +1,19 @@
 //! A model out of the flags, and the world that its engine lives in.
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use headwater::engine::{self, AdapterChoice, BackendChoice, Engine, Environment, LoadOptions, ScaledAdapter};
 use headwater::error::{ErrorKind, Result};
 use headwater::format::Checkpoint;
+use headwater::gpu::Kept;
 use headwater::hub::{Call, Incoming, License, Pulled};
+use headwater::source::LocalFuture;
 use serde_json::{Value, json};
 
-use crate::args::{AdapterArgs, Backend, Common};
+use crate::args::{AdapterArgs, Backend, Common, HubArgs};
 use crate::{hub, source};
 
 /// Opens the model's files and checks their headers; what a reference means is fetched where it is not kept.
@@ -100,7 +103,7 @@ pub(crate) async fn load(common: &Common) -> Result<Engine> {
 }
 
 async fn start(checkpoint: Checkpoint, common: &Common) -> Result<Engine> {
-    Engine::load(checkpoint, &options(common), environment(), &mut |_| Ok(())).await
+    Engine::load(checkpoint, &options(common), environment(&common.hub), &mut |_| Ok(())).await
 }
 
 /// Loads the adapter that the flags name, from a hub under the same flags as the model, and says how to ask for it.
@@ -122,13 +125,36 @@ fn path_and_scale(given: &str) -> (&str, Option<f64>) {
     scaled.unwrap_or((given, None))
 }
 
-fn environment() -> Environment {
+/// What was measured of this machine, in a file beside the models that are kept; nothing depends on it.
+struct KeptFile(Option<PathBuf>);
+
+impl Kept for KeptFile {
+    fn read(&self) -> LocalFuture<'_, Option<String>> {
+        let text = self.0.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+        Box::pin(async { text })
+    }
+
+    fn write(&self, text: String) -> LocalFuture<'_, ()> {
+        if let Some(path) = &self.0 {
+            // Renamed, so that nobody reads half of it; where it cannot be kept, the next load measures again.
+            let part = path.with_extension(format!("{}.part", std::process::id()));
+            let written = path.parent().is_none_or(|folder| std::fs::create_dir_all(folder).is_ok())
+                && std::fs::write(&part, text).is_ok()
+                && std::fs::rename(&part, path).is_ok();
+            log::debug!("{}: kept: {written}", path.display());
+        }
+        Box::pin(async {})
+    }
+}
+
+fn environment(args: &HubArgs) -> Environment {
     Environment {
         now_secs: Box::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())),
         // The standard library seeds its hash maps from the system's randomness.
         seed: Box::new(|| RandomState::new().hash_one(0) as u32),
         yield_now: Box::new(|| Box::pin(async {})),
         grammars: Box::<headwater::sample::NativeGrammars>::default(),
+        kept: Box::new(KeptFile(hub::folder(args).ok().map(|folder| folder.join("kernels.json")))),
     }
 }
 

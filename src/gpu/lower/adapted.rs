@@ -1,15 +1,27 @@
 //! Products, with what an adapter adds to them.
 
 use super::{Emission, Work};
-use crate::gpu::stage::{Adapt, Domain, ElementOp, Experts, Place, Slots, Stage};
+use crate::gpu::stage::{Adapt, Domain, ElementOp, Experts, Norm, Place, Slots, Stage};
 use crate::graph::Activation;
+use crate::kernel::rounded_words;
 
 impl Emission<'_> {
     /// A product, and what an adapter adds to it.
     pub(super) fn multiply(&mut self, work: Work, glu: Option<Activation>) {
         let Work { matrix, x, y, norm, bias, residual, domain } = work;
         let Some(joint) = self.joints.get(&matrix).copied() else {
-            self.stages.push(Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt: None, domain });
+            self.push_product_of(matrix, (x, norm), |x, norm, rounded| Stage::MatMul {
+                matrix,
+                x,
+                y,
+                norm,
+                bias,
+                residual,
+                glu,
+                adapt: None,
+                domain,
+                rounded,
+            });
             return;
         };
         // Before the product itself, which may overwrite what x shares a buffer with.
@@ -26,9 +38,21 @@ impl Emission<'_> {
             glu: None,
             adapt,
             domain,
+            rounded: false,
         };
         self.stages.push(plain(a, x, inner, norm, false, times));
-        self.stages.push(Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt: gain, domain });
+        self.push_product_of(matrix, (x, norm), |x, norm, rounded| Stage::MatMul {
+            matrix,
+            x,
+            y,
+            norm,
+            bias,
+            residual,
+            glu,
+            adapt: gain,
+            domain,
+            rounded,
+        });
         self.stages.push(plain(b, inner, y, None, true, None));
     }
 
@@ -42,6 +66,32 @@ impl Emission<'_> {
         self.multiply(Work { y: pairs, ..work }, None);
         let (op, y, domain) = (ElementOp::GluPairs(activation), work.y, work.domain);
         self.stages.push(Stage::Elementwise { op, a: pairs, b: pairs, y, width, domain });
+    }
+
+    /// A product whose matrix may want x in bytes: rounds x, unless the last product's were rounded of the same.
+    fn push_product_of(
+        &mut self,
+        matrix: usize,
+        (x, norm): (Place, Option<Norm>),
+        product: impl FnOnce(Place, Option<Norm>, bool) -> Stage,
+    ) {
+        let Some(cols) = self.rounded.get(matrix).copied().flatten() else {
+            self.stages.push(product(x, norm, false));
+            return;
+        };
+        let same = self.stages.iter().rev().find_map(|stage| match stage {
+            Stage::Round { x: of, y, norm: by, .. } => Some((*of, *by) == (x, norm)).map(|same| same.then_some(*y)),
+            // In between x stays as it is, if only products by integers came that go elsewhere.
+            Stage::MatMul { rounded: true, y, .. } if y.buffer != x.buffer => None,
+            _ => Some(None),
+        });
+        let domain = self.buffers.get(x.buffer).map_or(Domain::Rows, |(_, domain)| *domain);
+        let y = same.flatten().unwrap_or_else(|| {
+            let y = self.fresh(rounded_words(cols), domain);
+            self.stages.push(Stage::Round { x, y, norm, cols, domain });
+            y
+        });
+        self.stages.push(product(y, None, true));
     }
 
     /// A place that no value of the graph has.

@@ -37,11 +37,13 @@ impl Backend for Gpu {
         let web = cfg!(target_arch = "wasm32");
         let subgroups = self.device.dialect().subgroups.then(|| "subgroups".to_owned());
         let alone = (self.recipe.teams == Teams::Invocation).then(|| "invocations alone".to_owned());
+        let rounded = self.recipe.rounds.then(|| "int8".to_owned());
         let kv = format!("kv {}", self.kv.name());
         BackendInfo {
             name: if web { "webgpu" } else { "gpu" }.into(),
             device: self.device.name().into(),
-            features: subgroups.into_iter().chain(alone).chain([kv]).collect(),
+            features: subgroups.into_iter().chain(alone).chain(rounded).chain([kv]).collect(),
+            notes: self.device.notes(),
         }
     }
 

@@ -70,7 +70,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// The folder of the store: the flag's, the environment's, or where programs of this system keep their data.
-fn folder(args: &HubArgs) -> Result<PathBuf> {
+pub(crate) fn folder(args: &HubArgs) -> Result<PathBuf> {
     if let Some(folder) = &args.store {
         return Ok(folder.clone());
     }
