@@ -21,6 +21,11 @@ pub trait Source {
         true
     }
 
+    /// Whether every read costs a request.
+    fn is_far(&self) -> bool {
+        false
+    }
+
     /// SHA-256 of the whole file in hexadecimal digits, where that was verified.
     fn sha256(&self) -> Option<String> {
         None

@@ -19,6 +19,8 @@ use crate::tokenizer::Tokenizer;
 
 /// The file of a folder that is left out where a model is only looked at.
 const TOKENIZER: &str = "tokenizer.json";
+/// The same of GGUF.
+const VOCABULARY: &str = "tokenizer.ggml.tokens";
 
 /// One file of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -150,12 +152,16 @@ pub fn inspect(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Info> {
 /// that only a tokenizer knows, and a warning says so.
 pub fn look(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Info> {
     let metadata = &checkpoint.metadata;
-    if metadata.dialect == Dialect::Gguf || metadata.companions.contains_key(TOKENIZER) {
+    let (whole, place) = match metadata.dialect {
+        Dialect::Gguf => (metadata.values.contains_key(VOCABULARY), VOCABULARY),
+        Dialect::Hub => (metadata.companions.contains_key(TOKENIZER), TOKENIZER),
+    };
+    if whole {
         return inspect(checkpoint, options);
     }
     let plan = model::plan_with(checkpoint, &options.plan())?;
     let template = Template::look(metadata)?.map(|(source, hash)| TemplateInfo { source, hash });
-    let warning = format!("{TOKENIZER} is large and was not read, or is missing: what it tells is left out");
+    let warning = format!("{place} is large and was not read, or is missing: what it tells is left out");
     let info = facts(checkpoint, &plan, defaults::sampling(metadata)?)?;
     Ok(Info { template, warnings: vec![warning], ..info })
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::hub::read_text;
 use super::limits::CONFIG_BYTES;
+use super::open::Extent;
 use super::sniff::{Kind, SNIFF_BYTES, sniff};
 use super::{Checkpoint, Dialect, Metadata, base_name, gguf, json, packed, safetensors};
 use crate::error::{At, Error, ErrorKind, Result};
@@ -27,7 +28,7 @@ impl Checkpoint {
         if let [only] = files.as_slice() {
             let len = usize::try_from(only.size_bytes().min(SNIFF_BYTES)).unwrap_or_default();
             match sniff(&only.read(0, len).await?) {
-                Kind::Gguf => return gguf::open_all(files).await,
+                Kind::Gguf => return gguf::open_all(files, Extent::Whole).await,
                 Kind::Foreign(what) => {
                     let problem = format!("this is {what}");
                     return Err(Error::new(ErrorKind::UnsupportedFormat, problem).at(only.name()));

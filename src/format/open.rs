@@ -28,7 +28,8 @@ impl Checkpoint {
         Self::open_as(files, Extent::Whole).await
     }
 
-    /// As [`Checkpoint::open`], but leaves a large `tokenizer.json` of a folder unread: enough to tell what a model is, over a
+    /// As [`Checkpoint::open`], but leaves a large `tokenizer.json` of a folder unread, and the vocabulary of a GGUF file that is
+    /// far away: enough to tell what a model is, over a
     /// network too, and not to load it.
     pub async fn look(files: Vec<Rc<dyn Source>>) -> Result<Checkpoint> {
         Self::open_as(files, Extent::Look).await
@@ -51,7 +52,7 @@ impl Checkpoint {
         }
         let has_config = files.iter().any(|file| base_name(file.name()) == "config.json");
         match (ggufs.is_empty(), safetensors) {
-            (false, 0) => gguf::open_all(ggufs).await,
+            (false, 0) => gguf::open_all(ggufs, extent).await,
             (false, _) => Err(Error::new(
                 ErrorKind::InvalidArgument,
                 "there are GGUF and safetensors files, which are two models: choose one",

@@ -10,7 +10,7 @@ use super::api::is_hex;
 use super::card::{Card, Gate};
 use super::client::Client;
 use super::manifest::{Expected, FIRST_BYTE, Manifest, RepoFile};
-use super::pick::{shard_name, shard_of};
+use super::pick::{COMPANIONS, shard_name, shard_of};
 use super::reference::check_path;
 use crate::digest::sha256_hex;
 use crate::error::{At, Error, ErrorKind, Result};
@@ -19,17 +19,6 @@ use crate::format::limits::INDEX_BYTES;
 
 /// What a folder must have.
 const CONFIG: &str = "config.json";
-/// Files that are taken where they are there.
-const OPTIONAL: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "generation_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    CARD,
-];
 const CARD: &str = "README.md";
 const INDEX: &str = "model.safetensors.index.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -47,7 +36,9 @@ struct Index {
 /// A folder.
 pub(super) async fn folder(client: &Client, folder: &Address) -> Result<Manifest> {
     let mut files = vec![probe(client, folder, CONFIG).await?];
-    for name in OPTIONAL {
+    // Files that are taken where they are there; the others are looked for by themselves.
+    let optional = COMPANIONS.iter().filter(|name| ![CONFIG, INDEX].contains(*name));
+    for name in optional.chain([&CARD]) {
         files.extend(probe_if_there(client, folder, name).await?);
     }
     let card = match files.iter().find(|file| file.path == CARD && file.size_bytes <= MAX_CARD_BYTES as u64) {

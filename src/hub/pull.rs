@@ -140,7 +140,7 @@ impl Hub {
         let mut license = License::of_manifest(&manifest);
         let untold = license.id.is_none() || (call.policy.checks_bases() && license.base_models.is_empty());
         if untold && files.iter().all(|file| file.path.to_ascii_lowercase().ends_with(".gguf")) {
-            let header = Checkpoint::open(sources.clone()).await?;
+            let header = Checkpoint::look(sources.clone()).await?;
             license = license.or(License::of_metadata(&header.metadata)?);
         }
         if call.policy.checks_bases() {

@@ -136,6 +136,10 @@ impl Source for RemoteSource {
         self.file.size_bytes
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn read(&self, offset: u64, len: usize) -> LocalFuture<'_, Result<Vec<u8>>> {
         Box::pin(async move { self.fetch(offset, len).await.at(|| self.file.path.clone()) })
     }

@@ -170,6 +170,59 @@ fn inspect_reads_the_header_and_keeps_nothing() {
     assert!(!lab.store.exists() || walk(&lab.store).is_empty());
 }
 
+/// A GGUF file with that many items more at the start of a list of `item_type`, each of the bytes that `item` gives; as many
+/// bytes are added as keep the tensors aligned, which takes a last item of some length.
+fn with_longer_list(
+    gguf: &[u8],
+    key: &str,
+    items: u64,
+    item: impl Fn(u64) -> Vec<u8>,
+    pad: impl Fn(usize) -> Vec<u8>,
+) -> Vec<u8> {
+    let place = gguf.windows(key.len()).position(|part| part == key.as_bytes()).expect("the key");
+    // The key, the type of the value, that of its items, and their number.
+    let count = place + key.len() + 8;
+    let first = count + 8;
+    let before = u64::from_le_bytes(gguf[count..first].try_into().expect("a number"));
+    let mut more: Vec<u8> = (0..items - 1).flat_map(item).collect();
+    let last = pad((32 - more.len() % 32) % 32);
+    more.extend(last);
+    assert_eq!(more.len() % 32, 0);
+    [&gguf[..count], &(before + items).to_le_bytes(), &more, &gguf[first..]].concat()
+}
+
+#[test]
+fn inspect_passes_over_the_vocabulary_of_a_gguf_file() {
+    const ITEMS: u64 = 150_000;
+    let text = |text: &[u8]| [&(text.len() as u64).to_le_bytes(), text].concat();
+    // A text of a length such that it and what is missing to 32 come out even.
+    let pad = |missing: usize| text(&vec![b'x'; (missing + 56) % 32 + 32]);
+    let token = |index: u64| text(format!("t{}", index * index % 99_999_999).as_bytes());
+    let merge = |index: u64| text(format!("{} {index}", index * index % 9_999).as_bytes());
+    let mut bytes = with_longer_list(&read(MODEL), "tokenizer.ggml.tokens", ITEMS, token, pad);
+    // A multiple of eight items of four bytes.
+    bytes = with_longer_list(
+        &bytes,
+        "tokenizer.ggml.token_type",
+        ITEMS,
+        |_| 1_u32.to_le_bytes().to_vec(),
+        |missing| vec![0; missing],
+    );
+    bytes = with_longer_list(&bytes, "tokenizer.ggml.merges", ITEMS, merge, pad);
+    let lab = Lab::new("long");
+    let plain = lab.run(&["inspect", REFERENCE]);
+    lab.servers.put("tiny/long", "long-Q8_0.gguf", bytes);
+    let before = lab.servers.sent();
+    let told = lab.run(&["inspect", "tiny/long"]);
+    let sent = lab.servers.sent() - before;
+    assert!(sent < 550_000, "{sent} bytes of two looks, one of them for the licence");
+    for key in ["architecture", "parameters", "layers", "vocabSize", "context", "formats", "template", "name"] {
+        assert_eq!(told[key], plain[key], "{key}");
+    }
+    assert!(told["warnings"][0].as_str().is_some_and(|words| words.contains("tokenizer.ggml.tokens")), "{told}");
+    assert!(plain["warnings"].as_array().is_some_and(Vec::is_empty), "{plain}");
+}
+
 #[test]
 fn inspect_leaves_a_large_tokenizer_where_it_is() {
     let lab = Lab::new("look");

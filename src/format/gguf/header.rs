@@ -22,6 +22,9 @@ const PAIR_BYTES: u64 = 8 + 1 + 4 + 1;
 /// The fewest bytes of a tensor's entry: length of the name, a letter, dimensions and one of them, type, offset.
 const ENTRY_BYTES: u64 = 8 + 1 + 4 + 8 + 4 + 8;
 
+/// The type of arrays.
+pub(super) const ARRAY_TYPE: u32 = value_type::ARRAY;
+
 /// What the header says.
 #[derive(Debug)]
 pub(super) struct Header {
@@ -47,8 +50,8 @@ mod value_type {
     pub(super) const F64: u32 = 12;
 }
 
-/// Parses a header from the first bytes of a file of `file_size` bytes.
-pub(super) fn parse(prefix: &[u8], file_size: u64) -> Step<Header> {
+/// Parses a header from the first bytes of a file of `file_size` bytes, of which `skipped` were left out.
+pub(super) fn parse(prefix: &[u8], file_size: u64, skipped: u64) -> Step<Header> {
     let mut reader = Reader::new(prefix, file_size);
     if reader.take(MAGIC.len() as u64)? != MAGIC {
         return Err(Error::new(ErrorKind::UnsupportedFormat, "the file does not begin with GGUF").into());
@@ -73,6 +76,7 @@ pub(super) fn parse(prefix: &[u8], file_size: u64) -> Step<Header> {
     }
     let data = reader
         .position()
+        .saturating_add(skipped)
         .checked_next_multiple_of(pairs.alignment)
         .ok_or_else(|| malformed("the start of the tensors' bytes overflows"))?;
     Ok(Header { values: pairs.values, tensors: place(entries, data, file_size)? })
@@ -214,7 +218,18 @@ fn narrowed(wide: u64) -> Step<i64> {
     i64::try_from(wide).map_err(|_| malformed(format!("the integer {wide} of an array does not fit in 63 bits")).into())
 }
 
-fn scalar(reader: &mut Reader<'_>, value_type: u32) -> Step<Value> {
+/// The bytes of a value, where all values of its type have as many.
+pub(super) fn scalar_bytes(value_type: u32) -> Option<u64> {
+    match value_type {
+        value_type::U8 | value_type::I8 | value_type::BOOL => Some(1),
+        value_type::U16 | value_type::I16 => Some(2),
+        value_type::U32 | value_type::I32 | value_type::F32 => Some(4),
+        value_type::U64 | value_type::I64 | value_type::F64 => Some(8),
+        _ => None,
+    }
+}
+
+pub(super) fn scalar(reader: &mut Reader<'_>, value_type: u32) -> Step<Value> {
     Ok(match value_type {
         value_type::U8 => Value::Integer(reader.u8()?.into()),
         value_type::I8 => Value::Integer(reader.i8()?.into()),
@@ -345,9 +360,9 @@ mod tests {
     fn a_prefix_that_is_too_short_asks_for_more_and_a_file_that_is_fails() {
         let bytes = b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
         for len in 0..bytes.len() {
-            assert!(matches!(parse(&bytes[..len], 24), Err(Stop::Short { .. })), "{len}");
-            assert!(matches!(parse(&bytes[..len], len as u64), Err(Stop::Failed(_))), "{len}");
+            assert!(matches!(parse(&bytes[..len], 24, 0), Err(Stop::Short { .. })), "{len}");
+            assert!(matches!(parse(&bytes[..len], len as u64, 0), Err(Stop::Failed(_))), "{len}");
         }
-        assert!(parse(bytes, 24).unwrap().tensors.is_empty());
+        assert!(parse(bytes, 24, 0).unwrap().tensors.is_empty());
     }
 }

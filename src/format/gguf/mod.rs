@@ -5,6 +5,7 @@
 
 mod header;
 mod reader;
+mod skim;
 mod split;
 mod types;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::limits::{self, GGUF_HEADER_BYTES, SMALL_TENSOR_NUMBERS};
+use super::open::Extent;
 use super::{Checkpoint, Dialect, Metadata, TensorInfo, Value};
 use crate::error::{At, Error, ErrorKind, Result};
 use crate::source::Source;
@@ -28,6 +30,8 @@ const ARCHITECTURE_KEY: &str = "general.architecture";
 
 /// The first read; enough for the header of a model without a vocabulary.
 const FIRST_READ_BYTES: u64 = 256 << 10;
+/// What is read at first behind the pairs: the table of a thousand tensors.
+const TABLE_BYTES: u64 = 64 << 10;
 /// Each next read makes the known prefix this many times as long, so that little is parsed twice.
 const GROWTH: u64 = 4;
 
@@ -38,27 +42,35 @@ fn malformed(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::MalformedGguf, message)
 }
 
-/// Reads ever longer prefixes of the file until the header is complete.
+/// Reads ever longer prefixes of the file until the header is complete. A look at a file that is far away leaves long lists
+/// out, whose keys are then missing.
 ///
 /// Nothing is read past `GGUF_HEADER_BYTES`, and a header that claims more than the file holds fails before anything
 /// is allocated for it.
-async fn read_header(source: &dyn Source) -> Result<Header> {
+async fn read_header(source: &dyn Source, extent: Extent) -> Result<Header> {
     let file_size = source.size_bytes();
     let most = file_size.min(GGUF_HEADER_BYTES);
-    let mut prefix = Vec::new();
-    let mut wanted = FIRST_READ_BYTES.min(most);
+    let skimmed = if extent == Extent::Look && source.is_far() { skim::skim(source).await? } else { None };
+    let skim::Skimmed { bytes: mut prefix, skipped, keys } = skimmed.unwrap_or_default();
+    let more = if prefix.is_empty() { FIRST_READ_BYTES } else { TABLE_BYTES };
+    let mut wanted = more.saturating_add(prefix.len() as u64).min(most.saturating_sub(skipped));
     loop {
         let known = prefix.len() as u64;
         let len = usize::try_from(wanted.saturating_sub(known))
             .map_err(|_| limits::exceeded("bytes of the header", wanted, usize::MAX))?;
-        prefix.extend(source.read(known, len).await?);
-        match header::parse(&prefix, file_size) {
-            Ok(header) => return Ok(header),
+        prefix.extend(source.read(known.saturating_add(skipped), len).await?);
+        match header::parse(&prefix, file_size, skipped) {
+            Ok(mut header) => {
+                keys.iter().for_each(|key| drop(header.values.remove(key)));
+                return Ok(header);
+            }
             Err(Stop::Failed(error)) => return Err(error),
-            Err(Stop::Short { needed }) if needed > GGUF_HEADER_BYTES || wanted >= most => {
+            Err(Stop::Short { needed }) if needed > GGUF_HEADER_BYTES || wanted >= most.saturating_sub(skipped) => {
                 return Err(limits::exceeded("bytes of the header", needed, GGUF_HEADER_BYTES));
             }
-            Err(Stop::Short { needed }) => wanted = wanted.saturating_mul(GROWTH).max(needed).min(most),
+            Err(Stop::Short { needed }) => {
+                wanted = wanted.saturating_mul(GROWTH).max(needed).min(most.saturating_sub(skipped));
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 use super::super::limits::{self, GGUF_SHARDS};
+use super::super::open::Extent;
 use super::super::{Checkpoint, TensorInfo, Value, base_name, shown};
 use super::header::Header;
 use super::{assemble, malformed, read_header};
@@ -23,10 +24,10 @@ struct Shard {
 }
 
 /// Opens one GGUF file, or all shards of one model in any order.
-pub(in super::super) async fn open_all(sources: Vec<Rc<dyn Source>>) -> Result<Checkpoint> {
+pub(in super::super) async fn open_all(sources: Vec<Rc<dyn Source>>, extent: Extent) -> Result<Checkpoint> {
     let mut shards = Vec::new();
     for source in sources {
-        let header = read_header(source.as_ref()).await.at(|| source.name().to_owned())?;
+        let header = read_header(source.as_ref(), extent).await.at(|| source.name().to_owned())?;
         let (number, count) = position(&header, source.name()).at(|| source.name().to_owned())?;
         shards.push(Shard { source, header, number, count });
     }
