@@ -102,7 +102,7 @@ test("of a reply with log probabilities the largest logits come back, of one wit
   });
   const topBytes = 4 * (8 + 2 * 256);
   expect(seen.told).toMatchObject({ tokens: seen.plain.tokens, bytes: topBytes + 8, full: 0 });
-  for (const { logprob, top } of seen.told.logprobs) {
+  for (const { logprob, top = [] } of seen.told.logprobs) {
     expect(top.length).toBe(20);
     expect(logprob).toBeCloseTo(top[0]?.logprob ?? NaN, 4);
     expect(top.reduce((sum, { logprob }) => sum + Math.exp(logprob), 0)).toBeLessThanOrEqual(1.0001);
