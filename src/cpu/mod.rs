@@ -148,7 +148,7 @@ impl Cpu {
 
     fn take_held(&self) -> Result<(Vec<f32>, u32)> {
         let held = self.state.borrow_mut().held.take();
-        held.ok_or_else(nothing_held)
+        held.ok_or_else(|| Error::new(ErrorKind::Internal, "no logits are held"))
     }
 
     fn open_ticket(&self, ids: Result<Vec<u32>>) -> Ticket {
@@ -186,8 +186,8 @@ impl Cpu {
     }
 }
 
-fn nothing_held() -> Error {
-    Error::new(ErrorKind::Internal, "no logits are held")
+fn unlooked() -> Error {
+    Error::new(ErrorKind::Internal, "logits that are on this side are read, not looked at")
 }
 
 impl WeightSink for Cpu {
@@ -249,24 +249,18 @@ impl Backend for Cpu {
 
     fn choose<'a>(&'a self, choice: &'a HeldChoice<'a>) -> LocalFuture<'a, Result<(u32, Option<Top>)>> {
         Box::pin(async move {
-            let held = self.state.borrow().held.clone();
-            let (logits, index) = held.ok_or_else(nothing_held)?;
-            let mut changed = logits.clone();
-            for change in choice.changes {
-                if let Some(logit) = changed.get_mut(change.id as usize) {
-                    *logit = change.of(*logit);
-                }
+            if choice.tells || !choice.changes.is_empty() {
+                return Err(unlooked());
             }
+            let (logits, index) = self.take_held()?;
             let mask = choice.mask.map(|words| Mask(words.to_vec()));
-            let id = self.chooser(&choice.sampler.unpenalised(), &[], &[])?.choose(&changed, mask.as_ref(), index)?;
-            let ask = TopAsk { temperature: 1.0, mask: None, named: &[id] };
-            Ok((id, choice.tells.then(|| Top::of(&logits, &ask)).flatten()))
+            let id = self.chooser(choice.sampler, &[], &[])?.choose(&logits, mask.as_ref(), index)?;
+            Ok((id, None))
         })
     }
 
-    fn top<'a>(&'a self, ask: &'a TopAsk<'a>) -> LocalFuture<'a, Result<Top>> {
-        let top = self.state.borrow().held.as_ref().and_then(|(logits, _)| Top::of(logits, ask));
-        Box::pin(async move { top.ok_or_else(|| Error::new(ErrorKind::BadLogits, "there are no logits")) })
+    fn top<'a>(&'a self, _: &'a TopAsk<'a>) -> LocalFuture<'a, Result<Top>> {
+        Box::pin(async { Err(unlooked()) })
     }
 
     fn held(&self) -> LocalFuture<'_, Result<Vec<f32>>> {

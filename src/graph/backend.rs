@@ -175,7 +175,8 @@ pub trait Backend {
     fn hold(&self, step: &Step<'_>, index: u32) -> Result<()>;
 
     /// Chooses an id of the held logits: the one that the sampler would choose of the changed ones that take part, if there were
-    /// no others. They stay as they were. The reply that was started last is to be started again.
+    /// no others. They stay as they were, for [`Backend::top`] and [`Backend::held`], except where the backend makes logits on
+    /// this side: there all can be had for nothing, and changes, telling and `top` are refused. The reply that was started last is to be started again.
     fn choose<'a>(&'a self, choice: &'a HeldChoice<'a>) -> LocalFuture<'a, Result<(u32, Option<Top>)>>;
 
     /// The largest of the held logits, which stay.

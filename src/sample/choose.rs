@@ -6,8 +6,6 @@
 //! sum of the largest reaches `top_p`; `min_p` keeps what is at least `min_p` times the largest probability. The draw
 //! is the inverse of the cumulative distribution in the order of the ids.
 
-use std::collections::BTreeMap;
-
 use super::constraint::Mask;
 use super::extra::{Extra, Mirostat, Xtc};
 use super::history::History;
@@ -112,21 +110,21 @@ impl Chooser {
 
     /// What bias, penalties and DRY do to logits before they are compared; by id, each once.
     pub fn changes(&self) -> Vec<Change> {
-        let mut changes: BTreeMap<u32, Change> = BTreeMap::new();
+        let mut changes = Vec::new();
         for (id, bias) in &self.extra.logit_bias {
-            changes.entry(*id).or_insert(Change::none(*id)).bias += bias;
+            change_of(&mut changes, *id).bias += bias;
         }
         let settings = &self.settings;
         for (id, count) in self.history.counts().filter(|_| settings.penalises()) {
-            let change = changes.entry(id).or_insert(Change::none(id));
+            let change = change_of(&mut changes, id);
             change.divisor = settings.repetition_penalty;
             let presence = if count.generated > 0 { settings.presence_penalty } else { 0.0 };
             change.less = settings.frequency_penalty * count.generated as f32 + presence;
         }
         for (id, penalty) in self.extra.dry.iter().flat_map(|dry| dry.penalties(self.history.ids())) {
-            changes.entry(id).or_insert(Change::none(id)).less += penalty;
+            change_of(&mut changes, id).less += penalty;
         }
-        changes.into_values().collect()
+        changes
     }
 
     fn pick(&mut self, logits: &[f32], index: u32) -> Result<u32> {
@@ -186,6 +184,15 @@ pub struct Count {
     pub in_prompt: bool,
     /// How often it was generated.
     pub generated: u32,
+}
+
+/// The change of an id, in a list by id.
+fn change_of(changes: &mut Vec<Change>, id: u32) -> &mut Change {
+    let at = changes.partition_point(|change| change.id < id);
+    if changes.get(at).is_none_or(|change| change.id != id) {
+        changes.insert(at, Change::none(id));
+    }
+    &mut changes[at]
 }
 
 /// Logits after changes.
@@ -255,10 +262,15 @@ fn nucleus(kept: &[(u32, f32)], top_p: f32) -> f32 {
     let whole = sum_of(kept);
     // All that weigh less than this weigh less than `1 - top_p` of the whole together: few are left to sort.
     let too_light = (1.0 - f64::from(top_p)) * whole / kept.len() as f64;
-    let mut order: Vec<f32> =
+    let order: Vec<f32> =
         kept.iter().map(|(_, weight)| *weight).filter(|weight| f64::from(*weight) >= too_light).collect();
-    order.sort_unstable_by(|a, b| b.total_cmp(a));
+    let order = descending(order);
     reaching(&order, f64::from(top_p) * whole).or(order.last().copied()).unwrap_or(0.0)
+}
+
+pub(super) fn descending(mut order: Vec<f32>) -> Vec<f32> {
+    order.sort_unstable_by(|a, b| b.total_cmp(a));
+    order
 }
 
 /// The weight at which the sum of weights reaches `goal`, if it does.

@@ -5,9 +5,7 @@
 //! same numbers. Sums of a device are rounded otherwise than ours, so thresholds that follow from them are taken at both
 //! ends of their error; where an id lies between, nothing is certain.
 
-use std::collections::BTreeMap;
-
-use super::choose::{Chooser, kth_largest, none, reaching};
+use super::choose::{Chooser, descending, kth_largest, none, reaching};
 use super::constraint::Mask;
 use crate::error::Result;
 use crate::graph::{Change, Top};
@@ -43,16 +41,20 @@ impl Chooser {
     }
 
     fn known(&self, top: &Top, changes: &[Change], mask: Option<&Mask>) -> Known {
-        let mut logits: BTreeMap<u32, f32> = top.largest.iter().copied().collect();
+        let mut logits = top.largest.clone();
         let mut before = Vec::new();
         for (change, logit) in
             changes.iter().zip(&top.named).filter(|(change, _)| mask.is_none_or(|mask| mask.allows(change.id)))
         {
             let after = change.of(*logit);
-            logits.insert(change.id, after);
+            let at = logits.partition_point(|(id, _)| *id < change.id);
+            match logits.get_mut(at).filter(|(id, _)| *id == change.id) {
+                Some(known) => known.1 = after,
+                None => logits.insert(at, (change.id, after)),
+            }
             before.push((*logit, after));
         }
-        let max = logits.values().copied().fold(f32::NEG_INFINITY, f32::max);
+        let max = logits.iter().map(|(_, logit)| *logit).fold(f32::NEG_INFINITY, f32::max);
         let temperature = f64::from(self.settings.temperature);
         let weight = |logit: f32| ((f64::from(logit) - f64::from(max)) / temperature).exp();
         let told = f64::from(top.sum) * weight(top.max);
@@ -66,7 +68,7 @@ impl Chooser {
         let variance = squares + more(&|logit| logit * logit) / count - new_mean * new_mean;
         let end = |sign: f64| (variance + sign * ERROR * squares).max(0.0).sqrt();
         Known {
-            logits: logits.into_iter().collect(),
+            logits,
             max,
             bound: top.bound,
             count,
@@ -107,8 +109,8 @@ impl Chooser {
         }
         let weights = self.weights(passed(), *max);
         let edge = self.weight(*bound, *max);
-        let mut order: Vec<f32> = weights.iter().map(|(_, weight)| *weight).filter(|weight| *weight > edge).collect();
-        order.sort_unstable_by(|a, b| b.total_cmp(a));
+        let order: Vec<f32> = weights.iter().map(|(_, weight)| *weight).filter(|weight| *weight > edge).collect();
+        let order = descending(order);
         if self.extra.mirostat.is_some() {
             let [low, high] = known.whole.map(|whole| (whole * (-f64::from(self.surprise)).exp2()) as f32);
             let open = order.iter().any(|weight| *weight >= low * (1.0 - 1e-6) && *weight <= high * (1.0 + 1e-6));

@@ -82,3 +82,33 @@ test("a model of 1 GiB loads through no more than 64 MiB of the engine's memory"
   expect(seen.readBytes).toBeGreaterThanOrEqual(2 ** 30);
   expect(seen.memoryBytes).toBeLessThanOrEqual(64 * 2 ** 20);
 });
+
+test("of a reply with log probabilities the largest logits come back, of one with a bias the ids", async ({ lab }) => {
+  const seen = await lab.evaluate(async () => {
+    const model = await headwater.load("embedded:tiny-assistant", { backend: "webgpu" });
+    const made = async (options: object) => {
+      const before = (await model.stats()).counters;
+      const result = await model.generate("Make a list of bread, olives and tea.", { maxTokens: 6, ignoreEos: true, ...options }).result();
+      const after = (await model.stats()).counters;
+      return { tokens: result.tokens, logprobs: result.logprobs ?? [], bytes: (after.readBytes - before.readBytes) / 6, full: after.fullReads - before.fullReads };
+    };
+    const plain = await made({});
+    const told = await made({ logprobs: true, topLogprobs: 20 });
+    const biased = await made({ logitBias: { 300: 100 } });
+    const filtered = await made({ temperature: 0.9, seed: 3, topNSigma: 1, repetitionPenalty: 1.2 });
+    const typical = await made({ temperature: 0.9, seed: 3, typicalP: 0.9 });
+    await model.dispose();
+    return { plain, told, biased, filtered, typical };
+  });
+  const topBytes = 4 * (8 + 2 * 256);
+  expect(seen.told).toMatchObject({ tokens: seen.plain.tokens, bytes: topBytes + 8, full: 0 });
+  for (const { logprob, top = [] } of seen.told.logprobs) {
+    expect(top.length).toBe(20);
+    expect(logprob).toBeCloseTo(top[0]?.logprob ?? NaN, 4);
+    expect(top.reduce((sum, { logprob }) => sum + Math.exp(logprob), 0)).toBeLessThanOrEqual(1.0001);
+  }
+  expect(seen.biased).toMatchObject({ tokens: Array(6).fill(300), bytes: 4, full: 0 });
+  expect(seen.filtered.full).toBe(0);
+  expect(seen.filtered.bytes, "and the logits of what was said").toBeLessThan(topBytes + 4 * 64);
+  expect(seen.typical.full, "a filter that goes by everything").toBe(6);
+});

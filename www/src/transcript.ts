@@ -115,9 +115,18 @@ function message(role: "user" | "assistant", speaker: string): HTMLLIElement {
   return item;
 }
 
-/** Keeps the end in view while the reader is there. */
+/** Whether the end is to be shown in the next frame, wherever the reader is. */
+let wanted: boolean | undefined;
+
+/** Keeps the end in view while the reader is there: once a frame, since asking where that is lays the list out. */
 function follow(always: boolean): void {
-  const list = elements.messages;
-  const below = list.scrollHeight - list.scrollTop - list.clientHeight;
-  if (always || below < FOLLOW_WITHIN) list.scrollTop = list.scrollHeight;
+  if (wanted === undefined) {
+    requestAnimationFrame(() => {
+      const list = elements.messages;
+      const below = list.scrollHeight - list.scrollTop - list.clientHeight;
+      if (wanted === true || below < FOLLOW_WITHIN) list.scrollTop = list.scrollHeight;
+      wanted = undefined;
+    });
+  }
+  wanted = wanted === true || always;
 }

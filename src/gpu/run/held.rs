@@ -229,9 +229,11 @@ fn top(words: &[u32]) -> Option<Top> {
     if bad != 0 || count == 0 {
         return None;
     }
-    let pairs = pairs.as_chunks::<2>().0.iter().take(written as usize);
-    let mut largest: Vec<(u32, f32)> = pairs.map(|[id, logit]| (*id, f32::from_bits(*logit))).collect();
-    largest.sort_unstable_by_key(|(id, _)| *id);
+    let mut largest: Vec<(u32, f32)> = Vec::with_capacity(MAX_TOP);
+    for [id, logit] in pairs.as_chunks().0.iter().take(written as usize) {
+        let at = largest.partition_point(|(before, _)| before < id);
+        largest.insert(at, (*id, f32::from_bits(*logit)));
+    }
     let named = named.iter().copied().map(f32::from_bits).collect();
     let [bound, max, sum, mean, variance] = [bound, max, sum, mean, variance].map(f32::from_bits);
     let bound = if written == count { f32::NEG_INFINITY } else { bound };
