@@ -37,6 +37,13 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+/// The text of a file below `shaders/`, without its comments, as `build.rs` writes it.
+macro_rules! wgsl {
+    ($name:expr) => {
+        include_str!(concat!(env!("OUT_DIR"), "/shaders/", $name))
+    };
+}
+
 pub mod cache;
 pub mod chat;
 pub mod cpu;

@@ -38,3 +38,30 @@ fn directives_stand_in_the_preamble_only() {
         assert_eq!(directive, None, "{name}");
     }
 }
+
+/// What is joined is the text of the files without their comments, line by line: a compiler's message leads to the file.
+#[test]
+fn shaders_lose_their_comments_and_keep_their_lines() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut compared = 0;
+    for (name, source) in all_sources(&[Dialect::default()]) {
+        assert!(!source.contains("/*"), "{name}: comments of several lines would be joined");
+        let mut parts = source.split("// --- ");
+        assert!(!parts.next().unwrap_or_default().contains("//"), "{name}");
+        for part in parts {
+            let (file, bare) = part.split_once('\n').expect("a banner is a line");
+            assert!(!bare.contains("//"), "{name}: {file} has comments");
+            let Ok(whole) = std::fs::read_to_string(folder.join(file)) else { continue };
+            for (number, (bare, whole)) in bare.lines().zip(whole.lines()).enumerate() {
+                assert_eq!(
+                    bare,
+                    whole.split("//").next().unwrap_or_default().trim_end(),
+                    "{name}: {file}:{}",
+                    number + 1
+                );
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared > 30, "{compared} files");
+}

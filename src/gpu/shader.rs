@@ -13,7 +13,7 @@ struct Piece {
 
 macro_rules! piece {
     ($name:literal) => {
-        Piece { name: $name, source: include_str!(concat!("../../shaders/", $name)) }
+        Piece { name: $name, source: wgsl!($name) }
     };
 }
 

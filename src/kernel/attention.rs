@@ -6,7 +6,7 @@ use crate::graph::{Attention, RopeId, RopePairs, Temperature};
 
 pub(super) const ROPE_STORE: Kernel = Kernel {
     name: "rope_store",
-    source: include_str!("../../shaders/rope_store.wgsl"),
+    source: wgsl!("rope_store.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
     reduces: Some(Teams::Workgroup),
     kv: true,
@@ -15,7 +15,7 @@ pub(super) const ROPE_STORE: Kernel = Kernel {
 
 pub(super) const ATTENTION: Kernel = Kernel {
     name: "attention",
-    source: include_str!("../../shaders/attention.wgsl"),
+    source: wgsl!("attention.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
     reduces: Some(Teams::Workgroup),
     kv: true,

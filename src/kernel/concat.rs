@@ -5,7 +5,7 @@ use crate::gpu::stage::Place;
 
 pub(super) const CONCAT: Kernel = Kernel {
     name: "concat",
-    source: include_str!("../../shaders/concat.wgsl"),
+    source: wgsl!("concat.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write],
     ..Kernel::PLAIN
 };

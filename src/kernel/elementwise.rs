@@ -6,7 +6,7 @@ use crate::gpu::stage::{Domain, ElementOp, Place};
 
 pub(super) const ELEMENTWISE: Kernel = Kernel {
     name: "elementwise",
-    source: include_str!("../../shaders/elementwise.wgsl"),
+    source: wgsl!("elementwise.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Read, Use::Write],
     glu: true,
     ..Kernel::PLAIN
@@ -14,7 +14,7 @@ pub(super) const ELEMENTWISE: Kernel = Kernel {
 
 pub(super) const OUTPUT_ROWS: Kernel = Kernel {
     name: "output_rows",
-    source: include_str!("../../shaders/output_rows.wgsl"),
+    source: wgsl!("output_rows.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write],
     ..Kernel::PLAIN
 };

@@ -6,7 +6,7 @@ use crate::graph::EmbedBy;
 
 pub(super) const EMBED: Kernel = Kernel {
     name: "embed",
-    source: include_str!("../../shaders/embed.wgsl"),
+    source: wgsl!("embed.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Write],
     weights: true,
     ..Kernel::PLAIN

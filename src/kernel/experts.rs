@@ -7,7 +7,7 @@ use crate::graph::{GroupScore, RouterScore, Routing, WeightId};
 
 pub(super) const ROUTE: Kernel = Kernel {
     name: "route",
-    source: include_str!("../../shaders/route.wgsl"),
+    source: wgsl!("route.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
     reduces: Some(Teams::Workgroup),
     ..Kernel::PLAIN
@@ -15,7 +15,7 @@ pub(super) const ROUTE: Kernel = Kernel {
 
 pub(super) const EXPERT_MATVEC: Kernel = Kernel {
     name: "expert_matvec",
-    source: include_str!("../../shaders/expert_matvec.wgsl"),
+    source: wgsl!("expert_matvec.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Read, Use::Write],
     weights: true,
     reduces: Some(Teams::Workgroup),
@@ -26,13 +26,8 @@ pub(super) const EXPERT_MATVEC: Kernel = Kernel {
 pub(super) const EXPERT_MATVEC_ALONE: Kernel =
     Kernel { name: "expert_matvec_alone", reduces: Some(Teams::Invocation), ..EXPERT_MATVEC };
 
-pub(super) const EXPERT_MATMUL: Kernel = Kernel {
-    name: "expert_matmul",
-    source: include_str!("../../shaders/expert_matmul.wgsl"),
-    reduces: None,
-    tiles: true,
-    ..EXPERT_MATVEC
-};
+pub(super) const EXPERT_MATMUL: Kernel =
+    Kernel { name: "expert_matmul", source: wgsl!("expert_matmul.wgsl"), reduces: None, tiles: true, ..EXPERT_MATVEC };
 
 /// Rows of one tile of `expert_matmul`.
 const TILE_W: usize = 64;

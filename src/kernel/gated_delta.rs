@@ -6,7 +6,7 @@ use crate::graph::GatedDelta;
 
 pub(super) const GATED_DELTA: Kernel = Kernel {
     name: "gated_delta",
-    source: include_str!("../../shaders/gated_delta.wgsl"),
+    source: wgsl!("gated_delta.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
     reduces: Some(Teams::Workgroup),
     recurrent: true,

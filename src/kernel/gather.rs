@@ -5,7 +5,7 @@ use crate::gpu::stage::{Domain, Stage};
 
 pub(super) const GATHER: Kernel = Kernel {
     name: "gather",
-    source: include_str!("../../shaders/gather.wgsl"),
+    source: wgsl!("gather.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Read, Use::Write],
     ..Kernel::PLAIN
 };

@@ -5,14 +5,14 @@ use crate::graph::MAX_TOP;
 
 pub(crate) const CHANGES: Kernel = Kernel {
     name: "changes",
-    source: include_str!("../../shaders/changes.wgsl"),
+    source: wgsl!("changes.wgsl"),
     bindings: &[Use::Uniform, Use::Write, Use::Read, Use::Write],
     ..Kernel::PLAIN
 };
 
 pub(crate) const TOP: Kernel = Kernel {
     name: "top",
-    source: include_str!("../../shaders/top.wgsl"),
+    source: wgsl!("top.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
     order: true,
     ..Kernel::PLAIN

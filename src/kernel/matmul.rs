@@ -6,7 +6,7 @@ use crate::graph::{Activation, WeightId};
 
 pub(super) const MATVEC: Kernel = Kernel {
     name: "matvec",
-    source: include_str!("../../shaders/matvec.wgsl"),
+    source: wgsl!("matvec.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write],
     weights: true,
     reduces: Some(Teams::Workgroup),
@@ -16,7 +16,7 @@ pub(super) const MATVEC: Kernel = Kernel {
 
 pub(super) const MATVEC_ROWS: Kernel = Kernel {
     name: "matvec_rows",
-    source: include_str!("../../shaders/matvec_rows.wgsl"),
+    source: wgsl!("matvec_rows.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
     ..MATVEC
 };
@@ -28,7 +28,7 @@ pub(super) const MATVEC_ROWS_ALONE: Kernel =
 
 pub(super) const MATMUL: Kernel = Kernel {
     name: "matmul",
-    source: include_str!("../../shaders/matmul.wgsl"),
+    source: wgsl!("matmul.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
     weights: true,
     glu: true,
@@ -38,7 +38,7 @@ pub(super) const MATMUL: Kernel = Kernel {
 };
 
 pub(super) const MATMUL_BLOCKS: Kernel =
-    Kernel { name: "matmul_blocks", source: include_str!("../../shaders/matmul_blocks.wgsl"), tiles: false, ..MATMUL };
+    Kernel { name: "matmul_blocks", source: wgsl!("matmul_blocks.wgsl"), tiles: false, ..MATMUL };
 
 /// Rows of the matrix that one team of `matvec` goes through.
 pub(super) const MATRIX_ROWS: usize = 4;

@@ -6,7 +6,7 @@ use crate::graph::WeightId;
 
 pub(super) const RMS_NORM: Kernel = Kernel {
     name: "rms_norm",
-    source: include_str!("../../shaders/rms_norm.wgsl"),
+    source: wgsl!("rms_norm.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
     reduces: Some(Teams::Workgroup),
     ..Kernel::PLAIN
@@ -42,7 +42,7 @@ pub(super) fn rms_norm(
 
 pub(super) const LAYER_NORM: Kernel = Kernel {
     name: "layer_norm",
-    source: include_str!("../../shaders/layer_norm.wgsl"),
+    source: wgsl!("layer_norm.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
     reduces: Some(Teams::Workgroup),
     ..Kernel::PLAIN

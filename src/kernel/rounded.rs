@@ -7,7 +7,7 @@ use crate::gpu::stage::{Domain, Norm, Place, Stage};
 
 pub(super) const ROUND: Kernel = Kernel {
     name: "round",
-    source: include_str!("../../shaders/round.wgsl"),
+    source: wgsl!("round.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write],
     reduces: Some(Teams::Workgroup),
     ..Kernel::PLAIN
@@ -15,7 +15,7 @@ pub(super) const ROUND: Kernel = Kernel {
 
 pub(super) const MATVEC_ROUNDED: Kernel = Kernel {
     name: "matvec_rounded",
-    source: include_str!("../../shaders/matvec_rounded.wgsl"),
+    source: wgsl!("matvec_rounded.wgsl"),
     reduces: Some(Teams::Workgroup),
     tiles: false,
     rounded: true,

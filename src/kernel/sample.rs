@@ -6,7 +6,7 @@ use crate::graph::SamplerSettings;
 
 pub(super) const SAMPLE: Kernel = Kernel {
     name: "sample",
-    source: include_str!("../../shaders/sample.wgsl"),
+    source: wgsl!("sample.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Write, Use::Write, Use::Write],
     order: true,
     ..Kernel::PLAIN

@@ -6,7 +6,7 @@ use crate::graph::{Activation, ShortConv};
 
 pub(super) const SHORT_CONV: Kernel = Kernel {
     name: "short_conv",
-    source: include_str!("../../shaders/short_conv.wgsl"),
+    source: wgsl!("short_conv.wgsl"),
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
     recurrent: true,
     ..Kernel::PLAIN

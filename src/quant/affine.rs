@@ -37,7 +37,7 @@ const fn nibbles<const GROUP: usize, const BF16: bool>(name: &'static str, numbe
         block_bytes,
         decode: decode_nibbles::<GROUP, BF16>,
         planes: Planes::split(HEAD..block_bytes, 0).with_numbers(numbers),
-        shader: include_str!("../../shaders/quant/affine4.wgsl"),
+        shader: wgsl!("quant/affine4.wgsl"),
     }
 }
 
@@ -50,7 +50,7 @@ const fn bytes<const GROUP: usize, const BF16: bool>(name: &'static str, numbers
         block_bytes,
         decode: decode_bytes::<GROUP, BF16>,
         planes: Planes::split(HEAD..block_bytes, 0).with_numbers(numbers),
-        shader: include_str!("../../shaders/quant/affine8.wgsl"),
+        shader: wgsl!("quant/affine8.wgsl"),
     }
 }
 

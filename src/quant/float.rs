@@ -11,7 +11,7 @@ pub(super) const F32: Format = Format {
     block_bytes: 4,
     decode: read_f32,
     planes: Planes::whole(4),
-    shader: include_str!("../../shaders/quant/f32.wgsl"),
+    shader: wgsl!("quant/f32.wgsl"),
 };
 
 pub(super) const F16: Format = Format {
@@ -21,7 +21,7 @@ pub(super) const F16: Format = Format {
     block_bytes: 2,
     decode: read_f16,
     planes: Planes::whole(2),
-    shader: include_str!("../../shaders/quant/f16.wgsl"),
+    shader: wgsl!("quant/f16.wgsl"),
 };
 
 pub(super) const BF16: Format = Format {
@@ -31,5 +31,5 @@ pub(super) const BF16: Format = Format {
     block_bytes: 2,
     decode: read_bf16,
     planes: Planes::whole(2),
-    shader: include_str!("../../shaders/quant/bf16.wgsl"),
+    shader: wgsl!("quant/bf16.wgsl"),
 };

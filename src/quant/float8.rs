@@ -29,7 +29,7 @@ const fn row(
         block_bytes: 36,
         decode,
         planes: Planes::split(4..36, 0).with_shared(shared).with_numbers(numbers),
-        shader: include_str!("../../shaders/quant/f8.wgsl"),
+        shader: wgsl!("quant/f8.wgsl"),
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) const IQ1_M: Format = Format {
     block_bytes: 56,
     decode,
     planes: Planes::split(0..48, 0).with_table(&GRID),
-    shader: include_str!("../../shaders/quant/iq1_m.wgsl"),
+    shader: wgsl!("quant/iq1_m.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

@@ -14,7 +14,7 @@ pub(super) const IQ1_S: Format = Format {
     block_bytes: 50,
     decode,
     planes: Planes::split(2..50, 0).with_table(&GRID),
-    shader: include_str!("../../shaders/quant/iq1_s.wgsl"),
+    shader: wgsl!("quant/iq1_s.wgsl"),
 };
 
 /// Eight weights of an entry of [`GRID`].

@@ -14,7 +14,7 @@ pub(super) const IQ2_S: Format = Format {
     block_bytes: 82,
     decode,
     planes: Planes::split(2..82, 0).with_table(&GRID),
-    shader: include_str!("../../shaders/quant/iq2_s.wgsl"),
+    shader: wgsl!("quant/iq2_s.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

@@ -13,7 +13,7 @@ pub(super) const IQ2_XS: Format = Format {
     block_bytes: 74,
     decode,
     planes: Planes::split(2..74, 0).with_table(&GRID),
-    shader: include_str!("../../shaders/quant/iq2_xs.wgsl"),
+    shader: wgsl!("quant/iq2_xs.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

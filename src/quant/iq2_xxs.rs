@@ -13,7 +13,7 @@ pub(super) const IQ2_XXS: Format = Format {
     block_bytes: 66,
     decode,
     planes: Planes::split(2..66, 0).with_table(&GRID),
-    shader: include_str!("../../shaders/quant/iq2_xxs.wgsl"),
+    shader: wgsl!("quant/iq2_xxs.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

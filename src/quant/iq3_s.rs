@@ -14,7 +14,7 @@ pub(super) const IQ3_S: Format = Format {
     block_bytes: 110,
     decode,
     planes: Planes::split(2..110, 0).with_table(&GRID),
-    shader: include_str!("../../shaders/quant/iq3_s.wgsl"),
+    shader: wgsl!("quant/iq3_s.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

@@ -13,7 +13,7 @@ pub(super) const IQ3_XXS: Format = Format {
     block_bytes: 98,
     decode,
     planes: Planes::split(2..98, 0).with_table(&GRID),
-    shader: include_str!("../../shaders/quant/iq3_xxs.wgsl"),
+    shader: wgsl!("quant/iq3_xxs.wgsl"),
 };
 
 /// Evenly spaced, but for the last.

@@ -10,7 +10,7 @@ pub(super) const IQ4_NL: Format = Format {
     block_bytes: 18,
     decode,
     planes: Planes::split(2..18, 16),
-    shader: include_str!("../../shaders/quant/iq4_nl.wgsl"),
+    shader: wgsl!("quant/iq4_nl.wgsl"),
 };
 
 /// Sixteen levels that lie closer together around zero.

@@ -13,7 +13,7 @@ pub(super) const IQ4_XS: Format = Format {
     block_bytes: 136,
     decode,
     planes: Planes::split(8..136, 16),
-    shader: include_str!("../../shaders/quant/iq4_xs.wgsl"),
+    shader: wgsl!("quant/iq4_xs.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

@@ -12,7 +12,7 @@ pub(super) const MXFP4: Format = Format {
     block_bytes: 17,
     decode,
     planes: Planes::split(1..17, 16),
-    shader: include_str!("../../shaders/quant/mxfp4.wgsl"),
+    shader: wgsl!("quant/mxfp4.wgsl"),
 };
 
 /// Twice the values of the sixteen floats of four bits.

@@ -11,7 +11,7 @@ pub(super) const NF4: Format = Format {
     block_bytes: 36,
     decode,
     planes: Planes::split(4..36, 0).with_table(&TABLE),
-    shader: include_str!("../../shaders/quant/nf4.wgsl"),
+    shader: wgsl!("quant/nf4.wgsl"),
 };
 
 /// The bits of the sixteen levels, the low half of each first.

@@ -16,7 +16,7 @@ pub(super) const NF4_NESTED: Format = Format {
     block_bytes: HEAD + 1 + GROUP / 2,
     decode,
     planes: Planes::split(HEAD + 1..HEAD + 1 + GROUP / 2, 0).with_table(&TABLES).with_shared(Shared::RUNS),
-    shader: include_str!("../../shaders/quant/nf4_nested.wgsl"),
+    shader: wgsl!("quant/nf4_nested.wgsl"),
 };
 
 /// Bytes of the offset, of the scale and of the place.

@@ -12,7 +12,7 @@ pub(super) const Q2_K: Format = Format {
     block_bytes: 84,
     decode,
     planes: Planes::split(16..80, 0),
-    shader: include_str!("../../shaders/quant/q2_k.wgsl"),
+    shader: wgsl!("quant/q2_k.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

@@ -13,7 +13,7 @@ pub(super) const Q3_K: Format = Format {
     block_bytes: 110,
     decode,
     planes: Planes::split(0..96, 0),
-    shader: include_str!("../../shaders/quant/q3_k.wgsl"),
+    shader: wgsl!("quant/q3_k.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

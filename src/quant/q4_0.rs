@@ -11,7 +11,7 @@ pub(super) const Q4_0: Format = Format {
     block_bytes: 18,
     decode,
     planes: Planes::split(2..18, 16),
-    shader: include_str!("../../shaders/quant/q4_0.wgsl"),
+    shader: wgsl!("quant/q4_0.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

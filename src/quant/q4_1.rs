@@ -11,7 +11,7 @@ pub(super) const Q4_1: Format = Format {
     block_bytes: 20,
     decode,
     planes: Planes::split(4..20, 16),
-    shader: include_str!("../../shaders/quant/q4_1.wgsl"),
+    shader: wgsl!("quant/q4_1.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

@@ -12,7 +12,7 @@ pub(super) const Q4_K: Format = Format {
     block_bytes: 144,
     decode,
     planes: Planes::split(16..144, 32),
-    shader: include_str!("../../shaders/quant/q4_k.wgsl"),
+    shader: wgsl!("quant/q4_k.wgsl"),
 };
 
 /// `(d * scale, m * minimum)` of each 32 weights, from the 16 bytes `d, m, s`. With `s` in three runs of four bytes,

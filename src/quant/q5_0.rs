@@ -11,7 +11,7 @@ pub(super) const Q5_0: Format = Format {
     block_bytes: 22,
     decode,
     planes: Planes::split(6..22, 16),
-    shader: include_str!("../../shaders/quant/q5_0.wgsl"),
+    shader: wgsl!("quant/q5_0.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

@@ -11,7 +11,7 @@ pub(super) const Q5_1: Format = Format {
     block_bytes: 24,
     decode,
     planes: Planes::split(8..24, 16),
-    shader: include_str!("../../shaders/quant/q5_1.wgsl"),
+    shader: wgsl!("quant/q5_1.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

@@ -13,7 +13,7 @@ pub(super) const Q5_K: Format = Format {
     block_bytes: 176,
     decode,
     planes: Planes::split(48..176, 32),
-    shader: include_str!("../../shaders/quant/q5_k.wgsl"),
+    shader: wgsl!("quant/q5_k.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

@@ -13,7 +13,7 @@ pub(super) const Q6_K: Format = Format {
     block_bytes: 210,
     decode,
     planes: Planes::split(0..208, 0),
-    shader: include_str!("../../shaders/quant/q6_k.wgsl"),
+    shader: wgsl!("quant/q6_k.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

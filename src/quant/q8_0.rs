@@ -10,7 +10,7 @@ pub(super) const Q8_0: Format = Format {
     block_bytes: 34,
     decode,
     planes: Planes::split(2..34, 0),
-    shader: include_str!("../../shaders/quant/q8_0.wgsl"),
+    shader: wgsl!("quant/q8_0.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

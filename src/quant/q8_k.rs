@@ -10,7 +10,7 @@ pub(super) const Q8_K: Format = Format {
     block_bytes: 292,
     decode,
     planes: Planes::split(4..260, 0),
-    shader: include_str!("../../shaders/quant/q8_k.wgsl"),
+    shader: wgsl!("quant/q8_k.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

@@ -15,7 +15,7 @@ pub(super) const TQ1_0: Format = Format {
     block_bytes: 54,
     decode,
     planes: Planes::split(0..52, 0),
-    shader: include_str!("../../shaders/quant/tq1_0.wgsl"),
+    shader: wgsl!("quant/tq1_0.wgsl"),
 };
 
 /// The runs of bytes, each with the powers of 3 that bring its digits forward.

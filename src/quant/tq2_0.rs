@@ -11,7 +11,7 @@ pub(super) const TQ2_0: Format = Format {
     block_bytes: 66,
     decode,
     planes: Planes::split(0..64, 0),
-    shader: include_str!("../../shaders/quant/tq2_0.wgsl"),
+    shader: wgsl!("quant/tq2_0.wgsl"),
 };
 
 fn decode(bytes: &[u8], out: &mut [f32]) {

@@ -15,7 +15,7 @@ pub(super) const NIBBLES_32: Format = Format {
     block_bytes: 37,
     decode: decode_pairs,
     planes: Planes::split(5..37, 0).with_numbers(&[("BLOCK", 64.0), ("PAIR", 1.0)]),
-    shader: include_str!("../../shaders/quant/zero4.wgsl"),
+    shader: wgsl!("quant/zero4.wgsl"),
 };
 pub(super) const NIBBLES_64: Format = nibbles::<64>("zero4_g64", &[("BLOCK", 64.0)]);
 pub(super) const NIBBLES_128: Format = nibbles::<128>("zero4_g128", &[("BLOCK", 128.0)]);
@@ -49,7 +49,7 @@ const fn nibbles<const GROUP: usize>(name: &'static str, numbers: Numbers) -> Fo
         block_bytes,
         decode: decode_nibbles::<GROUP>,
         planes: Planes::split(HEAD..block_bytes, 0).with_numbers(numbers),
-        shader: include_str!("../../shaders/quant/zero4.wgsl"),
+        shader: wgsl!("quant/zero4.wgsl"),
     }
 }
 
@@ -62,7 +62,7 @@ const fn bytes<const GROUP: usize>(name: &'static str, numbers: Numbers) -> Form
         block_bytes,
         decode: decode_bytes::<GROUP>,
         planes: Planes::split(HEAD..block_bytes, 0).with_numbers(numbers),
-        shader: include_str!("../../shaders/quant/zero8.wgsl"),
+        shader: wgsl!("quant/zero8.wgsl"),
     }
 }
 
