@@ -62,12 +62,16 @@ impl Needs {
     fn sample(&self) -> Result<(Graph, Vec<FormatId>)> {
         let mut spec = self.attention.clone().unwrap_or(Attention::new(0, (1, 1), 64, 0.125));
         let whole = |cols: usize| self.formats.iter().all(|format| cols.is_multiple_of(format.format().block_weights));
+        // Tables give whole groups of eight columns, so keys and values have as many heads as that takes.
+        spec.kv_heads =
+            [1, 2, 4].into_iter().find(|n| (n * spec.head_dim) % 8 + (n * spec.value_dim) % 8 == 0).unwrap_or(8);
+        let step = spec.kv_heads;
         let wide = |heads: &usize| heads * spec.value_dim >= COLS && whole(heads * spec.value_dim);
-        spec.heads = (1..=COLS).find(wide).unwrap_or(COLS);
-        let (heads, key, value) = (spec.heads, spec.head_dim, spec.value_dim);
-        let cols = heads * value;
+        spec.heads = (step..=COLS * step).step_by(step).find(wide).unwrap_or(COLS * step);
+        let (heads, key, value) = (spec.heads, step * spec.head_dim, step * spec.value_dim);
+        let cols = heads * spec.value_dim;
         let mut builder = Builder::new();
-        let [q, k, v] = [("q", heads * key), ("k", key), ("v", value)].map(|(name, width)| {
+        let [q, k, v] = [("q", heads * spec.head_dim), ("k", key), ("v", value)].map(|(name, width)| {
             let table = builder.matrix(name, TOKENS, width);
             builder.embed(name, table)
         });
@@ -302,6 +306,8 @@ pub(crate) mod tests {
             Attention { window: Some(4), softcap: Some(3.0), ..plain.clone() },
             Attention { causal: false, ..plain.clone() },
             Attention { head_dim: 192, value_dim: 128, ..plain.clone() },
+            Attention { head_dim: 12, value_dim: 12, ..plain.clone() },
+            Attention { head_dim: 20, value_dim: 20, causal: false, ..plain.clone() },
             Attention { head_dim: 80, value_dim: 80, chunk: Some(4), ..plain },
         ];
         for kv in KvFormat::ALL {

@@ -75,11 +75,9 @@ fn has_subgroups(device: &wgpu::Device) -> bool {
 /// What only the browser tells of an adapter, where it does.
 #[cfg(target_arch = "wasm32")]
 fn told(device: &wgpu::Device) -> String {
-    use js_sys::Reflect;
-    use wasm_bindgen::JsValue;
-    let get = |of: &JsValue, name: &str| Reflect::get(of, &name.into()).unwrap_or_default();
-    let info = device.as_webgpu().map(|device| get(device.as_ref(), "adapterInfo")).unwrap_or_default();
-    let parts = ["vendor", "architecture", "device"].map(|name| get(&info, name).as_string().unwrap_or_default());
+    // Older browsers have no such field.
+    let info = device.as_webgpu().map(|device| device.adapter_info()).filter(|info| !info.is_undefined());
+    let parts = info.map(|info| [info.vendor(), info.architecture(), info.device()]).unwrap_or_default();
     parts.join(" ")
 }
 
