@@ -49,7 +49,9 @@ impl Needs {
                 Op::MatMul { weight, .. } => needs.formats.extend(formats.get(weight.0)),
                 Op::RmsNorm { .. } => needs.rms_norms = true,
                 Op::Attention { spec, .. } if needs.attention.is_none() => {
-                    let like = Attention { layer: 0, kv_heads: 1, sinks: None, latent: false, ..spec.clone() };
+                    // How many heads there are is the sample's own; needs that differ in nothing else are the same.
+                    let like =
+                        Attention { layer: 0, heads: 1, kv_heads: 1, sinks: None, latent: false, ..spec.clone() };
                     needs.attention = Some(like);
                 }
                 _ => {}

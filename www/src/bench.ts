@@ -1,34 +1,23 @@
 /** The bench page: a model's rates on the reader's device as a plot and a table, and each kernel's time as bars. */
 import { HeadwaterError, load, type BenchReport, type KernelTime, type LoadOptions } from "../pkg/dist/index.js";
-import { finder, make } from "./dom.js";
+import { make } from "./dom.js";
 import { plot } from "./plot.js";
-import { explain } from "./words.js";
+import { openSheet } from "./sheet.js";
 
-const element = finder("bench.html");
+const sheet = openSheet("bench.html");
 
 const page = {
-  device: element("device", HTMLParagraphElement),
-  form: element("form", HTMLFormElement),
-  reference: element("reference", HTMLInputElement),
-  file: element("file", HTMLInputElement),
-  backend: element("backend", HTMLSelectElement),
-  prefill: element("prefill", HTMLInputElement),
-  decode: element("decode", HTMLInputElement),
-  depths: element("depths", HTMLInputElement),
-  profile: element("profile", HTMLInputElement),
-  run: element("run", HTMLButtonElement),
-  working: element("working", HTMLDivElement),
-  workingLabel: element("working-label", HTMLLabelElement),
-  progress: element("progress", HTMLProgressElement),
-  error: element("error", HTMLDivElement),
-  results: element("results", HTMLElement),
-  summary: element("summary", HTMLParagraphElement),
-  plot: element("plot", HTMLDivElement),
-  rows: element("rows", HTMLTableSectionElement),
-  notes: element("notes", HTMLParagraphElement),
-  kernels: element("kernels", HTMLElement),
-  kernelsPrefill: element("kernels-prefill", HTMLOListElement),
-  kernelsDecode: element("kernels-decode", HTMLOListElement),
+  file: sheet.find("file", HTMLInputElement),
+  backend: sheet.find("backend", HTMLSelectElement),
+  prefill: sheet.find("prefill", HTMLInputElement),
+  decode: sheet.find("decode", HTMLInputElement),
+  depths: sheet.find("depths", HTMLInputElement),
+  profile: sheet.find("profile", HTMLInputElement),
+  plot: sheet.find("plot", HTMLDivElement),
+  notes: sheet.find("notes", HTMLParagraphElement),
+  kernels: sheet.find("kernels", HTMLElement),
+  kernelsPrefill: sheet.find("kernels-prefill", HTMLOListElement),
+  kernelsDecode: sheet.find("kernels-decode", HTMLOListElement),
 };
 
 /** Tokens before, in rising order. */
@@ -45,17 +34,15 @@ async function measure(): Promise<void> {
   const files = [...(page.file.files ?? [])];
   const options: LoadOptions = {
     backend: page.backend.value as NonNullable<LoadOptions["backend"]>,
-    onProgress: ({ loadedBytes, totalBytes }) => work("Loading", totalBytes > 0 ? loadedBytes / totalBytes : 0),
+    onProgress: ({ loadedBytes, totalBytes }) => sheet.work("Loading", totalBytes > 0 ? loadedBytes / totalBytes : 0),
   };
-  work("Loading", 0);
-  const model = await load(files.length > 0 ? files : page.reference.value.trim(), options);
+  sheet.work("Loading", 0);
+  const model = await load(files.length > 0 ? files : sheet.reference.value.trim(), options);
   try {
-    const { name, device } = model.info.backend;
-    page.device.textContent = [model.info.name, name, device].filter(Boolean).join(" · ");
-    page.device.hidden = false;
+    sheet.name(model);
     const reports: BenchReport[] = [];
     for (const [index, depth] of asked.entries()) {
-      work(`Measuring behind ${depth} tokens`, index / asked.length);
+      sheet.work(`Measuring behind ${depth} tokens`, index / asked.length);
       // Kernels take the same time behind any number of tokens but for attention; once is enough to see where it goes.
       const profile = page.profile.checked && index === asked.length - 1;
       reports.push(await model.bench({ prefill: page.prefill.valueAsNumber, decode: page.decode.valueAsNumber, depth, profile }));
@@ -66,22 +53,16 @@ async function measure(): Promise<void> {
   }
 }
 
-function work(words: string, share: number): void {
-  page.working.hidden = false;
-  page.workingLabel.textContent = words;
-  page.progress.value = share;
-}
-
 function show(reports: readonly BenchReport[]): void {
   const line = (name: "prefill" | "decode") => ({ name, points: reports.map((report) => [report.depth, report[name].tokensPerSecond] as const) });
   const last = reports.at(-1);
   if (last === undefined) return;
   const told = `${rate(reports[0]?.prefill.tokensPerSecond ?? 0)} tokens a second of a prompt, ${rate(reports[0]?.decode.tokensPerSecond ?? 0)} of a reply`;
-  page.summary.textContent = `${told}, behind ${reports[0]?.depth} tokens.`;
+  sheet.summary.textContent = `${told}, behind ${reports[0]?.depth} tokens.`;
   page.plot.replaceChildren(plot([line("prefill"), line("decode")], told));
-  page.rows.replaceChildren(...reports.map(row));
+  sheet.rows.replaceChildren(...reports.map(row));
   page.notes.textContent = [...new Set(reports.flatMap(({ notes }) => notes))].join(" ");
-  page.results.hidden = false;
+  sheet.results.hidden = false;
   page.kernels.hidden = last.profile === undefined;
   if (last.profile === undefined) return;
   page.kernelsPrefill.replaceChildren(...bars(last.profile.prefill));
@@ -113,18 +94,9 @@ function bars(kernels: readonly KernelTime[]): HTMLLIElement[] {
   });
 }
 
-page.form.addEventListener("submit", async (event) => {
+sheet.form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  page.run.disabled = true;
-  page.error.hidden = true;
-  try {
-    await measure();
-  } catch (error) {
-    const { words, advice } = explain(error);
-    page.error.textContent = [words, advice].filter(Boolean).join(" ");
-    page.error.hidden = false;
-  } finally {
-    page.working.hidden = true;
-    page.run.disabled = false;
-  }
+  sheet.run.disabled = true;
+  await sheet.during(measure);
+  sheet.run.disabled = false;
 });

@@ -3,8 +3,7 @@
  * log-likelihood after the question is largest is the model's answer.
  */
 import { HeadwaterError, load, type Model, type Score } from "../pkg/dist/index.js";
-import { finder } from "./dom.js";
-import { explain } from "./words.js";
+import { openSheet } from "./sheet.js";
 
 /** A question with its choices; `answer` is the index of the right one. */
 interface Question {
@@ -30,23 +29,12 @@ const EXAMPLES: readonly Question[] = [
   { question: "Does anything leave my device?", choices: ["What you type stays on your device.", "What you type goes to a server."], answer: 0 },
 ];
 
-const element = finder("evaluate.html");
+const sheet = openSheet("evaluate.html");
 
 const page = {
-  device: element("device", HTMLParagraphElement),
-  form: element("form", HTMLFormElement),
-  reference: element("reference", HTMLInputElement),
-  questions: element("questions", HTMLTextAreaElement),
-  asChat: element("as-chat", HTMLInputElement),
-  run: element("run", HTMLButtonElement),
-  stop: element("stop", HTMLButtonElement),
-  working: element("working", HTMLDivElement),
-  workingLabel: element("working-label", HTMLLabelElement),
-  progress: element("progress", HTMLProgressElement),
-  error: element("error", HTMLDivElement),
-  results: element("results", HTMLElement),
-  summary: element("summary", HTMLParagraphElement),
-  rows: element("rows", HTMLTableSectionElement),
+  questions: sheet.find("questions", HTMLTextAreaElement),
+  asChat: sheet.find("as-chat", HTMLInputElement),
+  stop: sheet.find("stop", HTMLButtonElement),
 };
 
 let loaded: { readonly reference: string; readonly model: Model } | undefined;
@@ -79,11 +67,10 @@ async function open(reference: string, signal: AbortSignal): Promise<Model> {
   if (loaded?.reference === reference) return loaded.model;
   await loaded?.model.dispose();
   loaded = undefined;
-  work("Loading");
-  const model = await load(reference, { signal, onProgress: ({ loadedBytes, totalBytes }) => work("Loading", loadedBytes / totalBytes) });
+  sheet.work("Loading");
+  const model = await load(reference, { signal, onProgress: ({ loadedBytes, totalBytes }) => sheet.work("Loading", loadedBytes / totalBytes) });
   loaded = { reference, model };
-  page.device.textContent = [model.info.name, model.info.backend?.device].filter(Boolean).join(" · ");
-  page.device.hidden = false;
+  sheet.name(model);
   return model;
 }
 
@@ -102,19 +89,13 @@ function largest(values: readonly number[]): number {
 
 async function evaluate(signal: AbortSignal): Promise<void> {
   const questions = read(page.questions.value);
-  const model = await open(page.reference.value.trim(), signal);
+  const model = await open(sheet.reference.value.trim(), signal);
   const verdicts: Verdict[] = [];
   for (const question of questions) {
-    work(`Question ${verdicts.length + 1} of ${questions.length}`, verdicts.length / questions.length);
+    sheet.work(`Question ${verdicts.length + 1} of ${questions.length}`, verdicts.length / questions.length);
     verdicts.push(await judge(model, question, page.asChat.checked, signal));
     show(verdicts, questions.length);
   }
-}
-
-function work(words: string, share = 0): void {
-  page.working.hidden = false;
-  page.workingLabel.textContent = words;
-  page.progress.value = share;
 }
 
 function show(verdicts: readonly Verdict[], asked: number): void {
@@ -122,9 +103,9 @@ function show(verdicts: readonly Verdict[], asked: number): void {
     `${verdicts.filter(right).length} of ${verdicts.length} right (${Math.round((100 * verdicts.filter(right).length) / verdicts.length)} %)`;
   const likeliest = percent(({ chosen, question }) => chosen === question.answer);
   const byLength = percent(({ chosenByLength, question }) => chosenByLength === question.answer);
-  page.summary.textContent = `${likeliest}; by length ${byLength}.${verdicts.length < asked ? ` ${asked - verdicts.length} to go.` : ""}`;
-  page.results.hidden = false;
-  page.rows.replaceChildren(...verdicts.map(row));
+  sheet.summary.textContent = `${likeliest}; by length ${byLength}.${verdicts.length < asked ? ` ${asked - verdicts.length} to go.` : ""}`;
+  sheet.results.hidden = false;
+  sheet.rows.replaceChildren(...verdicts.map(row));
 }
 
 function row({ question, logprobs, chosen }: Verdict): HTMLTableRowElement {
@@ -157,24 +138,13 @@ function row({ question, logprobs, chosen }: Verdict): HTMLTableRowElement {
 }
 
 page.questions.value = EXAMPLES.map((question) => JSON.stringify(question)).join("\n");
-page.form.addEventListener("submit", async (event) => {
+sheet.form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const abort = new AbortController();
   page.stop.onclick = () => abort.abort();
-  page.run.hidden = true;
+  sheet.run.hidden = true;
   page.stop.hidden = false;
-  page.error.hidden = true;
-  try {
-    await evaluate(abort.signal);
-  } catch (error) {
-    if (!abort.signal.aborted) {
-      const { words, advice } = explain(error);
-      page.error.textContent = [words, advice].filter(Boolean).join(" ");
-      page.error.hidden = false;
-    }
-  } finally {
-    page.working.hidden = true;
-    page.run.hidden = false;
-    page.stop.hidden = true;
-  }
+  await sheet.during(() => evaluate(abort.signal), abort.signal);
+  sheet.run.hidden = false;
+  page.stop.hidden = true;
 });

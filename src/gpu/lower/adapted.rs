@@ -9,20 +9,11 @@ impl Emission<'_> {
     /// A product, and what an adapter adds to it.
     pub(super) fn multiply(&mut self, work: Work, glu: Option<Activation>) {
         let Work { matrix, x, y, norm, bias, residual, domain } = work;
+        let product = |adapt| {
+            move |x, norm, rounded| Stage::MatMul { matrix, x, y, norm, bias, residual, glu, adapt, domain, rounded }
+        };
         let Some(joint) = self.joints.get(&matrix).copied() else {
-            self.push_product_of(matrix, (x, norm), |x, norm, rounded| Stage::MatMul {
-                matrix,
-                x,
-                y,
-                norm,
-                bias,
-                residual,
-                glu,
-                adapt: None,
-                domain,
-                rounded,
-            });
-            return;
+            return self.push_product_of(matrix, (x, norm), product(None));
         };
         // Before the product itself, which may overwrite what x shares a buffer with.
         let inner = self.fresh(joint.rank, domain);
@@ -41,18 +32,7 @@ impl Emission<'_> {
             rounded: false,
         };
         self.stages.push(plain(a, x, inner, norm, false, times));
-        self.push_product_of(matrix, (x, norm), |x, norm, rounded| Stage::MatMul {
-            matrix,
-            x,
-            y,
-            norm,
-            bias,
-            residual,
-            glu,
-            adapt: gain,
-            domain,
-            rounded,
-        });
+        self.push_product_of(matrix, (x, norm), product(gain));
         self.stages.push(plain(b, inner, y, None, true, None));
     }
 

@@ -1,5 +1,6 @@
 //! Logits that stay on the device until an id is chosen of them: the choice is made when it is known which ids may come.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::super::device::{Device, whole};
@@ -114,9 +115,11 @@ impl Gpu {
     fn write_mask(&self, mask: Option<&[u32]>) {
         if let Some(mask) = mask {
             let vocab = self.graph.vocab();
+            let mut words = Cow::Borrowed(mask);
             // Ids past the end of a mask are none of it.
-            let mut words = mask.to_vec();
-            words.resize(vocab.div_ceil(32), 0);
+            if mask.len() != vocab.div_ceil(32) {
+                words.to_mut().resize(vocab.div_ceil(32), 0);
+            }
             self.device.write(&self.shared.history, vocab as u64 * 4, bytemuck::cast_slice(&words));
         }
     }
@@ -197,7 +200,7 @@ impl Looking {
     }
 
     fn is_of(&self, made: &Made) -> bool {
-        self.logits == (made.buffer.clone(), made.offset)
+        self.logits.0 == made.buffer && self.logits.1 == made.offset
     }
 
     fn ask(&self, device: &Device, header: [u32; ASKED_WORDS], list: impl Iterator<Item = Change>) {
