@@ -30,7 +30,7 @@ pub(crate) fn main(options: &Options) -> Result<()> {
     if let Some(question) = &options.ask {
         return ask(question);
     }
-    let mounts = if options.tests { serve::test_mounts() } else { serve::demo_mounts() };
+    let mounts = if options.tests { serve::test_site() } else { serve::demo_site() };
     let address = serve::start(options.port, mounts)?;
     println!("the demo page: http://{address}/ (Ctrl-C ends)");
     loop {
@@ -41,7 +41,7 @@ pub(crate) fn main(options: &Options) -> Result<()> {
 /// Drives the page a visitor would see.
 fn ask(question: &str) -> Result<()> {
     let chromium = browser::ensure()?;
-    let address = serve::start(0, serve::demo_mounts())?;
+    let address = serve::start(0, serve::demo_site())?;
     process::run(
         Command::new("node")
             .current_dir(paths::root())

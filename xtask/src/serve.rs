@@ -1,6 +1,6 @@
 //! A small static server on the loopback address: the demo page as a user's own server would serve it.
 //!
-//! Correct types, byte ranges, one strict policy. No cross-origin isolation: nothing here needs it.
+//! Correct types, byte ranges, one strict policy. No cross-origin isolation but where other engines want it: nothing of ours does.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -36,38 +36,49 @@ const MAX_HEAD_BYTES: u64 = 16 * 1024;
 /// How long a connection may be silent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Which folder answers under which first part of the address; the first match counts.
-pub(crate) type Mounts = Vec<(&'static str, PathBuf)>;
+/// What is served: which folder answers under which first part of the address, and how.
+#[derive(Clone)]
+pub(crate) struct Site {
+    /// The first match counts.
+    mounts: Vec<(&'static str, PathBuf)>,
+    /// Whether pages are cross-origin isolated: other engines have threads only then.
+    isolated: bool,
+}
+
+impl Site {
+    /// Serves a folder too, before all that was mounted.
+    pub(crate) fn mount(&mut self, at: &'static str, folder: PathBuf) -> &mut Self {
+        self.mounts.insert(0, (at, folder));
+        self
+    }
+
+    pub(crate) fn isolated(self) -> Self {
+        Self { isolated: true, ..self }
+    }
+}
 
 /// The demo: the page at `/`, the package at `/pkg/`.
-pub(crate) fn demo_mounts() -> Mounts {
-    vec![("/pkg/", paths::at("pkg")), ("/", paths::at("www"))]
+pub(crate) fn demo_site() -> Site {
+    Site { mounts: vec![("/pkg/", paths::at("pkg")), ("/", paths::at("www"))], isolated: false }
 }
 
 /// The demo, and the tests' own pages and data at `/tests/`.
-pub(crate) fn test_mounts() -> Mounts {
-    let mut mounts = demo_mounts();
-    mounts.insert(0, ("/tests/", paths::at("tests")));
-    mounts
-}
-
-/// The same, and what npm installed at `/node_modules/`: other engines.
-pub(crate) fn peer_mounts() -> Mounts {
-    let mut mounts = test_mounts();
-    mounts.insert(0, ("/node_modules/", paths::at("node_modules")));
-    mounts
+pub(crate) fn test_site() -> Site {
+    let mut site = demo_site();
+    site.mount("/tests/", paths::at("tests"));
+    site
 }
 
 /// Starts serving on a port of the loopback address (0: any free one) until the process ends; gives the address.
-pub(crate) fn start(port: u16, mounts: Mounts) -> Result<SocketAddr> {
+pub(crate) fn start(port: u16, site: Site) -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .with_context(|| format!("cannot listen on port {port} (another one: --port N)"))?;
     let address = listener.local_addr()?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let mounts = mounts.clone();
+            let site = site.clone();
             // A browser that goes away in the middle of an answer is not an error here.
-            thread::spawn(move || answer(&stream, &mounts).ok());
+            thread::spawn(move || answer(&stream, &site).ok());
         }
     });
     Ok(address)
@@ -79,17 +90,21 @@ struct Head {
     headers: Vec<(&'static str, String)>,
 }
 
-fn answer(stream: &TcpStream, mounts: &Mounts) -> io::Result<()> {
+fn answer(stream: &TcpStream, site: &Site) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let Some(request) = Request::read(stream)? else { return Ok(()) };
     if request.method != "GET" && request.method != "HEAD" {
         return refuse(stream, "405 Method Not Allowed");
     }
-    let Some(path) = find(&request.path, mounts) else { return refuse(stream, "404 Not Found") };
+    let Some(path) = find(&request.path, &site.mounts) else { return refuse(stream, "404 Not Found") };
     let mut file = File::open(&path)?;
     let size_bytes = file.metadata()?.len();
     let mut headers = vec![("Content-Type", content_type(&path).to_owned()), ("Accept-Ranges", "bytes".to_owned())];
+    if site.isolated {
+        headers.push(("Cross-Origin-Opener-Policy", "same-origin".to_owned()));
+        headers.push(("Cross-Origin-Embedder-Policy", "require-corp".to_owned()));
+    }
     let (status, start, length_bytes) = match request.range.as_deref().map(|range| parse_range(range, size_bytes)) {
         None | Some(Range::Whole) => ("200 OK", 0, size_bytes),
         Some(Range::Part(first, last)) => {
@@ -160,7 +175,7 @@ impl Request {
 }
 
 /// The file that an address means. Nothing outside the mounted folders, and no hidden file, is ever named.
-fn find(address: &str, mounts: &Mounts) -> Option<PathBuf> {
+fn find(address: &str, mounts: &[(&str, PathBuf)]) -> Option<PathBuf> {
     let address = decode(address)?;
     let (prefix, folder) = mounts.iter().find(|(prefix, _)| address.starts_with(prefix))?;
     let mut path = folder.clone();
