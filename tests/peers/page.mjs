@@ -34,7 +34,7 @@ try {
       const [file] = element.files;
       const nodeModules = "/tests/peers/node_modules";
       const headwater = await import("/pkg/dist/index.js");
-      const { Wllama, LoggerWithoutDebug } = await import(`${nodeModules}/@wllama/wllama/esm/index.min.js`);
+      const bench = await import("/dist/peer.js");
       const transformers = await import(`${nodeModules}/@huggingface/transformers/dist/transformers.min.js`);
       const threads = navigator.hardwareConcurrency;
 
@@ -47,40 +47,12 @@ try {
         };
       };
 
-      // wllama takes texts only: words that make as many ids, another one first in every round, so that nothing is cached.
+      /** wllama as the bench page measures it; this package counts the tokens of its texts. */
       const counter = await headwater.load([file], { backend: "cpu", context: 16 });
-      const words = ["river", "stone", "garden", "seven", "paper", "music", "winter", "table"];
-      const text = async (round, tokens) => {
-        let text = words[round % words.length];
-        for (let at = round; ; at = at * 5 + 3) {
-          const longer = `${text} ${words[(at >> 3) % words.length]}`;
-          if ((await counter.tokenize(longer)).length > tokens) return text;
-          text = longer;
-          at %= 100_003;
-        }
-      };
-      /** wllama: its own clock. */
       const wllama = async (options) => {
-        const said = [];
-        const keep = (...words) => said.push(words.join(" "));
-        const quiet = { ...LoggerWithoutDebug, debug: keep, log: keep, warn: keep };
-        const engine = new Wllama({ default: `${nodeModules}/@wllama/wllama/esm/wasm/wllama.wasm` }, { logger: quiet });
-        await engine.loadModel([file], { n_ctx: 512, ...options });
-        // It says nothing but in its log when it leaves a device alone.
-        if (options.n_gpu_layers > 0 && !said.some((line) => /WebGPU\S* model buffer/i.test(line))) {
-          await engine.exit();
-          throw new Error("wllama leaves this device alone: all its buffers are the CPU's");
-        }
-        return async (round, { prefill, decode }) => {
-          const prompt = await text(round, prefill);
-          const asked = { prompt, max_tokens: decode, temperature: 0, ignore_eos: true, cache_prompt: false };
-          const { timings, usage } = await engine.createCompletion(asked);
-          // A word more would have been too many.
-          if (timings.prompt_n < prefill - 8 || timings.prompt_n > prefill || usage.completion_tokens !== decode) {
-            throw new Error(`wllama ran ${timings.prompt_n} and ${usage.completion_tokens} ids`);
-          }
-          return { prefill: timings.prompt_per_second, decode: timings.predicted_per_second };
-        };
+        const count = async (text) => (await counter.tokenize(text)).length;
+        const peer = await bench.wllama([file], count, { context: 512, ...options });
+        return (round, request) => peer.measure(round, request);
       };
 
       const { env } = transformers;
@@ -118,13 +90,13 @@ try {
 
       const made = {
         "headwater, CPU": () => ours("cpu"),
-        "wllama, 1 thread": () => wllama({ n_threads: 1, n_gpu_layers: 0 }),
-        [`wllama, ${threads} threads`]: () => wllama({ n_threads: threads, n_gpu_layers: 0 }),
+        "wllama, 1 thread": () => wllama({ threads: 1 }),
+        [`wllama, ${threads} threads`]: () => wllama({ threads }),
         "transformers.js wasm, fp32": () => transformersJs("wasm", "fp32"),
         "transformers.js wasm, q8": () => transformersJs("wasm", "q8"),
         "transformers.js wasm, q4": () => transformersJs("wasm", "q4"),
         "headwater, WebGPU": () => ours("webgpu"),
-        "wllama, WebGPU": () => wllama({ n_threads: 1, n_gpu_layers: 999 }),
+        "wllama, WebGPU": () => wllama({ threads: 1, gpuLayers: 999 }),
         "transformers.js WebGPU, q4": () => transformersJs("webgpu", "q4"),
         "transformers.js WebGPU, fp32": () => transformersJs("webgpu", "fp32"),
       };

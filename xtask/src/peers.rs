@@ -12,11 +12,12 @@ use crate::{npm, paths, process, python, serve};
 
 /// What is compared natively and what in a page: rows of one table, each with its `edge`.
 pub(crate) fn reports(model: &Path) -> Result<Vec<Value>> {
-    packages()?;
+    let node_modules = packages()?;
     let python = python::environment(&paths::at("target/peers"), "tests/peers/requirements.txt")?;
     let as_onnx = onnx(&python, model)?;
-    let mut site = serve::test_site().isolated();
+    let mut site = serve::test_site();
     site.mount("/peers/", as_onnx);
+    let site = site.with_peers(&node_modules);
     let mut reports = read(&page_of(&paths::at("tests/peers/page.mjs"), site, model)?)?;
     let mut native = Command::new(python);
     native.arg(paths::at("tests/peers/native.py")).arg(program()?).arg(model);
@@ -29,16 +30,17 @@ fn read(printed: &str) -> Result<Vec<Value>> {
 }
 
 /// The other engines of the page, installed once; nothing of theirs is run by that.
-fn packages() -> Result<()> {
+pub(crate) fn packages() -> Result<PathBuf> {
     let folder = paths::at("tests/peers");
+    let node_modules = folder.join("node_modules");
     let stamp = Stamp::default().file(&folder.join("package-lock.json"));
-    let installed = folder.join("node_modules/.installed");
+    let installed = node_modules.join(".installed");
     if !stamp.matches(&installed) {
         println!("npm ci in tests/peers");
         process::run(npm::clean_install().current_dir(&folder)).context("cannot install the other engines")?;
         stamp.write(&installed)?;
     }
-    Ok(())
+    Ok(node_modules)
 }
 
 /// A folder whose `noise` is the model's shape as ONNX, written once.

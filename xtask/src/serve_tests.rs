@@ -24,7 +24,7 @@ fn served(how: impl FnOnce(Site) -> Site) -> (TempDir, SocketAddr) {
     fs::create_dir(folder.path().join("pkg")).unwrap();
     fs::write(folder.path().join("pkg/index.js"), "package").unwrap();
     let mounts = vec![("/pkg/", folder.path().join("pkg")), ("/", www)];
-    let address = start(0, how(Site { mounts, isolated: false })).unwrap();
+    let address = start(0, how(Site { mounts, peers: false })).unwrap();
     (folder, address)
 }
 
@@ -39,12 +39,17 @@ fn ask(address: SocketAddr, line: &str, headers: &str) -> (String, String) {
 }
 
 #[test]
-fn isolation_is_asked_for() {
-    let isolated = |address| ask(address, "GET /", "").0.contains("Cross-Origin-Embedder-Policy: require-corp\r\n");
+fn other_engines_run_where_they_are_asked_for() {
+    let allowed = |address| {
+        let (head, _) = ask(address, "GET /", "");
+        let said = |text| head.contains(text);
+        [said("Cross-Origin-Embedder-Policy: require-corp\r\n"), said("worker-src 'self' blob:;")]
+    };
     let (_folder, address) = server();
-    assert!(!isolated(address));
-    let (_folder, address) = served(Site::isolated);
-    assert!(isolated(address));
+    assert_eq!(allowed(address), [false, false]);
+    let (folder, address) = served(|site| site.with_peers(Path::new("nowhere")));
+    assert_eq!(allowed(address), [true, true]);
+    drop(folder);
 }
 
 #[test]
