@@ -260,6 +260,23 @@ fn logits_and_ids_equal_the_interpreters() {
 }
 
 #[test]
+fn what_chunks_a_prompt_comes_in_changes_no_bit() {
+    for options in [WORKGROUPS, ALONE] {
+        let shapes = [Shape::default(), with_experts(EXPERTS)];
+        let of_shapes = shapes.iter().map(|shape| gpu(shape, options, KvFormat::F16, &[]));
+        let of_files =
+            FILES.iter().map(|(files, _)| Box::new(gpu_of(files, &device(options), &[])) as Box<dyn WeightSinkBackend>);
+        for (index, gpu) in of_shapes.chain(of_files).enumerate() {
+            let ids = tokens(100, 60);
+            let whole = logits(&*gpu, &ids, 100);
+            for chunk in [64, 16, 6] {
+                assert!(logits(&*gpu, &ids, chunk) == whole, "model {index} {options:?} in chunks of {chunk}");
+            }
+        }
+    }
+}
+
+#[test]
 fn experts_are_chosen_as_the_interpreter_does() {
     let mut failures = vec![];
     for experts in routings() {
@@ -516,27 +533,40 @@ const FILES: &[(&[&str], u64)] = &[
     (&["models/deepseek-v3/config.json", "models/deepseek-v3/model.safetensors"], 2 * 11 + 2 + 6 + 3),
 ];
 
+/// A model of files.
+fn files_of(files: &[&str]) -> (headwater::format::Checkpoint, Plan) {
+    let source = |file: &&str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let bytes = std::fs::read(&path).expect("a file");
+        std::rc::Rc::new(headwater::source::MemorySource::new(name, bytes))
+            as std::rc::Rc<dyn headwater::source::Source>
+    };
+    let sources = files.iter().map(source).collect();
+    let checkpoint = block_on(headwater::format::Checkpoint::open(sources)).expect("a model");
+    let plan = plan(&checkpoint).expect("a valid model");
+    (checkpoint, plan)
+}
+
+/// The same on a device.
+fn gpu_of(files: &[&str], device: &Device, without: &[&str]) -> Gpu {
+    let (checkpoint, plan) = files_of(files);
+    let mut gpu = block_on(Gpu::without(device, &plan, KvFormat::F32, N_PAGES, without)).expect("a model");
+    block_on(read_weights(&checkpoint, &plan, &mut gpu, &mut |_, _| Ok(()))).expect("weights");
+    gpu
+}
+
 #[test]
 fn a_decoded_token_of_a_hybrid_costs_what_it_should() {
     let device = device(WORKGROUPS);
     let (prompt, settings) = (tokens(10, 600), SamplerSettings::default());
     for (files, dispatches) in FILES {
-        let source = |file: &&str| {
-            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
-            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-            let bytes = std::fs::read(&path).expect("a file");
-            std::rc::Rc::new(headwater::source::MemorySource::new(name, bytes))
-                as std::rc::Rc<dyn headwater::source::Source>
-        };
-        let sources = files.iter().map(source).collect();
-        let checkpoint = block_on(headwater::format::Checkpoint::open(sources)).expect("a model");
-        let plan = plan(&checkpoint).expect("a valid model");
+        let (checkpoint, plan) = files_of(files);
         let mut cpu = Cpu::new(&plan, KvFormat::F32, N_PAGES).expect("room");
         block_on(read_weights(&checkpoint, &plan, &mut cpu, &mut |_, _| Ok(()))).expect("weights");
         let expected = greedy(&cpu, &settings, &prompt, 1, 30);
         for without in [vec![]].into_iter().chain(FUSIONS.iter().map(|fusion| vec![fusion.name])) {
-            let mut gpu = block_on(Gpu::without(&device, &plan, KvFormat::F32, N_PAGES, &without)).expect("a model");
-            block_on(read_weights(&checkpoint, &plan, &mut gpu, &mut |_, _| Ok(()))).expect("weights");
+            let gpu = gpu_of(files, &device, &without);
             assert_eq!(greedy(&gpu, &settings, &prompt, 8, 30), expected, "{files:?} without {without:?}");
             if !without.is_empty() {
                 continue;

@@ -279,10 +279,16 @@ pub(super) async fn together(loaded: &Rc<Loaded>, request: &BenchRequest) -> Res
 async fn prefill(loaded: &Loaded, session: &mut Session, ids: &[u32]) -> Result<()> {
     let backend = loaded.backend.as_ref();
     let held = session.begin(backend, ids, true, None).await?;
-    let mut rest = ids.get(held..).unwrap_or_default().chunks(backend.max_rows().max(1)).peekable();
-    while let Some(chunk) = rest.next() {
+    let now_secs = loaded.environment.now_secs.as_ref();
+    let mut rest = ids.get(held..).unwrap_or_default();
+    while !rest.is_empty() {
         loaded.alive()?;
-        session.prefill(backend, chunk, rest.peek().is_none())?;
+        let most = session.pace.next(now_secs, backend.max_rows()).await?;
+        let began_secs = now_secs();
+        let (chunk, after) = rest.split_at(most.min(rest.len()));
+        session.prefill(backend, chunk, after.is_empty())?;
+        session.pace.submitted(backend, (chunk.len(), began_secs), now_secs, after.is_empty());
+        rest = after;
     }
     session.collect(backend).await?;
     Ok(())

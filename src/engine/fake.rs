@@ -54,6 +54,15 @@ pub(super) struct Fake {
     pub(super) bad: Cell<Option<u32>>,
     /// The row of the next batch whose logits are no numbers, once.
     pub(super) bad_row: Cell<Option<usize>>,
+    /// Rows of a step, and what each of them takes.
+    pub(super) rows: Cell<usize>,
+    pub(super) row_secs: Cell<f64>,
+    /// Works beside its callers, so that they have to wait.
+    pub(super) beside: Cell<bool>,
+    /// What the clock of its model shows.
+    pub(super) clock: Rc<Cell<f64>>,
+    /// When everything is done that was submitted.
+    idle_secs: Cell<f64>,
     /// The tokens that the state in each slot has seen; none for a model without state.
     slots: RefCell<Vec<Vec<u32>>>,
     /// Of the reply under way.
@@ -68,14 +77,14 @@ pub(super) const N_PAGES: usize = 8;
 impl Fake {
     /// A backend that always replies with `script`.
     pub(super) fn new(script: impl IntoIterator<Item = u32>) -> Rc<Fake> {
-        Rc::new(Fake { script: script.into_iter().collect(), ..Fake::default() })
+        Rc::new(Fake { script: script.into_iter().collect(), rows: Cell::new(MAX_ROWS), ..Fake::default() })
     }
 
     /// The same as a model with state. It fails the test when an id is chosen after anything else than the prompt and
     /// the ids before it.
     pub(super) fn with_state(script: impl IntoIterator<Item = u32>) -> Rc<Fake> {
         let slots = RefCell::new(vec![vec![]; STATE_SLOTS]);
-        Rc::new(Fake { script: script.into_iter().collect(), slots, ..Fake::default() })
+        Rc::new(Fake { script: script.into_iter().collect(), slots, rows: Cell::new(MAX_ROWS), ..Fake::default() })
     }
 
     /// Lets a state see tokens from a position on, the last of them before id `index`, if any, is chosen.
@@ -124,7 +133,7 @@ impl Backend for Rc<Fake> {
     }
 
     fn max_rows(&self) -> usize {
-        MAX_ROWS
+        self.rows.get()
     }
 
     fn n_pages(&self) -> usize {
@@ -176,7 +185,22 @@ impl Backend for Rc<Fake> {
         let tokens: Vec<u32> = step.rows.iter().map(|row| row.token).collect();
         self.see(step.states[0], first, &tokens, choose.then_some(0));
         assert!(step.pages[0].len() * PAGE_TOKENS >= first as usize + step.rows.len());
+        let idle_secs = self.idle_secs.get().max(self.clock.get()) + self.row_secs.get() * tokens.len() as f64;
+        self.idle_secs.set(idle_secs);
+        if !self.beside.get() {
+            self.clock.set(idle_secs);
+        }
         Ok(choose.then(|| self.open(0, 1)))
+    }
+
+    fn done(&self) -> Option<LocalFuture<'static, Result<()>>> {
+        let (clock, secs) = (self.clock.clone(), self.idle_secs.get());
+        self.beside.get().then(|| {
+            Box::pin(async move {
+                clock.set(clock.get().max(secs));
+                Ok(())
+            }) as LocalFuture<'static, _>
+        })
     }
 
     fn decode(&self, chain: &Decode<'_>) -> Result<Ticket> {
@@ -306,6 +330,7 @@ fn base() -> Base {
 /// A loaded model around the fake, with the tokenizer of the demo model.
 pub(super) fn loaded(fake: &Rc<Fake>) -> Rc<Loaded> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/www/models/tiny-assistant");
+    let clock = fake.clock.clone();
     let file = |name: &str| (name.to_owned(), std::fs::read_to_string(format!("{folder}/{name}")).expect("a file"));
     let metadata = Metadata {
         dialect: Dialect::Hub,
@@ -328,7 +353,7 @@ pub(super) fn loaded(fake: &Rc<Fake>) -> Rc<Loaded> {
         traffic: Traffic::default(),
         weight_bytes: 0,
         environment: Environment {
-            now_secs: Box::new(|| 0.0),
+            now_secs: Box::new(move || clock.get()),
             seed: Box::new(|| 0),
             yield_now: Box::new(|| Box::pin(async {})),
             grammars: Box::<crate::sample::NativeGrammars>::default(),

@@ -30,6 +30,7 @@ mod open;
 mod options;
 mod output;
 mod overflow;
+mod pace;
 mod pack;
 mod receipt;
 mod reply;

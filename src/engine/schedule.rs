@@ -139,24 +139,28 @@ impl Session {
         let prompts = prompts.filter(|(_, live)| live.phase == Phase::Prompt && live.letters.done().is_none());
         let Some((index, _)) = prompts.min_by_key(|(_, live)| (live.round, live.number)) else { return Ok(false) };
         self.rounds += 1;
+        let now_secs = loaded.environment.now_secs.as_ref();
+        let most = self.pace.next(now_secs, backend.max_rows()).await?;
         let Some(live) = self.lives.get_mut(index) else { return Ok(false) };
         live.round = self.rounds;
         let (ids, goes_on) = (live.ids(), live.goes_on());
         let (first, target) = (live.track.position(), live.target());
-        let end = target.min(first.saturating_add(backend.max_rows().max(1)));
+        let end = target.min(first.saturating_add(most));
         let choose = end == target && !goes_on;
         if choose && !self.common.open.is_empty() {
             self.collect_all(backend).await;
         }
-        let Self { common, lives, on_device, .. } = self;
+        let Self { common, lives, on_device, pace, .. } = self;
         let Some(live) = lives.get_mut(index) else { return Ok(false) };
         let mut chunk = || {
+            let began_secs = now_secs();
             if choose {
                 on_device.alone = None;
                 backend.start_reply(&live.order.sampler, &live.order.prompt, &[])?;
             }
             let chunk = ids.get(first..end).unwrap_or_default();
             let ticket = live.track.prefill(common, backend, chunk, choose)?;
+            pace.submitted(backend, (chunk.len(), began_secs), now_secs, end == target);
             if let Some(ticket) = ticket {
                 common.open.push_back(Open { ticket, count: 1, rows: vec![live.number], batched: false });
                 on_device.alone = Some(live.number);

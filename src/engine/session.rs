@@ -1,6 +1,7 @@
 //! What a call has while it is its turn: the pages of the model, a sequence of its own, and the replies under way.
 
 use super::live::Live;
+use super::pace::Pace;
 use super::pack::Read;
 use super::track::{Common, Open, Track};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,6 +25,8 @@ pub(super) struct Session {
     pub(super) rounds: u64,
     /// Counts what moves replies on without a submit.
     pub(super) moves: u64,
+    /// How much of a prompt is computed at once.
+    pub(super) pace: Pace,
     /// Whether the backend can batch; it may lack the room for it.
     pub(super) batches: bool,
 }
@@ -48,6 +51,7 @@ impl Session {
             on_device: OnDevice::default(),
             rounds: 0,
             moves: 0,
+            pace: Pace::default(),
             batches: true,
         })
     }

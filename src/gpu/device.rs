@@ -44,6 +44,8 @@ pub struct Device {
 struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
+    /// The last submit.
+    latest: RefCell<Option<wgpu::SubmissionIndex>>,
     name: String,
     identity: String,
     dialect: Cell<Dialect>,
@@ -148,6 +150,7 @@ impl Device {
         let shared = Rc::new(Inner {
             device,
             queue,
+            latest: RefCell::default(),
             name,
             identity,
             dialect: Cell::new(dialect),
@@ -398,7 +401,15 @@ impl Device {
 
     pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
         self.count(|counters| counters.submits += 1);
-        self.shared.queue.submit([encoder.finish()])
+        let submission = self.shared.queue.submit([encoder.finish()]);
+        self.shared.latest.replace(Some(submission.clone()));
+        submission
+    }
+
+    /// Calls back once everything is done that was submitted so far, and gives the last of it.
+    pub(super) fn when_done(&self, heard: impl FnOnce() + Send + 'static) -> Option<wgpu::SubmissionIndex> {
+        self.shared.queue.on_submitted_work_done(heard);
+        self.shared.latest.borrow().clone()
     }
 }
 

@@ -7,6 +7,7 @@ use futures_channel::oneshot;
 use super::device::Device;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Ticket;
+use crate::source::LocalFuture;
 
 /// Most ids of one chain.
 pub(super) const MAX_CHAIN: u32 = 32;
@@ -64,6 +65,22 @@ impl Pending {
             .map_err(|error| lost("what was read is gone".into()).caused_by(error))?;
         Ok(bytemuck::pod_collect_to_vec(&view[..]))
     }
+}
+
+/// Becomes ready once everything is done that was submitted so far.
+pub(super) fn done(device: &Device) -> LocalFuture<'static, Result<()>> {
+    let (sender, done) = oneshot::channel();
+    let submission = device.when_done(move || {
+        // Nobody may be waiting any more.
+        let _unheard = sender.send(());
+    });
+    let device = device.clone();
+    Box::pin(async move {
+        wait(&device, submission)?;
+        let heard = done.await;
+        device.check()?;
+        heard.map_err(|_| Error::new(ErrorKind::DeviceLost, "the GPU told of no end").at("GPU"))
+    })
 }
 
 /// Natively nothing happens unless someone waits; in browsers the event loop does it.

@@ -193,6 +193,12 @@ pub trait Backend {
     /// a ticket for that single id comes back; without outputs the step only fills pages.
     fn prefill(&self, step: &Step<'_>) -> Result<Option<Ticket>>;
 
+    /// Becomes ready once everything is done that was submitted before this call; nothing where the backend works while it
+    /// is called.
+    fn done(&self) -> Option<LocalFuture<'static, Result<()>>> {
+        None
+    }
+
     /// Submits a chain of decode steps.
     fn decode(&self, chain: &Decode<'_>) -> Result<Ticket>;
 

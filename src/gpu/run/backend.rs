@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::super::batch::{self, Batches};
 use super::super::planes::Bank;
 use super::super::program::Wanted;
-use super::super::readback::MAX_CHAIN;
+use super::super::readback::{self, MAX_CHAIN};
 use super::super::sizes::page_bytes;
 use super::super::stage::Class;
 use super::{CHAIN, Gpu, bad_logits, no_adapter, no_decoding, unprepared};
@@ -209,6 +209,10 @@ impl Backend for Gpu {
         }
         self.device.submit(encoder);
         Ok(None)
+    }
+
+    fn done(&self) -> Option<LocalFuture<'static, Result<()>>> {
+        Some(readback::done(&self.device))
     }
 
     fn decode(&self, chain: &Decode<'_>) -> Result<Ticket> {
