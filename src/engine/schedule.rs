@@ -158,7 +158,7 @@ impl Session {
             let chunk = ids.get(first..end).unwrap_or_default();
             let ticket = live.track.prefill(common, backend, chunk, choose)?;
             if let Some(ticket) = ticket {
-                common.open.push_back(Open { ticket, count: 1, rows: vec![live.number], batched: false });
+                common.open.push_back(Open::of(ticket, 1, live.number));
                 on_device.alone = Some(live.number);
                 live.submitted = 1;
                 live.phase = Phase::Reply;
