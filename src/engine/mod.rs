@@ -26,6 +26,7 @@ mod info;
 mod json;
 mod live;
 mod loaded;
+mod lookup;
 mod open;
 mod options;
 mod output;
@@ -45,11 +46,15 @@ mod schedule;
 mod schedule_tests;
 mod score;
 mod session;
+mod speculation;
+#[cfg(test)]
+mod speculation_tests;
 mod stats;
 mod stop;
 mod track;
 mod transcript;
 mod turn;
+mod verify;
 mod wish;
 
 pub use crate::model::DEFAULT_CONTEXT;
@@ -69,6 +74,7 @@ pub use rerank::{Ranked, Ranking, RerankRequest};
 pub use result::{FinishReason, GenerationResult, Piece, Timings, Usage};
 pub use saved::Restored;
 pub use score::{MAX_ITEMS, Score, ScoreItem, ScoreRequest, TextOrIds};
+pub use speculation::Speculation;
 pub use stats::Stats;
 
 use std::cell::RefCell;
