@@ -315,7 +315,7 @@ impl Engine {
         loaded.needs(Kind::Generator)?;
         let windows = score::windows(&loaded, request)?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
-        let asked = (windows.as_slice(), request.items.len());
+        let asked = (windows.as_slice(), request.items.len(), score::alternatives(request)?);
         driver::alone(&loaded, async |session| score::run(&loaded, session, asked, adapter, aborted).await).await
     }
 

@@ -19,7 +19,7 @@ use crate::cpu::Cpu;
 use crate::digest::hex;
 use crate::error::{ErrorKind, Result};
 use crate::format::Checkpoint;
-use crate::gpu::{Device, Gpu, Kept};
+use crate::gpu::{Device, Gpu, Measuring};
 use crate::graph::{Backend, KvFormat, PAGE_TOKENS, WeightId};
 use crate::model::{self, Plan, WeightSink};
 use crate::tokenizer::Tokenizer;
@@ -51,7 +51,11 @@ pub(super) async fn load(
         kv,
         n_pages,
         exact: options.exact,
-        measuring: (environment.now_secs.as_ref(), environment.kept.as_ref()),
+        measuring: Measuring {
+            now_secs: environment.now_secs.as_ref(),
+            kept: environment.kept.as_ref(),
+            self_test: options.self_test.unwrap_or(true),
+        },
         progress,
         sample: Sha256::new(),
     };
@@ -116,7 +120,7 @@ struct Loading<'a> {
     kv: KvFormat,
     n_pages: usize,
     exact: bool,
-    measuring: (&'a dyn Fn() -> f64, &'a dyn Kept),
+    measuring: Measuring<'a>,
     progress: &'a mut dyn FnMut(Progress) -> Result<()>,
     /// See [`Loaded::weights_sample`].
     sample: Sha256,
@@ -200,7 +204,7 @@ mod tests {
     use pollster::block_on;
 
     use super::*;
-    use crate::gpu::{Memory, spoil};
+    use crate::gpu::{Kept, Memory, spoil};
     use crate::graph::{Row, StateSlots, Step};
     use crate::source::MemorySource;
 
@@ -209,10 +213,14 @@ mod tests {
     }
 
     fn loaded_with(backend: BackendChoice, now_secs: Box<dyn Fn() -> f64>, kept: Box<dyn Kept>) -> Result<Loaded> {
+        let options = LoadOptions { backend, exact: true, context: Some(64), ..LoadOptions::default() };
+        loaded_by(&options, now_secs, kept)
+    }
+
+    fn loaded_by(options: &LoadOptions, now_secs: Box<dyn Fn() -> f64>, kept: Box<dyn Kept>) -> Result<Loaded> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/www/models/tiny-assistant/tiny-assistant-q8_0.gguf");
         let file = MemorySource::new("tiny.gguf", std::fs::read(path).expect("a file"));
         let checkpoint = block_on(Checkpoint::open(vec![Rc::new(file)]))?;
-        let options = LoadOptions { backend, exact: true, context: Some(64), ..LoadOptions::default() };
         let environment = Environment {
             now_secs,
             seed: Box::new(|| 0),
@@ -220,7 +228,7 @@ mod tests {
             grammars: Box::<crate::sample::NativeGrammars>::default(),
             kept,
         };
-        block_on(load(&checkpoint, &options, environment, &mut |_| Ok(())))
+        block_on(load(&checkpoint, options, environment, &mut |_| Ok(())))
     }
 
     fn logits(loaded: &Loaded) -> Vec<f32> {
@@ -318,6 +326,23 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn kernels_are_trusted_unseen_where_the_caller_says_so() {
+        let expected = logits(&loaded(BackendChoice::Cpu).unwrap());
+        spoil(|kernel, source| match kernel {
+            "attention" => replaced(&source, "key_words;", "key_words + 1u;"),
+            _ => source,
+        });
+        let by = |self_test| {
+            let options = LoadOptions { exact: true, context: Some(64), self_test, ..LoadOptions::default() };
+            loaded_by(&options, Box::new(|| 0.0), Box::new(crate::gpu::Forgets)).unwrap()
+        };
+        let trusting = by(Some(false));
+        assert_eq!((trusting.info.backend.clone().unwrap().name.as_str(), trusting.info.warnings.len()), ("gpu", 0));
+        assert!(!close(&logits(&trusting), &expected), "nothing was wrong");
+        assert_eq!(by(Some(true)).info.backend.unwrap().name, "cpu");
     }
 
     #[test]

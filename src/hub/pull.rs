@@ -14,7 +14,7 @@ use super::keep::{repo_files, unvouched};
 use super::license::License;
 use super::lock::{Lock, LockedFile, LockedModel, key};
 use super::manifest::{Expected, RepoFile, hub_of, resolve};
-use super::meter::{Meter, Phase};
+use super::meter::{Meter, Phase, Progress};
 use super::pick::choose;
 use super::policy::Verdict;
 use super::reference::{Pick, Reference};
@@ -96,7 +96,9 @@ impl Hub {
         if !call.refresh || call.offline {
             match self.pull_kept(&hub, &reference, locked, call).await {
                 Ok(Some(pulled)) => return Ok(pulled),
-                Err(error) if error.kind() == ErrorKind::StorageLost && !call.offline => {}
+                Err(error) if error.kind() == ErrorKind::StorageLost && !call.offline => {
+                    (call.on_progress)(&Progress { phase: Phase::Lost, file: error.place(), ..nothing_yet() });
+                }
                 Err(error) => return Err(error),
                 Ok(None) => {}
             }
@@ -358,8 +360,8 @@ impl Hub {
     }
 }
 
-fn nothing_yet() -> super::meter::Progress {
-    super::meter::Progress {
+fn nothing_yet() -> Progress {
+    Progress {
         phase: Phase::Resolve,
         file: String::new(),
         file_loaded_bytes: 0,

@@ -159,3 +159,26 @@ test("without a worker the model is kept in memory only, and loads all the same"
   expect(text).toBe(ANSWER);
   expect(mirror.weightBytes).toBe(mirror.weights.length);
 });
+
+test("a load tells that what was kept is gone, fetches it again and says nothing else", async ({ lab, mirror }) => {
+  const seen = await lab.evaluate(async ({ REFERENCE, QUESTION }) => {
+    const endpoint = `${location.origin}/mirror`;
+    const events: string[][] = [];
+    const ask = async (): Promise<string> => {
+      await using model = await headwater.load(REFERENCE, { endpoint, onEvent: (event) => events.push([event.type, "message" in event ? event.message : ""]) });
+      return (await model.generate([{ role: "user", content: QUESTION }], { temperature: 0 }).result()).text;
+    };
+    const before = await ask();
+    const quiet = events.splice(0).filter(([type]) => type !== "warning").length;
+    const empty = async (folder: FileSystemDirectoryHandle): Promise<void> => {
+      for await (const [name, entry] of folder.entries()) {
+        if (entry.kind === "directory") await empty(entry as FileSystemDirectoryHandle);
+        else if ((await (entry as FileSystemFileHandle).getFile()).size > 1_000_000) await folder.removeEntry(name);
+      }
+    };
+    await empty(await navigator.storage.getDirectory());
+    return { before, quiet, after: await ask(), events: events.filter(([type]) => type !== "warning") };
+  }, { REFERENCE, QUESTION });
+  expect(seen).toEqual({ before: ANSWER, quiet: 0, after: ANSWER, events: [["storageLost", expect.stringContaining("it is fetched again")]] });
+  expect(mirror.weightBytes).toBe(2 * mirror.weights.length);
+});

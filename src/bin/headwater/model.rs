@@ -85,6 +85,7 @@ pub(crate) fn options(common: &Common) -> LoadOptions {
         kv_format: common.kv.clone(),
         architecture: common.architecture.clone(),
         quantize: common.quantize.clone(),
+        self_test: None,
     }
 }
 
