@@ -37,6 +37,8 @@ export interface InspectOptions extends HubOptions, WorkerOptions {
 export interface FitOptions extends InspectOptions, Pick<LoadOptions, "backend" | "context" | "kvFormat" | "quantize" | "exact"> {
   /** What the device has, where the browser's own hint says too little. */
   memoryBytes?: number;
+  /** Ask the device for that much memory, and give it back at once; `true` by default. */
+  probe?: boolean;
 }
 
 /** Options of `load`; those of the hub are for references to a hub. */

@@ -20,6 +20,7 @@ mod embed;
 #[cfg(test)]
 mod fake;
 mod fit;
+mod fit_choices;
 mod guide;
 mod identity;
 mod info;
@@ -64,6 +65,7 @@ pub use chosen::{MAX_TOP_LOGPROBS, TokenLogprob};
 pub use constraint::{MAX_ENUM, MAX_PATTERN_BYTES, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH};
 pub use embed::{EmbedRequest, Embeddings, MAX_TEXTS, Texts};
 pub use fit::{DeviceLimits, FitReport, Verdict, fit};
+pub use fit_choices::{ChangedOptions, Choice};
 pub use info::{FileInfo, Info, Kind, Runtime, TemplateInfo, inspect, look};
 pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 pub use output::{ReasoningOptions, ToolCall};
