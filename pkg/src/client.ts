@@ -44,6 +44,13 @@ interface Open extends CallEvents {
   reject(error: HeadwaterError): void;
 }
 
+/** Tells when a worker that holds a lock has ended: only then is the lock granted to anybody else. */
+async function watch(lock: string, gone: () => void): Promise<void> {
+  // Once its site's data was cleared a page sees other locks than the workers that it makes: one that is free now tells nothing.
+  const isHeld = await navigator.locks.request(lock, { ifAvailable: true }, (granted) => granted === null);
+  if (isHeld) await navigator.locks.request(lock, gone);
+}
+
 /** Calls one host. */
 export class Client {
   readonly #asked: EngineFile[];
@@ -85,8 +92,7 @@ export class Client {
     port1.onmessage = ({ data }: MessageEvent<FromHost>) => {
       if (data.type !== "ready") return client.#receive(data);
       ready.resolve();
-      // Granted only once the worker, which holds it, has ended.
-      if (data.locked) void navigator.locks.request(lock, () => gone("the worker has ended"));
+      if (data.locked) void watch(lock, () => gone("the worker has ended"));
     };
     client.#channel = {
       post: (message, transfer = []) => port1.postMessage(message, transfer),

@@ -111,6 +111,7 @@ test("progress tells rate and time; what was cut off is offered again, also afte
   release();
   await expect(page.locator("#load-error")).toContainText("HttpStatus");
   await expect(page.locator("#unfinished")).toContainText("Qwen3 0.6B was not finished");
+  await expect(page.getByRole("button", { name: "Go on" })).toBeFocused();
   await start(page);
   await expect(page.locator("#unfinished")).toBeVisible();
   await expect(page.locator("#kept-sum")).toContainText("were begun and not finished");
@@ -121,6 +122,9 @@ test("progress tells rate and time; what was cut off is offered again, also afte
   expect(mirror.weightBytes - header).toBeLessThanOrEqual(long.length + AGAIN);
   await page.getByRole("button", { name: "Change model" }).click();
   await expect(page.locator("#unfinished")).toBeHidden();
+  // The list was open all the while, and said what was so before.
+  await expect(page.locator("#kept-models .model")).toHaveCount(1);
+  await expect(page.locator("#kept-sum")).toHaveText("1 model, 25.2 MB.");
 });
 
 test("terms that changed after they were shown are not accepted", async ({ page, mirror }) => {
