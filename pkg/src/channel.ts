@@ -42,8 +42,10 @@ export async function toWorker(worker: Worker, ours: boolean, events: ChannelEve
     port1.postMessage({ type: "ping" } satisfies ToHost);
   });
   const watch = async (): Promise<void> => {
-    // Granted only once the worker, which holds it, has ended. Or the site's data were cleared: then the page sees other locks
-    // than its workers until it is loaded anew, and nothing tells of this worker's end.
+    // Once the site's data were cleared a page sees other locks than the workers that it makes, until it is loaded anew: one that
+    // is free while its worker begins tells nothing.
+    if (!(await navigator.locks.request(lock, { ifAvailable: true }, (granted) => granted === null))) return;
+    // Granted only once the worker, which holds it, has ended; or when the data are cleared, and then nothing tells of its end.
     await navigator.locks.request(lock, () => undefined);
     if (state !== "open") return;
     if (await answers()) events.cleared();

@@ -56,7 +56,7 @@ export async function support(): Promise<Support> {
     webgpu: await webgpu(device),
     wasmSimd: WebAssembly.validate(SIMD_MODULE),
     storage: estimate === undefined ? null : { usedBytes: estimate.usage ?? 0, quotaBytes: estimate.quota ?? 0 },
-    memoryBytes: device.deviceMemory === undefined ? null : device.deviceMemory * GIB,
+    memoryBytes: device.deviceMemory === undefined ? null : Math.floor(device.deviceMemory * GIB),
   };
 }
 

@@ -114,7 +114,7 @@ pub(super) fn others(manifest: &Manifest, chosen: &[RepoFile]) -> Vec<(String, u
         let bytes = files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size_bytes));
         others.push((first.path.clone(), bytes));
     }
-    others.sort_by(|a, b| b.1.cmp(&a.1));
+    others.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     others
 }
 

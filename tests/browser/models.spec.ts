@@ -1,4 +1,6 @@
 /** The demo page's models from a hub: found, checked, accepted, fetched, kept, removed; nobody is asked before the visitor asks. */
+import { readFileSync } from "node:fs";
+import { inTree } from "./golden.js";
 import { expect, test as base, type Page } from "./lab.js";
 import { card, Mirror } from "./mirror.js";
 import type * as Headwater from "headwater";
@@ -111,6 +113,7 @@ test("progress tells rate and time; what was cut off is offered again, also afte
   release();
   await expect(page.locator("#load-error")).toContainText("HttpStatus");
   await expect(page.locator("#unfinished")).toContainText("Qwen3 0.6B was not finished");
+  await expect(page.getByRole("button", { name: "Go on" })).toBeFocused();
   await start(page);
   await expect(page.locator("#unfinished")).toBeVisible();
   await expect(page.locator("#kept-sum")).toContainText("were begun and not finished");
@@ -121,6 +124,25 @@ test("progress tells rate and time; what was cut off is offered again, also afte
   expect(mirror.weightBytes - header).toBeLessThanOrEqual(long.length + AGAIN);
   await page.getByRole("button", { name: "Change model" }).click();
   await expect(page.locator("#unfinished")).toBeHidden();
+  // The list was open all the while, and said what was so before.
+  await expect(page.locator("#kept-models .model")).toHaveCount(1);
+  await expect(page.locator("#kept-sum")).toHaveText("1 model, 25.2 MB.");
+});
+
+test("where a model does not fit, a smaller file of it is offered and looked at", async ({ page, mirror }) => {
+  mirror.files.set("tiny-Q4_0.gguf", readFileSync(inTree("www/models/tiny-assistant/tiny-assistant-q4_0.gguf")));
+  await page.addInitScript(() => Object.defineProperty(navigator, "deviceMemory", { value: 1 / 64 }));
+  await start(page);
+  await check(page);
+  const panel = page.locator(".panel").filter({ visible: true });
+  await expect(panel.locator(".verdict")).toContainText("May not fit");
+  await expect(panel.locator(".verdict")).toBeInViewport();
+  await expect(panel).toContainText("A smaller file of the same model would fit: tiny-Q4_0.gguf.");
+  await panel.getByRole("button", { name: "Look at that one" }).click();
+  await expect(page.locator("#models .model-name")).toHaveText("Qwen/Qwen3-0.6B-GGUF/tiny-Q4_0.gguf");
+  await expect(page.locator(".verdict")).toContainText("Tight");
+  await accept(page);
+  await expect(page.getByLabel("Your message")).toBeFocused();
 });
 
 test("terms that changed after they were shown are not accepted", async ({ page, mirror }) => {

@@ -1,11 +1,11 @@
 /**
  * How fast a model comes: from servers of their own on the loopback address into the store, verified, and onto the device,
- * beside the same bytes read by `fetch`, past the browser's cache as the package asks for them, and let go of (by the stream's own
- * memory, and into one memory again and again, as the package reads); and from the store again, beside its files merely read. Into a profile
- * on the disk, as a visitor has: a private window keeps files in another process's memory, where each write costs four times
- * as much. Loads also into no device but this thread's memory: software WebGPU takes seconds to begin. Medians of five, taken
- * in turns. Rates depend on the machine and on what else it does, so they are told here and in
- * `docs/decisions.md`; held are the bytes, each of which is sent once and stored once.
+ * beside the same bytes read by `fetch` and let go of, past the browser's cache as the package asks for them (by the stream's own
+ * reader, and into one piece of memory again and again, as the package reads); and from the store again, beside its files merely
+ * read. Into a profile on the disk, as a visitor has: a private window keeps files in another process's memory, where each
+ * write costs four times as much. Loads also into no device but this thread's memory: software WebGPU takes seconds to begin.
+ * Medians of five, taken in turns. Rates depend on the machine and on what else it does, so they are told here and in
+ * `docs/performance.md`; held are the bytes, each of which is sent once and stored once.
  */
 import { chromium, expect, test } from "@playwright/test";
 import type { Progress } from "headwater";

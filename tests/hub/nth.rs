@@ -20,7 +20,7 @@ fn kept(lab: &Lab) -> usize {
 
 /// What is got hold of: the model's files, or what a load makes of them while they come, here their hashes.
 enum Got {
-    Pulled(Pulled),
+    Pulled(Box<Pulled>),
     Loaded(Vec<String>),
 }
 
@@ -36,7 +36,7 @@ impl Got {
 type Get = fn(&Lab) -> Result<Got>;
 
 fn pull(lab: &Lab) -> Result<Got> {
-    lab.pull(REFERENCE, &call()).map(Got::Pulled)
+    lab.pull(REFERENCE, &call()).map(|pulled| Got::Pulled(Box::new(pulled)))
 }
 
 /// Reads the header as soon as it is there, and all the rest once it was verified.

@@ -8,7 +8,7 @@ import { HeadwaterError, load, support, type Chat, type Generation, type LoadOpt
 import { make } from "./dom.js";
 import { announce, elements, showError } from "./elements.js";
 import { hubOptions, loadOptions, noteUnfinished, unfinished, type Accepted } from "./hub.js";
-import { startKept } from "./kept.js";
+import { keptChanged, startKept } from "./kept.js";
 import { startPicker } from "./picker.js";
 import { PRESETS, STYLES, type Style } from "./presets.js";
 import { beginReply, clear, removeLastReply, showQuestion } from "./transcript.js";
@@ -60,7 +60,7 @@ async function open(reference: ModelReference, name: string, options: LoadOption
     await showChat(loaded);
     return true;
   } catch (error) {
-    if (loading === mine) showStart(error instanceof HeadwaterError && error.kind === "Aborted" ? undefined : error);
+    if (loading === mine) backToStart(error instanceof HeadwaterError && error.kind === "Aborted" ? undefined : error);
     return false;
   } finally {
     if (loading === mine) loading = undefined;
@@ -122,7 +122,13 @@ function showProgress({ phase, loadedBytes, totalBytes, bytesPerSecond, etaSecs 
   elements.loadingNote.textContent = parts.join(" · ");
 }
 
-/** Back to the choice of a model, with what went wrong. */
+/** Back to the choice of a model, with what went wrong; what is kept may be more than it was. */
+function backToStart(error?: unknown): void {
+  showStart(error);
+  keptChanged();
+}
+
+/** Shows the choice of a model, with what went wrong. */
 function showStart(error?: unknown): void {
   elements.start.hidden = false;
   elements.chat.hidden = true;
@@ -132,7 +138,7 @@ function showStart(error?: unknown): void {
   setChoosing(true);
   showError(elements.loadError, error);
   showUnfinished();
-  elements.loadEmbedded.focus();
+  (elements.unfinished.hidden ? elements.loadEmbedded : elements.resume).focus();
 }
 
 /** Whether a model can be chosen: not while one is being loaded. */
@@ -228,7 +234,7 @@ async function reply(mine: Chat, begin: (options: object) => Generation, undo: (
 /** An error of a reply; after one that ends the engine, the choice of a model is shown again. */
 function failed(error: unknown): void {
   const ended = error instanceof HeadwaterError && ["EnginePoisoned", "WorkerGone", "DeviceLost", "GpuBlocked", "Disposed"].includes(error.kind);
-  if (ended) showStart(error);
+  if (ended) backToStart(error);
   else showError(elements.chatError, error);
 }
 
@@ -263,7 +269,7 @@ elements.file.addEventListener("change", () => {
 elements.cancel.addEventListener("click", () => loading?.abort());
 elements.change.addEventListener("click", () => {
   void leave();
-  showStart();
+  backToStart();
 });
 elements.fresh.addEventListener("click", newChat);
 elements.stop.addEventListener("click", () => replying?.abort());

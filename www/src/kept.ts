@@ -7,8 +7,16 @@ import { bytes, day } from "./words.js";
 /** Opens a kept model. */
 type Open = (model: StoredModel) => void;
 
+let opening: Open | undefined;
+
+/** Reads the list anew where it is shown: something may have come. */
+export function keptChanged(): void {
+  if (elements.kept.open && opening !== undefined) void refreshKept(opening);
+}
+
 /** Makes the list work; it is read when it is first opened, or at once where the origin is known to keep something. */
 export function startKept(open: Open, usedBytes: number): void {
+  opening = open;
   const show = (): void => void refreshKept(open);
   elements.kept.addEventListener("toggle", () => {
     if (elements.kept.open) show();
@@ -30,7 +38,7 @@ async function change(work: () => Promise<unknown>, said: string, open: Open): P
 }
 
 /** Reads what is kept anew. */
-export async function refreshKept(open: Open): Promise<void> {
+async function refreshKept(open: Open): Promise<void> {
   try {
     const models = await store.list();
     const { modelBytes, partialBytes } = await store.usage();

@@ -94,6 +94,8 @@ async function look(entry: Entry, panel: HTMLElement, signal: AbortSignal, open:
   try {
     const found = await fit(reference, { ...hubOptions(), signal });
     show(entry, reference, found, panel, open);
+    // It may have opened below the screen's edge.
+    panel.scrollIntoView({ block: "nearest" });
     announce(`${entry.name}: ${VERDICTS[found.verdict]}`);
   } catch (error) {
     if (signal.aborted) {
@@ -104,6 +106,7 @@ async function look(entry: Entry, panel: HTMLElement, signal: AbortSignal, open:
     notice.setAttribute("role", "alert");
     panel.replaceChildren(notice);
     showError(notice, error);
+    panel.scrollIntoView({ block: "nearest" });
   }
 }
 
