@@ -1,5 +1,7 @@
 /** What models, adapters and devices are, where they came from and what they cost: shapes of the engine's JSON. */
 
+import type { Speculation } from "./types.js";
+
 /** What a loaded model is and what runs it. */
 export interface ModelInfo {
   /** Its own name, or its first file's. */
@@ -214,6 +216,8 @@ export interface Stats {
   readonly promptTokens: number;
   readonly cachedTokens: number;
   readonly completionTokens: number;
+  /** What came of expected ids, over all replies; see `GenerateOptions.speculation`. */
+  readonly speculation: Speculation;
   readonly weightBytes: number;
   readonly kvBytes: number;
   readonly counters: Counters;

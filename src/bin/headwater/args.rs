@@ -218,6 +218,10 @@ pub(crate) struct GenerateArgs {
     /// Go on after the ids that end a reply
     #[arg(long)]
     pub(crate) ignore_eos: bool,
+    /// What is expected of the reply before it is chosen, which is computed several ids in a step: lookup (what followed the
+    /// same ids before) or off
+    #[arg(long)]
+    pub(crate) speculation: Option<String>,
     #[command(flatten)]
     pub(crate) constraint: ConstraintArgs,
     #[command(flatten)]
