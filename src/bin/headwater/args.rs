@@ -383,6 +383,9 @@ pub(crate) struct BenchArgs {
     /// Replies that are generated side by side and timed after that, where it is more than one
     #[arg(long, default_value_t = 1)]
     pub(crate) replies: usize,
+    /// Time replies with drafts and without too: one that copies, one that does not
+    #[arg(long)]
+    pub(crate) speculation: bool,
     /// Tell the time of each kernel too, of a chunk of the prompt and of one generated id
     #[arg(long)]
     pub(crate) profile: bool,
