@@ -550,15 +550,23 @@ fn logits_do_not_depend_on_chunks_or_on_what_was_there() {
 #[test]
 fn speed_is_measured_inside_the_context() {
     let engine = load(TINY_Q8, &LoadOptions { context: Some(64), ..cpu() });
-    let report =
-        block_on(engine.bench(&BenchRequest { prefill: 512, decode: 4, depth: 8, replies: 3, profile: false }))
-            .expect("a report");
+    let report = block_on(engine.bench(&BenchRequest {
+        prefill: 512,
+        decode: 4,
+        depth: 8,
+        replies: 3,
+        speculation: true,
+        profile: false,
+    }))
+    .expect("a report");
     assert_eq!((report.depth, report.prefill.tokens, report.decode.tokens), (8, 56, 4));
     assert_eq!(report.notes, ["prefill: 56 instead of 512, the context is 64"]);
     // All matrices once (the tied head is the table), one row of the table, the norms; keys and values of 10 positions.
     let weights = engine.stats().weight_bytes + 256 / 32 * 34;
     assert_eq!(report.bytes_per_token, weights + 10 * (6 * 2 * 4 * 32 * 2));
     assert_eq!(report.together.map(|rate| rate.tokens), Some(3 * 4));
+    let rates = report.speculation.expect("drafts");
+    assert!(rates.iter().all(|rates| (rates.plain.tokens, rates.drafted.tokens) == (3, 3)));
     let many = block_on(engine.bench(&BenchRequest { replies: 9, ..BenchRequest::default() })).expect_err("too many");
     assert_eq!((many.kind(), many.place().as_str()), (ErrorKind::InvalidArgument, "replies"));
     let profile =

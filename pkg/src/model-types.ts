@@ -1,5 +1,7 @@
 /** What models, adapters and devices are, where they came from and what they cost: shapes of the engine's JSON. */
 
+import type { Speculation } from "./types.js";
+
 /** What a loaded model is and what runs it. */
 export interface ModelInfo {
   /** Its own name, or its first file's. */
@@ -235,6 +237,8 @@ export interface Stats {
   readonly promptTokens: number;
   readonly cachedTokens: number;
   readonly completionTokens: number;
+  /** What came of expected ids, over all replies; see `GenerateOptions.speculation`. */
+  readonly speculation: Speculation;
   readonly weightBytes: number;
   readonly kvBytes: number;
   readonly counters: Counters;
@@ -274,6 +278,8 @@ export interface BenchOptions {
   depth?: number;
   /** Replies that are generated side by side and timed after that, up to 8; 1 by default, which leaves it out. */
   replies?: number;
+  /** Also times a reply that copies and one that does not, each with drafts and without. */
+  speculation?: boolean;
   /** Also times each kernel, of a chunk of the prompt and of one token. `GpuFeatureMissing` where the device tells no times. */
   profile?: boolean;
 }
@@ -316,6 +322,14 @@ export interface CountersPerToken {
   readonly objects: number;
 }
 
+/** A reply with drafts and without, in turns, the best of each: the tokens after the first one. */
+export interface SpeculationRates {
+  readonly plain: Rate;
+  readonly drafted: Rate;
+  /** What came of the drafts in one reply. */
+  readonly counts: Speculation;
+}
+
 /** What `Model.bench` measured. */
 export interface BenchReport {
   readonly model: string;
@@ -325,6 +339,8 @@ export interface BenchReport {
   readonly decode: Rate;
   /** The tokens of all replies that were generated side by side, if that was asked for. */
   readonly together?: Rate;
+  /** A reply that copies and one that does not, if that was asked for. */
+  readonly speculation?: readonly [SpeculationRates, SpeculationRates];
   /** Tokens that were submitted at once, at most. */
   readonly chain: number;
   /** Bytes of weights, keys and values that one generated token needs at least. */

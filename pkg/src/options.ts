@@ -155,6 +155,14 @@ export interface GenerateOptions {
    * `GenerationResult.dropped` tell what went.
    */
   onOverflow?: "error" | "truncate-middle" | "sliding";
+  /**
+   * `"lookup"` expects ids that followed the same ids before, in the prompt or the reply, to follow again, and computes
+   * several in a step. The reply is the same, token for token, whatever it is sampled by; it comes sooner where it copies much
+   * (quotations, edits, code). It waits until a copy shows, gives up where less than one of four ids was right, and steps
+   * aside where several replies are computed side by side, for models with recurrent state, with an `adapter`, penalties, a
+   * constraint, `logprobs` and filters that the device has not. `GenerationResult.speculation` counts. `"off"` when absent.
+   */
+  speculation?: "lookup" | "off";
   /** Ends the reply with `Aborted`; the pieces that came before stand. */
   signal?: AbortSignal;
 }

@@ -142,6 +142,16 @@ export interface Score {
 /** Why a reply ended: the model or a stop text ended it, the limit of its length, or the model waits for results of its calls. */
 export type FinishReason = "stop" | "length" | "toolCalls";
 
+/** Exact counts of ids that were expected before they were chosen; see `speculation`. */
+export interface Speculation {
+  /** Ids that were drafted. */
+  readonly drafted: number;
+  /** Those that were chosen then. */
+  readonly accepted: number;
+  /** Steps that computed them; each gave one id more than were right. */
+  readonly steps: number;
+}
+
 /** A whole reply. */
 export interface GenerationResult {
   readonly text: string;
@@ -159,6 +169,8 @@ export interface GenerationResult {
   readonly dropped?: Dropped;
   readonly usage: Usage;
   readonly timings: Timings;
+  /** What came of expected ids, where `speculation` asked for them; all 0 where it stepped aside. */
+  readonly speculation?: Speculation;
   /** What the randomness began from. */
   readonly seed: number;
   /** How likely each token was; with `logprobs`. */

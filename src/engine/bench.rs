@@ -10,6 +10,7 @@ use super::loaded::Loaded;
 use super::reply::Job;
 use super::request::{GenerateRequest, Prompt};
 use super::session::Session;
+use super::speculation::Speculation;
 use crate::error::{Error, Result};
 use crate::graph::{Counters, KernelTime, MAX_BATCH, SamplerSettings};
 
@@ -25,13 +26,15 @@ pub struct BenchRequest {
     pub depth: usize,
     /// Replies that are generated side by side and timed after that, where it is more than one.
     pub replies: usize,
+    /// Whether replies are timed with and without drafts too, see [`SpeculationRates`].
+    pub speculation: bool,
     /// Whether the time of each kernel is told, of a chunk of the prompt and of one generated id.
     pub profile: bool,
 }
 
 impl Default for BenchRequest {
     fn default() -> Self {
-        Self { prefill: 512, decode: 128, depth: 0, replies: 1, profile: false }
+        Self { prefill: 512, decode: 128, depth: 0, replies: 1, speculation: false, profile: false }
     }
 }
 
@@ -136,6 +139,9 @@ pub struct BenchReport {
     /// The ids of all replies that were generated side by side, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub together: Option<Rate>,
+    /// Replies that copy and replies that do not, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<[SpeculationRates; 2]>,
     /// Ids that were submitted at once, at most.
     pub chain: u32,
     /// Bytes of weights, keys, values and states that one generated id needs at least.
@@ -214,6 +220,7 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
         prefill: Rate::new(request.prefill, prefill_secs),
         decode: Rate::new(request.decode, decode_secs),
         together: None,
+        speculation: None,
         chain: backend.decode_chain(),
         bytes_per_token: loaded.traffic.weight_bytes
             + loaded.traffic.position_bytes * mean_positions
@@ -239,6 +246,70 @@ async fn profile(loaded: &Loaded, session: &mut Session, ids: &[u32], depth: usi
     Ok(Profile { prefill_tokens: chunk.len(), prefill, decode })
 }
 
+/// A reply with drafts and without, in turns: what is measured is the ids after the first one.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpeculationRates {
+    /// Without, the best of the turns.
+    pub plain: Rate,
+    /// With drafts, the best of the turns.
+    pub drafted: Rate,
+    /// What came of them in one reply.
+    pub counts: Speculation,
+}
+
+/// Turns of [`SpeculationRates`].
+const TURNS: usize = 3;
+
+/// Times replies with drafts and without: the likeliest ids after one id again and again, which most models go on
+/// repeating, and ids drawn at a temperature of 1, which seldom repeat. Once each before, so that programs are there.
+pub(super) async fn speculation(loaded: &Rc<Loaded>, request: &BenchRequest) -> Result<Option<[SpeculationRates; 2]>> {
+    let (request, _) = request.clamp(loaded.context)?;
+    if !request.speculation {
+        return Ok(None);
+    }
+    let timed = async |temperature: f64, speculation: &str| {
+        let ask = GenerateRequest {
+            max_tokens: Some(request.decode as f64),
+            ignore_eos: true,
+            temperature: Some(temperature),
+            repetition_penalty: Some(1.0),
+            seed: Some(1.0),
+            speculation: Some(speculation.to_owned()),
+            ..GenerateRequest::new(Prompt::Ids(Vec::new()))
+        };
+        let result = job(loaded, &ask, vec![1; 10])?.run(loaded, &|| false, &mut |_| {}).await?;
+        let rate = Rate::new(result.tokens.len().saturating_sub(1), result.timings.decode_secs);
+        Ok::<_, Error>((rate, result.speculation.unwrap_or_default()))
+    };
+    let both = async |temperature: f64| {
+        let best = |a: Rate, b: Rate| if a.elapsed_secs <= b.elapsed_secs { a } else { b };
+        let (mut drafted, counts) = timed(temperature, "lookup").await?;
+        let (mut plain, _) = timed(temperature, "off").await?;
+        for _ in 0..TURNS {
+            plain = best(plain, timed(temperature, "off").await?.0);
+            drafted = best(drafted, timed(temperature, "lookup").await?.0);
+        }
+        Ok::<_, Error>(SpeculationRates { plain, drafted, counts })
+    };
+    Ok(Some([both(0.0).await?, both(1.0).await?]))
+}
+
+/// A reply to ids, all of which is text.
+fn job(loaded: &Loaded, ask: &GenerateRequest, prompt: Vec<u32>) -> Result<Job> {
+    Ok(Job {
+        dropped: Default::default(),
+        room: None,
+        prompt,
+        settings: ask.settings(&loaded.info.sampling, || 0)?,
+        adapter: None,
+        reading: None,
+        chosen: None,
+        wish: None,
+        asked_secs: (loaded.environment.now_secs)(),
+    })
+}
+
 /// Generates replies side by side: a few ids first, so that what batches need is there when it is timed.
 pub(super) async fn together(loaded: &Rc<Loaded>, request: &BenchRequest) -> Result<Option<Rate>> {
     let (request, _) = request.clamp(loaded.context)?;
@@ -254,20 +325,8 @@ pub(super) async fn together(loaded: &Rc<Loaded>, request: &BenchRequest) -> Res
             temperature: Some(0.0),
             ..GenerateRequest::new(Prompt::Ids(Vec::new()))
         };
-        let settings = ask.settings(&loaded.info.sampling, || 0)?;
-        let job = Job {
-            dropped: Default::default(),
-            room: None,
-            prompt: vec![0],
-            settings,
-            adapter: None,
-            reading: None,
-            chosen: None,
-            wish: None,
-            asked_secs: now(),
-        };
         let began = now();
-        let result = job.run(loaded, &|| false, &mut |_| {}).await?;
+        let result = job(loaded, &ask, vec![0])?.run(loaded, &|| false, &mut |_| {}).await?;
         let made = result.tokens.len() + result.others.iter().map(|other| other.tokens.len()).sum::<usize>();
         Ok::<_, Error>(Rate::new(made, now() - began))
     };

@@ -60,7 +60,7 @@ mod wish;
 
 pub use crate::model::DEFAULT_CONTEXT;
 pub use adapters::{AdapterChoice, AdapterInfo, ScaledAdapter};
-pub use bench::{BenchReport, BenchRequest, CountersPerToken, Profile, Rate};
+pub use bench::{BenchReport, BenchRequest, CountersPerToken, Profile, Rate, SpeculationRates};
 pub use chosen::{MAX_TOP_LOGPROBS, TokenLogprob};
 pub use constraint::{MAX_ENUM, MAX_PATTERN_BYTES, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH};
 pub use embed::{EmbedRequest, Embeddings, MAX_TEXTS, Texts};
@@ -326,7 +326,8 @@ impl Engine {
         let loaded = self.loaded()?;
         loaded.needs(Kind::Generator)?;
         let report = driver::alone(&loaded, async |session| bench::run(&loaded, session, request).await).await?;
-        Ok(BenchReport { together: bench::together(&loaded, request).await?, ..report })
+        let together = bench::together(&loaded, request).await?;
+        Ok(BenchReport { together, speculation: bench::speculation(&loaded, request).await?, ..report })
     }
 
     /// Frees what the model holds, once the reply under way has noticed. Later calls fail with `Disposed`.

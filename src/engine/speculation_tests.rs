@@ -42,7 +42,7 @@ fn a_copy_takes_a_step_for_eight_ids() {
     assert_eq!(calls.iter().filter(|call| matches!(call, Call::Decode(..))).count(), 2, "{calls:?}");
     let counts = Speculation { drafted: 3 + 5 * 7 + 6, accepted: 44, steps: 7 };
     assert_eq!((result.speculation, most_open), (Some(counts), 2));
-    assert_eq!(1 + 2 * CHAIN as u64 + counts.accepted + counts.steps, 60);
+    assert_eq!(1 + 2 * u64::from(CHAIN) + counts.accepted + counts.steps, 60);
     assert_eq!(fake.open_tickets(), 0);
 }
 

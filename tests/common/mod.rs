@@ -1,10 +1,11 @@
 //! What several integration tests share: fixtures, goldens, devices, error measures.
 
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its own part")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod cases;
 mod check;
+pub mod drafts;
 pub mod encoders;
 mod figures;
 mod goldens;

@@ -229,6 +229,10 @@ pub(crate) struct GenerateArgs {
     /// Go on after the ids that end a reply
     #[arg(long)]
     pub(crate) ignore_eos: bool,
+    /// What is expected of the reply before it is chosen, which is computed several ids in a step: lookup (what followed the
+    /// same ids before) or off
+    #[arg(long)]
+    pub(crate) speculation: Option<String>,
     #[command(flatten)]
     pub(crate) constraint: ConstraintArgs,
     #[command(flatten)]
@@ -390,6 +394,9 @@ pub(crate) struct BenchArgs {
     /// Replies that are generated side by side and timed after that, where it is more than one
     #[arg(long, default_value_t = 1)]
     pub(crate) replies: usize,
+    /// Time replies with drafts and without too: one that copies, one that does not
+    #[arg(long)]
+    pub(crate) speculation: bool,
     /// Tell the time of each kernel too, of a chunk of the prompt and of one generated id
     #[arg(long)]
     pub(crate) profile: bool,

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use headwater::engine::{BenchReport, BenchRequest, CountersPerToken, Profile, Rate};
+use headwater::engine::{BenchReport, BenchRequest, CountersPerToken, Profile, Rate, SpeculationRates};
 use headwater::error::Result;
 use headwater::graph::KernelTime;
 use serde::Serialize;
@@ -38,6 +38,7 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
         decode: args.tg,
         depth: args.depth,
         replies: args.replies,
+        speculation: args.speculation,
         profile: args.profile,
     };
     let report = engine.bench(&request).await?;
@@ -71,6 +72,18 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
     if let Some(together) = &report.together {
         let (rate, replies) = (together.tokens_per_second, args.replies);
         print_line(&format!("{replies} replies side by side: {rate:.1} tokens/s in all"))?;
+    }
+    for (rates, what) in report.speculation.iter().flatten().zip(["copies", "does not copy"]) {
+        let SpeculationRates { plain, drafted, counts } = rates;
+        print_line(&format!(
+            "a reply that {what}: {:.1} tokens/s, with drafts {:.1} ({:.2} times; {} of {} ids in {} steps)",
+            plain.tokens_per_second,
+            drafted.tokens_per_second,
+            drafted.tokens_per_second / plain.tokens_per_second.max(f64::MIN_POSITIVE),
+            counts.accepted,
+            counts.drafted,
+            counts.steps,
+        ))?;
     }
     if let Some(Profile { prefill_tokens, prefill, decode }) = &report.profile {
         print_kernels(&format!("a chunk of {prefill_tokens} tokens"), prefill)?;

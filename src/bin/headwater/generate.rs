@@ -21,6 +21,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
         seed: args.seed,
         stop: (!args.stop.is_empty()).then(|| Stops::Many(args.stop.clone())),
         ignore_eos: args.ignore_eos,
+        speculation: args.speculation.clone(),
         json: args.constraint.json_schema.as_deref().map(schema).transpose()?,
         regex: args.constraint.regex.clone(),
         grammar: args.constraint.grammar.as_deref().map(grammar).transpose()?,
@@ -63,6 +64,7 @@ pub(crate) async fn run(args: &GenerateArgs) -> Result<()> {
             "decode_secs": result.timings.decode_secs,
             "tokens_per_second": result.timings.tokens_per_second,
         },
+        "speculation": result.speculation,
     }))
 }
 
