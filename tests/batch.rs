@@ -156,6 +156,50 @@ fn same_ids(backend: &dyn Backend, vocab: usize) {
     assert_eq!(ids, expected);
 }
 
+/// The last of a reply's ids and those that are expected after it, as rows of one batch in the reply's own pages: the ids
+/// that they give.
+fn verify(backend: &dyn Backend, reply: &Reply, ids: &[u32], draft: &[u32]) -> Vec<u32> {
+    let tokens: Vec<u32> = ids.last().into_iter().chain(draft).copied().collect();
+    backend.start_place(2, &reply.sampler, &reply.prompt, ids).expect("a place");
+    let (position, index) = ((reply.prompt.len() + ids.len() - 1) as u32, ids.len() as u32);
+    let row = |(at, token): (u32, &u32)| BatchRow {
+        token: *token,
+        position: position + at,
+        pages: &reply.pages,
+        index: index + at,
+        place: 2,
+    };
+    let rows: Vec<BatchRow<'_>> = (0..).zip(&tokens).map(row).collect();
+    block_on(backend.prepare_batches(rows.len())).expect("room");
+    let ticket = backend.decode_batch(&Batch { rows: &rows, count: 1, goes_on: false }).expect("a batch");
+    block_on(backend.collect(ticket)).expect("ids")
+}
+
+fn same_drafts(backend: &dyn Backend, vocab: usize) {
+    block_on(backend.prepare_batches(1)).expect("room");
+    // Drafts of different lengths, across pages and past their ends, wrong from a place on or right.
+    let drafts = [(3, 3), (7, 7), (7, 2), (3, 0), (1, 1), (7, 6), (5, 5), (7, 7), (2, 1), (7, 7)];
+    for reply in replies(vocab).iter().filter(|reply| !reply.sampler.penalises()) {
+        let expected = alone(backend, reply, &[16; 4]);
+        let mut ids = vec![begin(backend, reply)];
+        for (len, right) in drafts {
+            let mut draft = expected[ids.len()..][..len].to_vec();
+            draft.iter_mut().skip(right).for_each(|id| *id = (*id + 1) % vocab as u32);
+            let made = verify(backend, reply, &ids, &draft);
+            assert_eq!(made.len(), len + 1);
+            assert_eq!(made[..=right], expected[ids.len()..][..=right], "{right} of {len} after {}", ids.len());
+            ids.extend(&made[..=right]);
+        }
+        // A chain goes on from there.
+        backend.start_reply(&reply.sampler, &reply.prompt, &ids).expect("a reply");
+        let (position, index) = ((reply.prompt.len() + ids.len() - 1) as u32, ids.len() as u32);
+        let states = StateSlots::default();
+        let chain = Decode { token: ids.last().copied(), position, count: 8, pages: &reply.pages, states, index };
+        ids.extend(block_on(backend.collect(backend.decode(&chain).expect("decode"))).expect("ids"));
+        assert_eq!(ids, expected[..ids.len()]);
+    }
+}
+
 fn mixture() -> Shape {
     let experts = Mixture { count: 8, used: 3, ffn_dim: 40, bias: false, keys: &[] };
     Shape { architecture: "qwen3moe", dim: 72, n_heads: 3, n_kv_heads: 1, experts: Some(experts), ..Shape::default() }
@@ -176,6 +220,23 @@ fn rows_of_a_batch_have_the_ids_that_they_have_alone() {
     }
     let plain = DeviceOptions { subgroups: false, ..of(Teams::Workgroup) };
     same_ids(&gpu(&Shape::default(), plain, KvFormat::Q8_0), Shape::default().vocab);
+}
+
+#[test]
+fn rows_of_one_sequence_have_the_ids_of_a_chain() {
+    let quantised = |format| Shape { format, dim: 96, ffn_dim: 160, ..Shape::default() };
+    for shape in [Shape { tied: true, ..Shape::default() }, quantised(FormatId::Q4_0), mixture()] {
+        same_drafts(&cpu(&shape), shape.vocab);
+        for teams in TEAMS {
+            same_drafts(&gpu(&shape, of(teams), KvFormat::F16), shape.vocab);
+        }
+    }
+    let shape = quantised(FormatId::Q8_0);
+    for kv in [KvFormat::Q8_0, KvFormat::F16] {
+        same_drafts(&gpu_on(&shape, |device| device.with_rounding(true), kv), shape.vocab);
+    }
+    let plain = DeviceOptions { subgroups: false, ..of(Teams::Workgroup) };
+    same_drafts(&gpu(&Shape::default(), plain, KvFormat::F32), Shape::default().vocab);
 }
 
 #[test]

@@ -248,6 +248,46 @@ fn a_turn_computes_only_what_is_new() {
     );
 }
 
+/// By the device's own counts: a conversation's next turn launches what its new ids alone would.
+#[test]
+fn the_second_turn_of_a_thousand_ids_computes_only_what_is_new() {
+    let long = || {
+        let longer = |name: &str, bytes: &mut Vec<u8>| {
+            if name == "config.json" {
+                let text = String::from_utf8_lossy(bytes).into_owned();
+                *bytes = text.replace("\"max_position_embeddings\": 512", "\"max_position_embeddings\": 2048").into();
+            }
+        };
+        let options = LoadOptions { backend: BackendChoice::Gpu, context: Some(1200), ..LoadOptions::default() };
+        let checkpoint = checkpoint("tests/data/models/llama3", longer);
+        block_on(Engine::load(checkpoint, &options, environment(), &mut |_| Ok(()))).expect("a model that loads")
+    };
+    let turn = |engine: &Engine, prompt: &[u32]| {
+        let before = engine.stats().counters;
+        let request = GenerateRequest { max_tokens: Some(8.0), ignore_eos: true, ..ids(prompt) };
+        let result = reply(engine, &request);
+        let after = engine.stats().counters;
+        (result, (after.passes - before.passes, after.write_bytes - before.write_bytes))
+    };
+    let engine = long();
+    let first: Vec<u32> = (0..1000).map(|id| (id * 37 + 11) % 600).collect();
+    let (reply, whole) = turn(&engine, &first);
+    assert_eq!(reply.usage.cached_tokens, 0);
+    let new: Vec<u32> = (0..40).map(|id| (id * 29 + 5) % 600).collect();
+    let second = [first.as_slice(), &reply.tokens, &new].concat();
+    let (reply, again) = turn(&engine, &second);
+    assert_eq!((reply.usage.prompt_tokens, reply.usage.cached_tokens), (1048, 1007), "the reply's last id is new too");
+    // The new ids alone, in a conversation of their own, and the whole of it where nothing was kept.
+    let (_, alone) = turn(&long(), &second[1007..]);
+    let (fresh, anew) = turn(&long(), &second);
+    println!(
+        "passes and uploaded bytes: a thousand ids {whole:?}, 41 more {again:?}, 41 alone {alone:?}, all {anew:?}"
+    );
+    assert_eq!(again.0, alone.0, "passes of the device");
+    assert!(again.1 * 4 < whole.1 && whole.1 < anew.1 && again.0 < whole.0, "uploads of the device");
+    assert_eq!(fresh.tokens, reply.tokens);
+}
+
 #[test]
 fn an_aborted_reply_leaves_the_engine_as_good_as_new() {
     let long = GenerateRequest { max_tokens: Some(6.0), ..ids(&noise(300)) };

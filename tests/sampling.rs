@@ -109,6 +109,108 @@ fn log_probabilities_are_those_of_the_logits() {
     }
 }
 
+/// Every id of the vocabulary as a continuation: one of them comes next.
+#[test]
+fn probabilities_of_all_ids_sum_to_one() {
+    for backend in BACKENDS {
+        let engine = load(ASSISTANT, backend);
+        let item = |id| ScoreItem { context: Prompt::Ids(vec![300]), continuation: TextOrIds::Ids(vec![id]) };
+        let items = (0..engine.info().vocab_size as u32).map(item).collect();
+        let scores = block_on(engine.score(&ScoreRequest::new(items), &|| false)).unwrap();
+        let sum: f64 = scores.iter().map(|score| score.logprob.exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-5, "{backend:?}: {sum}");
+    }
+}
+
+/// Probabilities by the definitions of the filters, in the order that the documentation gives them.
+fn expected(logits: &[f32], options: &Value) -> Vec<f64> {
+    let option = |name: &str, otherwise: f64| options[name].as_f64().unwrap_or(otherwise);
+    let temperature = option("temperature", 1.0);
+    let logits: Vec<f64> = logits.iter().map(|logit| f64::from(*logit)).collect();
+    let largest = logits.iter().copied().fold(f64::MIN, f64::max);
+    let mut weights: Vec<f64> = logits.iter().map(|logit| ((logit - largest) / temperature).exp()).collect();
+    let keep = |weights: &mut Vec<f64>, keeps: &dyn Fn(&[f64], f64) -> bool| {
+        let sum: f64 = weights.iter().sum();
+        let before: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
+        *weights = before.iter().map(|p| if keeps(&before, *p) { *p } else { 0.0 }).collect();
+        let sum: f64 = weights.iter().sum();
+        weights.iter_mut().for_each(|weight| *weight /= sum);
+    };
+    let k = option("topK", 0.0);
+    keep(&mut weights, &|all, p| k == 0.0 || (all.iter().filter(|other| **other > p).count() as f64) < k);
+    if let Some(typical) = options["typicalP"].as_f64() {
+        let entropy: f64 = weights.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum();
+        let far = |p: f64| (-p.ln() - entropy).abs();
+        keep(&mut weights, &|all, p| {
+            let nearer: f64 = all.iter().filter(|other| **other > 0.0 && far(**other) < far(p) - 1e-9).sum();
+            p > 0.0 && nearer < typical
+        });
+    }
+    let top_p = option("topP", 1.0);
+    keep(&mut weights, &|all, p| all.iter().filter(|other| **other > p).sum::<f64>() < top_p);
+    let min_p = option("minP", 0.0);
+    keep(&mut weights, &|all, p| p >= min_p * all.iter().copied().fold(0.0, f64::max));
+    weights
+}
+
+/// The first ids of many replies, of either backend, against the exact probabilities: Pearson's chi-square, ids that are
+/// expected fewer than five times together.
+#[test]
+fn ids_follow_the_distribution_of_every_filter_on_both_backends() {
+    const DRAWS: usize = 8 * 128;
+    let prompt = "Make a list of bread, olives and green tea.";
+    let mut failures = vec![];
+    for backend in BACKENDS {
+        let engine = load(ASSISTANT, backend);
+        let ids = engine.tokenize(prompt, true, false).unwrap();
+        let logits = block_on(engine.logits(&ids)).unwrap();
+        let logits = &logits[logits.len() - engine.info().vocab_size..];
+        for options in [
+            json!({ "temperature": 1.0 }),
+            json!({ "temperature": 2.5, "topK": 12 }),
+            json!({ "temperature": 2.0, "topP": 0.6 }),
+            json!({ "temperature": 2.0, "minP": 0.1 }),
+            json!({ "temperature": 2.5, "topK": 30, "topP": 0.9, "minP": 0.05 }),
+            json!({ "temperature": 2.0, "topK": 40, "typicalP": 0.7 }),
+        ] {
+            let expected = expected(logits, &options);
+            let mut counts = vec![0_usize; expected.len()];
+            for group in 0..DRAWS / 128 {
+                let more = json!({ "n": 128, "maxTokens": 1, "seed": 1000 * group, "ignoreEos": true });
+                let first = reply(&engine, with(&options, &more));
+                for one in std::iter::once(&first).chain(&first.others) {
+                    counts[one.tokens[0] as usize] += 1;
+                }
+            }
+            assert_eq!(counts.iter().sum::<usize>(), DRAWS);
+            let (mut chi_square, mut freedom, mut rest) = (0.0, -1.0_f64, (0.0, 0.0));
+            let mut cell = |count: f64, mean: f64| {
+                chi_square += (count - mean).powi(2) / mean;
+                freedom += 1.0;
+            };
+            for (id, (count, p)) in counts.iter().zip(&expected).enumerate() {
+                let (count, mean) = (*count as f64, p * DRAWS as f64);
+                match mean {
+                    0.0 => assert_eq!(count, 0.0, "{backend:?} {options}: id {id} was filtered out"),
+                    5.0.. => cell(count, mean),
+                    _ => rest = (rest.0 + count, rest.1 + mean),
+                }
+            }
+            if rest.1 > 0.0 {
+                cell(rest.0, rest.1);
+            }
+            // Four standard deviations above the mean of chi-square.
+            let bound = freedom + 4.0 * (2.0 * freedom).sqrt();
+            println!("{backend:?} {options}: chi-square {chi_square:.1} of {freedom} degrees, bound {bound:.1}");
+            assert!(freedom >= 2.0, "{options}: too few ids to tell");
+            if chi_square > bound {
+                failures.push(format!("{backend:?} {options}: {chi_square:.1} > {bound:.1}"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
 #[test]
 fn a_bias_forces_and_forbids() {
     let engine = load(ASSISTANT, BackendChoice::Cpu);

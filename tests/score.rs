@@ -116,6 +116,33 @@ fn a_greedy_reply_is_greedy_and_another_is_not() {
 
 /// The space between belongs to the continuation, wherever it is written, and tokens do not break where the texts do.
 #[test]
+fn alternatives_are_those_of_the_logits() {
+    let engine = load(&[ASSISTANT], BackendChoice::Cpu, Some(64));
+    let all: Vec<u32> = (0..20).map(|i| (i * 37 + 11) % 2000).collect();
+    let logits = block_on(engine.logits(&all)).expect("logits");
+    let vocab = engine.info().vocab_size;
+    let asked = vec![ids(&all[..1], &all[1..]), ids(&all[..7], &all[7..])];
+    let scores = score(&engine, &ScoreRequest { top_logprobs: Some(3.0), ..ScoreRequest::new(asked.clone()) });
+    for (score, first) in scores.iter().zip([1, 7]) {
+        assert_eq!(score.top_logprobs.len(), all.len() - first);
+        for (at, (top, id)) in (first..).zip(score.top_logprobs.iter().zip(&all[first..])) {
+            let row = &logits[(at - 1) * vocab..at * vocab];
+            let mut likeliest: Vec<u32> = (0..vocab as u32).collect();
+            likeliest.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b)));
+            assert_eq!(top.iter().map(|told| told.id).collect::<Vec<_>>(), likeliest[..3], "place {at}");
+            for told in top {
+                assert!((told.logprob - logprob(row, told.id)).abs() < 1e-4, "place {at}: {told:?}");
+                assert_eq!(told.text, engine.detokenize(&[told.id]).expect("a text"));
+            }
+            assert_eq!(top[0].id == *id, score.token_logprobs[at - first] == top[0].logprob);
+        }
+    }
+    let plain = score(&engine, &ScoreRequest::new(asked));
+    assert!(plain.iter().zip(&scores).all(|(plain, told)| plain.token_logprobs == told.token_logprobs));
+    assert!(plain[0].top_logprobs.is_empty());
+}
+
+#[test]
 fn texts_are_encoded_as_one() {
     let engine = load(&[ASSISTANT], BackendChoice::Cpu, None);
     let items = vec![text("The sky is ", "blue today"), text("The sky is", " blue today")];
@@ -208,6 +235,11 @@ fn what_cannot_be_honoured_is_named() {
         (ScoreRequest::new(vec![ids(&[], &[1])]), "items: item 0: context", "nothing before"),
         (ScoreRequest::new(vec![ids(&[1], &[99_999])]), "items: item 0: prompt", "outside"),
         (ScoreRequest { stride: Some(0.0), ..ScoreRequest::new(vec![text("a", "b")]) }, "stride", "0 is not a whole"),
+        (
+            ScoreRequest { top_logprobs: Some(21.0), ..ScoreRequest::new(vec![text("a", "b")]) },
+            "topLogprobs",
+            "21 is not a whole number from 0 to 20",
+        ),
         (ScoreRequest { stride: Some(65.0), ..ScoreRequest::new(vec![text("a", "b")]) }, "stride", "from 1 to 64"),
     ] {
         let error = refused(&engine, &request);

@@ -1,24 +1,22 @@
 /**
- * The caller's side of the protocol: numbers the calls, hands their answers back, and turns the end of the worker into
- * an error of every open call. With `worker: false` the host is in the same thread and nothing else differs. A shared
- * worker that ends is followed by another, in which what this client had loaded is loaded again; calls that had told nothing
- * yet are made again there.
+ * The caller's side of the protocol: numbers the calls and hands their answers back. With `worker: false` the host is in the
+ * same thread and nothing else differs.
+ *
+ * Where the worker ends, its engine traps or the graphics device is lost, what this client had loaded is loaded again, in
+ * another worker if that takes one, and calls under way are made again there: of a reply only what follows is told. What cannot
+ * come back (a worker that the caller made, a module on the page's own thread that trapped) fails every open call.
  */
+import { makeWorker, toWorker, type Channel } from "./channel.js";
 import { HeadwaterError, toHeadwaterError, toWire } from "./errors.js";
 import { aborted, unlessAborted, type EngineFile } from "./files.js";
-import type { Answers, Call, Connect, FromHost, Post, ToHost, WireSource } from "./protocol.js";
+import { Losses, tooMany } from "./losses.js";
+import { Told } from "./told.js";
+import type { ModelEvent } from "./events.js";
+import type { Answers, Call, FromHost, WireSource } from "./protocol.js";
 import type { Report } from "./progress.js";
 import { canShare, Link } from "./shared/link.js";
-import { randomName } from "./shared/locks.js";
 import type { Resolved } from "./sources.js";
-import type { AdapterInfo, License, Piece } from "./types.js";
-
-/** A way to a host. */
-interface Channel {
-  readonly post: Post<ToHost>;
-  /** Lets the host go; a worker that the caller made lives on. */
-  close(): void;
-}
+import type { AdapterInfo, License, ModelInfo, Piece } from "./types.js";
 
 /** What happens beside a call's answer. */
 export interface CallEvents {
@@ -38,28 +36,55 @@ interface Kept {
 
 interface Open extends CallEvents {
   readonly call: Call;
-  /** Pieces were handed out, which cannot be taken back. */
-  told?: boolean;
+  /** A part of bringing the model back, which begins anew where it fails. */
+  readonly restores: boolean;
+  /** Its number at the host; nothing while there is no host to ask. */
+  id: number | undefined;
+  /** What of a reply was told. */
+  readonly told: Told;
+  /** How often it was made again. */
+  again: number;
   resolve(value: never): void;
   reject(error: HeadwaterError): void;
 }
+
+/** A call that was under way so often when something was lost may be the reason. */
+const MOST_AGAIN = 2;
 
 /** Calls one host. */
 export class Client {
   readonly #asked: EngineFile[];
   readonly #open = new Map<number, Open>();
+  /** Calls that are made again once the model is back. */
+  #waiting: Open[] = [];
   #channel: Channel | undefined;
+  /** Connects to another worker, where one can be made. */
+  #connect: (() => Promise<Channel>) | undefined;
+  #shared = false;
   #nextId = 0;
   #ended: HeadwaterError | undefined;
-  /** With a shared worker: what was loaded in it, and when the present one is as far. */
-  #kept: Kept[] | undefined;
+  /** What was loaded, in its order. */
+  #kept: Kept[] = [];
+  /** While there is nobody to ask. */
   #ready: PromiseWithResolvers<void> | undefined;
-  /** Whether there is a worker at this moment. */
-  #served = true;
+  /** Differs from loss to loss. */
+  #loss = 0;
+  #lostMs = 0;
+  readonly #losses = new Losses();
+  #info: ModelInfo | undefined;
+  #cleared = false;
+  readonly #onEvent: ((event: ModelEvent) => void) | undefined;
 
   /** `asked` are the sources that the host reads by asking back. */
-  private constructor(asked: readonly EngineFile[]) {
+  private constructor(asked: readonly EngineFile[], onEvent: ((event: ModelEvent) => void) | undefined) {
     this.#asked = [...asked];
+    this.#onEvent = onEvent;
+  }
+
+  /** What the loaded model is. */
+  get info(): ModelInfo {
+    if (this.#info === undefined) throw new HeadwaterError("Internal", "no model was loaded");
+    return this.#info;
   }
 
   /** Takes further sources that the host reads by asking back: those of `resolve`, which is told the first one's number. */
@@ -70,54 +95,27 @@ export class Client {
   }
 
   /** Connects to a host in a worker: an own one at `workerUrl` or where the package has it, or the caller's. */
-  static async inWorker(asked: readonly EngineFile[], own: Worker | undefined, workerUrl: string | undefined): Promise<Client> {
-    const client = new Client(asked);
-    const worker = own ?? makeWorker(workerUrl);
-    const { port1, port2 } = new MessageChannel();
-    const lock = `headwater-${randomName()}`;
-    const ready = Promise.withResolvers<void>();
-    const gone = (words: string): void => {
-      const error = new HeadwaterError("WorkerGone", words);
-      ready.reject(error);
-      client.#end(error);
-    };
-    worker.addEventListener("error", (event) => gone(`the worker failed: ${event.message || "its script could not be loaded"}`));
-    port1.onmessage = ({ data }: MessageEvent<FromHost>) => {
-      if (data.type !== "ready") return client.#receive(data);
-      ready.resolve();
-      // Granted only once the worker, which holds it, has ended.
-      if (data.locked) void navigator.locks.request(lock, () => gone("the worker has ended"));
-    };
-    client.#channel = {
-      post: (message, transfer = []) => port1.postMessage(message, transfer),
-      close: () => {
-        port1.close();
-        if (own === undefined) worker.terminate();
-      },
-    };
-    worker.postMessage({ type: "headwater-connect", port: port2, lock } satisfies Connect, [port2]);
-    await ready.promise;
+  static async inWorker(asked: readonly EngineFile[], own: Worker | undefined, workerUrl: string | undefined, onEvent?: (event: ModelEvent) => void): Promise<Client> {
+    const client = new Client(asked, onEvent);
+    const connect = (): Promise<Channel> => toWorker(own ?? makeWorker(workerUrl), own === undefined, {
+      receive: (message) => client.#receive(message),
+      gone: (error) => void client.#lose("workerLost", error),
+      cleared: () => client.#tellCleared(),
+    });
+    if (own === undefined) client.#connect = connect;
+    client.#channel = await connect();
     return client;
   }
 
   /** Connects to the host that all clients of this name have together, made by the first of them in a worker at `workerUrl`. */
-  static async inShared(name: string, workerUrl: string | undefined): Promise<Client> {
+  static async inShared(name: string, workerUrl: string | undefined, onEvent?: (event: ModelEvent) => void): Promise<Client> {
     if (!canShare()) throw new HeadwaterError("InvalidArgument", "this browser has no locks or no broadcast channels, which sharing takes", { at: "worker" });
-    const client = new Client([]);
-    client.#kept = [];
+    const client = new Client([], onEvent);
+    client.#shared = true;
     client.#ready = Promise.withResolvers();
-    client.#served = false;
     const link = await Link.open(name, () => makeWorker(workerUrl), {
-      joined: () => {
-        client.#served = true;
-        void client.#restore();
-      },
-      lost: () => {
-        client.#served = false;
-        client.#ready = Promise.withResolvers();
-        const gone = new HeadwaterError("WorkerGone", "the tab that kept the model was closed; another one takes its place");
-        client.#failOpen(gone, ({ call, told }) => told === true || call.call === "dispose");
-      },
+      joined: () => void client.#restore(),
+      lost: () => client.#handedOver(),
       failed: (error) => client.#end(error),
       receive: (message) => client.#receive(message),
     });
@@ -126,9 +124,9 @@ export class Client {
   }
 
   /** Connects to a host in this thread. */
-  static async inPage(asked: readonly EngineFile[]): Promise<Client> {
+  static async inPage(asked: readonly EngineFile[], onEvent?: (event: ModelEvent) => void): Promise<Client> {
     const { Host } = await import("./host.js");
-    const client = new Client(asked);
+    const client = new Client(asked, onEvent);
     const host = new Host((message) => client.#receive(message), () => {});
     client.#channel = { post: (message) => host.receive(message), close: () => {} };
     return client;
@@ -136,8 +134,12 @@ export class Client {
 
   /** Makes a call. An abort of `signal` is passed on; the host says what becomes of the call. */
   async call<C extends Call>(call: C, events: CallEvents = {}): Promise<Answers[C["call"]]> {
-    if (call.call === "dispose") return this.#served ? this.#send(call, events) : Promise.resolve(undefined as Answers[C["call"]]);
-    if (this.#ready !== undefined) await (events.signal === undefined ? this.#ready.promise : unlessAborted(events.signal, this.#ready.promise));
+    // Nothing is left to free where there is no host.
+    if (call.call === "dispose" && this.#ready !== undefined) return undefined as Answers[C["call"]];
+    while (this.#ready !== undefined) {
+      const back = this.#ready.promise;
+      await (events.signal === undefined ? back : unlessAborted(events.signal, back));
+    }
     const answer = await this.#send(call, events);
     this.#keep(call, answer, { ...events, signal: undefined });
     return answer;
@@ -145,36 +147,41 @@ export class Client {
 
   /** Notes what the worker holds for this client now. */
   #keep(call: Call, answer: unknown, events: CallEvents): void {
-    if (this.#kept === undefined) return;
-    if (call.call === "load") this.#kept.push({ call, name: undefined, events });
+    if (call.call === "load") {
+      this.#kept.push({ call, name: undefined, events });
+      this.#loaded(answer as ModelInfo);
+    }
     if (call.call === "loadAdapter") this.#kept.push({ call, name: (JSON.parse(String(answer)) as AdapterInfo).name, events });
     if (call.call === "unloadAdapter") this.#kept = this.#kept.filter(({ name }) => name !== call.name);
   }
 
-  /** Brings a worker that follows another as far as that one was, then lets calls through. */
-  async #restore(): Promise<void> {
-    const ready = this.#ready;
-    try {
-      const again = [...this.#open];
-      for (const { call, events } of this.#kept ?? []) await this.#send(call, events);
-      for (const [id, { call }] of again) if (this.#open.has(id)) this.#channel?.post({ type: "call", id, call });
-      ready?.resolve();
-    } catch (error) {
-      // Unless this one has gone too.
-      if (this.#ready === ready) this.#end(toHeadwaterError(error));
-    }
+  /** Notes what was loaded, and tells what its user should know and was not told yet. */
+  #loaded(info: ModelInfo): void {
+    const known = this.#info?.warnings ?? [];
+    this.#info = info;
+    for (const message of info.warnings) if (!known.includes(message)) this.#tell({ type: "warning", message });
   }
 
-  #send<C extends Call>(call: C, events: CallEvents): Promise<Answers[C["call"]]> {
+  #send<C extends Call>(call: C, events: CallEvents, restores = false): Promise<Answers[C["call"]]> {
     if (this.#ended !== undefined) return Promise.reject(this.#ended);
     if (events.signal?.aborted === true) return Promise.reject(aborted());
-    const id = this.#nextId++;
-    const onAbort = (): void => this.#channel?.post({ type: "abort", id });
-    events.signal?.addEventListener("abort", onAbort, { once: true });
     const { promise, resolve, reject } = Promise.withResolvers<Answers[C["call"]]>();
-    this.#open.set(id, { ...events, call, resolve, reject });
-    this.#channel?.post({ type: "call", id, call });
+    const open: Open = { ...events, call, restores, id: undefined, told: new Told(), again: 0, resolve, reject };
+    const onAbort = (): void => {
+      if (open.id !== undefined) return this.#channel?.post({ type: "abort", id: open.id });
+      this.#waiting = this.#waiting.filter((one) => one !== open);
+      reject(aborted());
+    };
+    events.signal?.addEventListener("abort", onAbort, { once: true });
+    this.#begin(open);
     return promise.finally(() => events.signal?.removeEventListener("abort", onAbort));
+  }
+
+  #begin(open: Open): void {
+    const id = this.#nextId++;
+    open.id = id;
+    this.#open.set(id, open);
+    this.#channel?.post({ type: "call", id, call: open.call });
   }
 
   /** Lets the host go: open and later calls fail with `error`. */
@@ -185,42 +192,157 @@ export class Client {
 
   #end(error: HeadwaterError): void {
     this.#ended ??= error;
-    this.#failOpen(this.#ended);
-    // Whoever waits for another worker is told by `#send`.
+    for (const open of [...this.#open.values(), ...this.#waiting]) open.reject(this.#ended);
+    this.#open.clear();
+    this.#waiting = [];
+    // Whoever waits is told by `#send`.
     this.#ready?.resolve();
+    this.#ready = undefined;
   }
 
-  #failOpen(error: HeadwaterError, which: (open: Open) => boolean = () => true): void {
-    for (const [id, open] of [...this.#open]) {
-      if (!which(open)) continue;
-      this.#open.delete(id);
-      open.reject(error);
+  /**
+   * Takes note that the model is gone, and brings it back. Says whether it comes back, and what is under way with it; else all
+   * of that has failed.
+   */
+  #lose(type: "deviceLost" | "workerLost", error: HeadwaterError): boolean {
+    if (this.#ended !== undefined) return false;
+    const comesBack = this.#kept.length > 0 && (this.#shared || type === "deviceLost" || this.#connect !== undefined);
+    if (!comesBack) {
+      if (type === "workerLost" && !this.#shared) this.#end(error);
+      return false;
     }
+    const already = this.#ready !== undefined;
+    this.#suspend(error);
+    if (already) return true;
+    if (this.#losses.isTooMany()) {
+      this.#end(tooMany(type, error));
+      return false;
+    }
+    this.#tell({ type, message: error.message });
+    // A shared worker ends by itself, and its successor makes itself known.
+    if (!this.#shared) void this.#bringBack(type);
+    return true;
+  }
+
+  /** A shared worker has ended, as it does when its tab is closed; another follows. */
+  #handedOver(): void {
+    const error = new HeadwaterError("WorkerGone", "the tab that kept the model was closed; another one takes its place");
+    const told = this.#ready !== undefined;
+    this.#suspend(error);
+    if (!told && this.#kept.length > 0) this.#tell({ type: "workerLost", message: error.message });
+  }
+
+  /** Takes what is under way back, to be made again. */
+  #suspend(error: HeadwaterError): void {
+    this.#loss += 1;
+    if (this.#ready === undefined) this.#lostMs = performance.now();
+    this.#ready ??= Promise.withResolvers();
+    for (const [id, open] of [...this.#open]) {
+      this.#open.delete(id);
+      open.id = undefined;
+      // The host may be there still.
+      this.#channel?.post({ type: "abort", id });
+      if (open.call.call === "dispose") open.resolve(undefined as never);
+      else if (open.restores || open.again === MOST_AGAIN) open.reject(error);
+      else {
+        open.again += 1;
+        open.told.again();
+        this.#waiting.push(open);
+      }
+    }
+  }
+
+  /** Loads the model again, in another worker where this one is gone; tries that as often as it may be lost. */
+  async #bringBack(type: "deviceLost" | "workerLost"): Promise<void> {
+    let lost = type;
+    for (;;) {
+      try {
+        if (lost === "workerLost") {
+          this.#channel?.close();
+          const channel = await this.#connect?.();
+          if (this.#ended !== undefined) return channel?.close();
+          this.#channel = channel;
+        } else {
+          // The device's own callbacks have their turn first.
+          await new Promise((resolve) => setTimeout(resolve));
+        }
+        return await this.#loadAgain();
+      } catch (thrown) {
+        if (this.#ended !== undefined) return;
+        const error = toHeadwaterError(thrown);
+        const ofWorker = error.kind === "WorkerGone" || error.kind === "EnginePoisoned";
+        if (!(error.kind === "DeviceLost" || (ofWorker && this.#connect !== undefined))) return this.#end(error);
+        lost = ofWorker ? "workerLost" : "deviceLost";
+        if (this.#losses.isTooMany()) return this.#end(tooMany(lost, error));
+      }
+    }
+  }
+
+  /** Brings a shared worker that follows another as far as that one was. */
+  async #restore(): Promise<void> {
+    const loss = this.#loss;
+    try {
+      await this.#loadAgain();
+    } catch (error) {
+      // Unless this one has gone too.
+      if (this.#loss === loss) this.#end(toHeadwaterError(error));
+    }
+  }
+
+  /** Loads what was loaded, makes the calls that wait, then lets others through. */
+  async #loadAgain(): Promise<void> {
+    for (const { call, events } of this.#kept) {
+      const answer = await this.#send(call, events, true);
+      if (call.call === "load") this.#loaded(answer as ModelInfo);
+    }
+    if (this.#ended !== undefined) return;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const open of waiting) this.#begin(open);
+    this.#ready?.resolve();
+    this.#ready = undefined;
+    if (this.#kept.length > 0) {
+      this.#tell({ type: "recovered", tookSecs: (performance.now() - this.#lostMs) / 1000, backend: this.info.backend.name });
+    }
+  }
+
+  #tell(event: ModelEvent): void {
+    later(this.#onEvent, event);
+  }
+
+  #tellCleared(): void {
+    if (this.#cleared) return;
+    this.#cleared = true;
+    this.#tell({ type: "storageLost", message: "the site's data were cleared; what is loaded goes on" });
   }
 
   #receive(message: FromHost): void {
     switch (message.type) {
       case "ready":
+      case "pong":
         return;
       case "answer":
         this.#take(message.id)?.resolve(message.value as never);
         return;
       case "failed": {
         const error = toHeadwaterError(message.error);
+        // What is made again is not open any more.
+        if (error.kind === "EnginePoisoned" && this.#open.has(message.id)) this.#lose("workerLost", error);
         this.#take(message.id)?.reject(error);
-        if (error.kind === "EnginePoisoned" && this.#kept === undefined) this.#end(error);
         return;
       }
+      case "deviceLost":
+        this.#lose("deviceLost", new HeadwaterError("DeviceLost", message.words));
+        return;
+      case "storageLost":
+        this.#tell({ type: "storageLost", message: message.words });
+        return;
       case "progress":
         later(this.#open.get(message.id)?.onProgress, message.progress);
         return;
-      case "piece": {
-        const open = this.#open.get(message.id);
-        if (open === undefined) return;
-        open.told = true;
-        open.onPiece?.(message.piece);
+      case "piece":
+        this.#piece(message.id, message.piece);
         return;
-      }
       case "consent":
         void this.#consent(message.asked, this.#open.get(message.id)?.onConsent, message.license, message.reason);
         return;
@@ -230,6 +352,17 @@ export class Client {
       default:
         message satisfies never;
     }
+  }
+
+  #piece(id: number, piece: Piece): void {
+    const open = this.#open.get(id);
+    if (open === undefined) return;
+    const fresh = open.told.next(piece);
+    if (fresh === "differs") {
+      this.#take(id);
+      this.#channel?.post({ type: "abort", id });
+      open.reject(new HeadwaterError("DeviceLost", "what computed the reply was lost, and what took its place computes another one"));
+    } else if (fresh !== undefined) open.onPiece?.(fresh);
   }
 
   #take(id: number): Open | undefined {
@@ -262,17 +395,3 @@ export class Client {
 function later<T>(listener: ((value: T) => void) | undefined, value: T): void {
   if (listener !== undefined) queueMicrotask(() => listener(value));
 }
-
-function makeWorker(workerUrl: string | undefined): Worker {
-  try {
-    // Written out in full, because bundlers find the worker by these very words.
-    return workerUrl === undefined
-      ? new Worker(new URL("./worker.js", import.meta.url), { type: "module" })
-      : new Worker(workerUrl, { type: "module" });
-  } catch (error) {
-    // Another origin, or a policy (worker-src, trusted types) that forbids it.
-    const words = error instanceof Error ? error.message : String(error);
-    throw new HeadwaterError("CspBlocked", `the browser refused the worker (${words}); see the options workerUrl and worker`);
-  }
-}
-

@@ -3,6 +3,7 @@ import { Client } from "./client.js";
 import { isHubReference, refuseHubOptions, wireHub, type HubOptions } from "./hub/call.js";
 import { absolute, refuse, type WorkerOptions } from "./options.js";
 import { resolve, type ModelReference } from "./sources.js";
+import type { ModelEvent } from "./events.js";
 import type { EngineFile } from "./files.js";
 import type { WireHub, WireSource } from "./protocol.js";
 
@@ -28,13 +29,14 @@ export async function connect(
   { asked, ...from }: From,
   { worker = true, workerUrl }: Undefined<WorkerOptions>,
   model?: { readonly options: string; readonly wasmUrl?: string },
+  onEvent?: (event: ModelEvent) => void,
 ): Promise<Client> {
-  if (worker === false) return Client.inPage(asked);
+  if (worker === false) return Client.inPage(asked, onEvent);
   if (worker === "shared") {
     if (model === undefined) return Client.inWorker(asked, undefined, absolute(workerUrl));
-    return Client.inShared(await sharedName(from, model), absolute(workerUrl));
+    return Client.inShared(await sharedName(from, model), absolute(workerUrl), onEvent);
   }
-  return Client.inWorker(asked, worker === true ? undefined : worker, absolute(workerUrl));
+  return Client.inWorker(asked, worker === true ? undefined : worker, absolute(workerUrl), onEvent);
 }
 
 /** The name that a model has in all tabs: made of all that it is loaded from and with, but for the token. */

@@ -4,11 +4,11 @@
  */
 import init, { useGrammars, useKept, WebEngine, WebHub } from "../wasm/headwater.js";
 import { beginDeferred, DeferredMissing } from "./deferred.js";
+import { wrapDeviceRequests } from "./device-request.js";
 import { HeadwaterError, toHeadwaterError } from "./errors.js";
 import { grammarOpener } from "./grammar.js";
 import { keep } from "./kept.js";
 import { startModule } from "./module.js";
-import { offerSubgroups } from "./subgroups.js";
 
 export { WebEngine, WebHub };
 
@@ -28,7 +28,7 @@ export async function startEngine(wasmUrl?: string): Promise<void> {
 }
 
 async function start(ownUrl: string | undefined): Promise<void> {
-  offerSubgroups();
+  wrapDeviceRequests();
   const wasmUrl = ownUrl ?? new URL("../wasm/headwater_bg.wasm", import.meta.url).href;
   const exports = await startModule("the engine", wasmUrl, init);
   memory = exports.memory;

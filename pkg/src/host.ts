@@ -2,6 +2,7 @@
  * The engine's side of the protocol: the calls of one client on one model, and their errors. It lives in a worker
  * (`worker.ts`) or beside the client in one thread; it cannot tell which, nor whether others use the model too.
  */
+import { noteDeviceLost, whenDeviceLost } from "./device-lost.js";
 import { checkPoison, engineError, memoryBytes, startEngine, WebEngine, WebHub, whenPoisoned } from "./engine.js";
 import { HeadwaterError, toWire } from "./errors.js";
 import { aborted, blobFile, openFiles, type EngineFile } from "./files.js";
@@ -9,7 +10,7 @@ import { openStore } from "./hub/store.js";
 import { HubTransport } from "./hub/transport.js";
 import type { Answers, Call, FromHost, Post, ToHost, WireHub, WireSource } from "./protocol.js";
 import { OwnSlot, type Loaded, type Slot } from "./slot.js";
-import type { Report } from "./progress.js";
+import type { Lost, Report } from "./progress.js";
 import type { License, ModelInfo, Origin, Piece } from "./types.js";
 
 interface Waiting<T> {
@@ -36,6 +37,9 @@ export class Host {
   readonly #slot: Slot;
   #disposed = false;
   readonly #forgetPoison: () => void;
+  readonly #forgetLosses: () => void;
+  /** The engine whose device was lost, which is told once. */
+  #lost: WebEngine | undefined;
 
   /** Posts with `post`; calls `whenDone` once it has let go of its model, which `slot` holds. */
   constructor(post: Post<FromHost>, whenDone: () => void, slot: Slot = new OwnSlot()) {
@@ -46,6 +50,7 @@ export class Host {
     this.#forgetPoison = whenPoisoned((error) => {
       for (const id of [...this.#calls.keys()]) this.#fail(id, error);
     });
+    this.#forgetLosses = whenDeviceLost((words) => this.#tellLost(words));
   }
 
   /** Takes a message of the client. */
@@ -56,6 +61,9 @@ export class Host {
         return;
       case "abort":
         this.#calls.get(message.id)?.abort();
+        return;
+      case "ping":
+        this.#post({ type: "pong" });
         return;
       case "bytes":
         this.#takeReading(message.read)?.resolve(message.bytes);
@@ -77,6 +85,7 @@ export class Host {
   async #run(id: number, call: Call): Promise<void> {
     const abort = new AbortController();
     this.#calls.set(id, abort);
+    const { engine } = this.#slot;
     try {
       checkPoison();
       const value = await this.#answer(id, call, abort.signal);
@@ -84,8 +93,19 @@ export class Host {
       this.#post({ type: "answer", id, value }, value instanceof Float32Array ? [value.buffer] : []);
       if (call.call === "dispose") this.#whenDone();
     } catch (thrown) {
-      this.#fail(id, engineError(thrown));
+      const error = engineError(thrown);
+      // Not what an engine says that another one has followed.
+      if (error.kind === "DeviceLost" && engine !== undefined && engine === this.#slot.engine) noteDeviceLost(error.message);
+      this.#fail(id, error);
     }
+  }
+
+  /** Tells the client that the model's device is gone, before the calls that fail of it do. */
+  #tellLost(words: string): void {
+    const { engine } = this.#slot;
+    if (engine === undefined || engine === this.#lost || !onGpu(engine)) return;
+    this.#lost = engine;
+    this.#post({ type: "deviceLost", words });
   }
 
   #fail(id: number, error: HeadwaterError): void {
@@ -226,7 +246,11 @@ export class Host {
   }
 
   #progress(id: number): (json: string) => void {
-    return (json) => this.#post({ type: "progress", id, progress: JSON.parse(json) as Report });
+    return (json) => {
+      const progress = JSON.parse(json) as Report | Lost;
+      if (progress.phase !== "lost") return this.#post({ type: "progress", id, progress });
+      this.#post({ type: "storageLost", words: `what was kept on this device is not there any more (${progress.file}); it is fetched again` });
+    };
   }
 
   #openFiles(sources: readonly WireSource[], signal: AbortSignal): Promise<EngineFile[]> {
@@ -265,6 +289,7 @@ export class Host {
     }
     this.#slot.release();
     this.#forgetPoison();
+    this.#forgetLosses();
     return undefined;
   }
 
@@ -286,4 +311,9 @@ export class Host {
     this.#readings.delete(read);
     return reading;
   }
+}
+
+/** Whether a model runs on the graphics device. */
+function onGpu(engine: WebEngine): boolean {
+  return (JSON.parse(engine.info()) as ModelInfo).backend.name !== "cpu";
 }

@@ -18,6 +18,7 @@ import type { ModelReference } from "./sources.js";
 export { Adapters, type AdapterOptions } from "./adapters.js";
 export { Chat, type ChatOptions, type ContextUsage } from "./chat.js";
 export type { StoredChat } from "./chats.js";
+export type { ModelEvent } from "./events.js";
 export { ERROR_KINDS, HeadwaterError, type ErrorDetails, type ErrorKind } from "./errors.js";
 export { Generation } from "./generation.js";
 export type { HubOptions, LicensePolicy, Policy } from "./hub/call.js";
@@ -47,17 +48,18 @@ export type * from "./types.js";
 export async function load(reference: ModelReference, options: LoadOptions = {}): Promise<Model> {
   checkLoadOptions(options);
   const { hub: hubOptions, rest } = splitOptions(options);
-  const { signal, onProgress, worker, workerUrl, wasmUrl, adapters = [], ...own } = rest;
+  const { signal, onProgress, onEvent, worker, workerUrl, wasmUrl, adapters = [], ...own } = rest;
   const engineOptions = toJson("", own);
   const from = await wireReference(reference, hubOptions);
   if (signal?.aborted === true) throw aborted();
   if (from.hub !== undefined && hubOptions.persist !== false) void persist();
   const model = { options: engineOptions, ...wasmAt(wasmUrl) };
-  const client = await connect(from, { worker, workerUrl }, model);
+  const client = await connect(from, { worker, workerUrl }, model, onEvent);
   try {
     const events: CallEvents = { signal, onProgress: onProgress && withRate(onProgress), onConsent: hubOptions.consent };
     const { asked: _, ...wire } = from;
-    const loaded = new Model(client, await client.call({ call: "load", ...wire, ...model }, events));
+    await client.call({ call: "load", ...wire, ...model }, events);
+    const loaded = new Model(client);
     // An adapter of a hub comes under the terms that the model came under; its revision is its own.
     const { revision: _ours, ...terms } = hubOptions;
     for (const { source, ...named } of adapters) {

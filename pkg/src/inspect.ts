@@ -4,6 +4,7 @@ import { HeadwaterError } from "./errors.js";
 import { toJson } from "./json.js";
 import { checkLoadOptions, refuse, type FitOptions, type InspectOptions } from "./options.js";
 import { splitOptions } from "./hub/call.js";
+import { probeGpu, probeModule } from "./probe.js";
 import { support } from "./support.js";
 import type { ModelReference } from "./sources.js";
 import type { DeviceLimits, Fit, FitReport, Inspection } from "./types.js";
@@ -19,37 +20,60 @@ export async function inspect(reference: ModelReference, options: InspectOptions
 }
 
 /**
- * Tells whether a model fits: what it takes with these options, against what the browser tells of this device's buffers,
- * memory and storage. No weight is read, nothing is kept. An estimate; `load` is the proof.
+ * Tells whether a model fits: what it takes with these options, against what the browser tells of this device's buffers and
+ * memory, and against what the device and the storage give when they are asked for as much; and what would fit instead. No
+ * weight is read, nothing is kept. `load` is the proof.
  */
 export async function fit(reference: ModelReference, options: FitOptions = {}): Promise<Fit> {
-  const { memoryBytes, ...rest } = options;
+  const { memoryBytes, probe = true, ...rest } = options;
   if (memoryBytes !== undefined && !(Number.isSafeInteger(memoryBytes) && memoryBytes > 0)) {
     throw refuse("memoryBytes", "takes a count of bytes");
   }
+  if (typeof probe !== "boolean") throw refuse("probe", "takes true or false");
   const device = await support();
   const onGpu = device.webgpu.available && rest.backend !== "cpu";
   if (!onGpu) rest.backend = "cpu";
   const told = memoryBytes ?? device.memoryBytes;
+  const cpuMemoryBytes = Math.min(told ?? MODULE_BYTES, MODULE_BYTES);
   const limits: DeviceLimits = {
     bindingBytes: device.webgpu.available && onGpu ? device.webgpu.limits["maxStorageBufferBindingSize"] ?? null : null,
-    memoryBytes: onGpu ? told : Math.min(told ?? MODULE_BYTES, MODULE_BYTES),
+    memoryBytes: onGpu ? told : cpuMemoryBytes,
+    cpuMemoryBytes,
   };
-  const { fit: report, ...model } = await look(reference, rest, limits);
-  if (report === undefined) throw new HeadwaterError("Internal", "the engine did not judge");
+  const judged = async (limits: DeviceLimits): Promise<Looked & { fit: FitReport }> => {
+    const looked = await look(reference, rest, limits);
+    const { fit } = looked;
+    if (fit === undefined) throw new HeadwaterError("Internal", "the engine did not judge");
+    return { ...looked, fit };
+  };
+  let found = await judged(limits);
+  const asked = found.fit;
+  let givenBytes: number | null = null;
+  if (probe && asked.verdict !== "no") {
+    givenBytes = onGpu ? await probeGpu(asked.totalBytes, asked.largestBufferBytes) : probeModule(asked.totalBytes);
+    // What the device has is known better now, and what would fit it.
+    if (givenBytes !== null && givenBytes < asked.totalBytes) {
+      found = await judged(onGpu ? { ...limits, memoryBytes: givenBytes } : { ...limits, memoryBytes: givenBytes, cpuMemoryBytes: givenBytes });
+    }
+  }
+  const { fit: report, noRoom, ...model } = found;
   const { verdict, notes, ...figures } = report;
   const fetchBytes = model.origin === undefined || model.origin.kept ? 0 : model.origin.files.reduce((sum, file) => sum + file.sizeBytes, 0);
   const freeBytes = device.storage === null ? null : Math.max(0, device.storage.quotaBytes - device.storage.usedBytes);
   const more: string[] = [];
-  const stored = freeBytes === null || fetchBytes <= freeBytes;
-  if (!stored) more.push(`its files have ${fetchBytes} bytes, and the browser's storage has ${freeBytes} left`);
+  const full = noRoom ?? (freeBytes !== null && fetchBytes > freeBytes ? `its files have ${fetchBytes} bytes, and the browser's storage has ${freeBytes} left` : undefined);
+  if (full !== undefined) more.push(full);
+  if (givenBytes !== null && givenBytes < asked.totalBytes) more.push(`asked for ${asked.totalBytes} bytes of memory, the device gave ${givenBytes}`);
   if (verdict === "no" && memoryBytes === undefined && onGpu && (told ?? 0) >= MEMORY_HINT_CAP_BYTES) {
     more.push("browsers tell only roughly how much memory there is, and large ones not at all; the device may have more");
   }
-  return { ...figures, verdict: stored ? verdict : "no", fetchBytes, freeBytes, notes: [...notes, ...more], model };
+  return { ...figures, verdict: full === undefined ? verdict : "no", fetchBytes, freeBytes, givenBytes, notes: [...notes, ...more], model };
 }
 
-async function look(reference: ModelReference, options: InspectOptions, limits?: DeviceLimits): Promise<Inspection & { fit?: FitReport }> {
+/** What the engine tells: with limits, whether it fits, and why the storage would not take it, null where it would. */
+type Looked = Inspection & { fit?: FitReport; noRoom?: string | null };
+
+async function look(reference: ModelReference, options: InspectOptions, limits?: DeviceLimits): Promise<Looked> {
   checkLoadOptions(options);
   const { hub: hubOptions, rest } = splitOptions(options);
   const { signal, worker, workerUrl, wasmUrl, ...own } = rest;
@@ -61,7 +85,7 @@ async function look(reference: ModelReference, options: InspectOptions, limits?:
       call: "inspect", ...from, options: engineOptions, ...wasmAt(wasmUrl),
       ...(limits === undefined ? {} : { limits: toJson("", limits) }),
     } as const;
-    return JSON.parse(await client.call(call, { signal })) as Inspection & { fit?: FitReport };
+    return JSON.parse(await client.call(call, { signal })) as Looked;
   } finally {
     client.close(new HeadwaterError("Disposed", "the call has ended"));
   }

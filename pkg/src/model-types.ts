@@ -131,6 +131,23 @@ export interface DeviceLimits {
   /** The largest buffer that a kernel can bind. */
   readonly bindingBytes: number | null;
   readonly memoryBytes: number | null;
+  /** The memory where the processor computes, if that has another limit. */
+  readonly cpuMemoryBytes: number | null;
+}
+
+/** Something that would fit where what was asked for does not. */
+export interface FitChoice {
+  /** The options of `load` that are to be changed; none where only the reference is. */
+  readonly options: {
+    readonly kvFormat?: "q8_0" | "q4_0";
+    readonly context?: number;
+    readonly quantize?: "q8_0" | "q4_k";
+    readonly backend?: "cpu";
+  };
+  /** The same model in other files of its repository, with fewer bits a weight. */
+  readonly reference?: string;
+  /** What it would take; an estimate by the size of its files where it is a `reference`. */
+  readonly totalBytes: number;
 }
 
 /** Whether a model fits, in figures. */
@@ -150,6 +167,8 @@ export interface FitReport {
   readonly limits: DeviceLimits;
   /** The longest context that would fit, where this one does not and a shorter one does. */
   readonly fittingContext: number | null;
+  /** What would fit where this does not, the least change first; nothing where it fits. */
+  readonly choices: readonly FitChoice[];
   /** What its reader should know. */
   readonly notes: readonly string[];
 }
@@ -158,8 +177,10 @@ export interface FitReport {
 export interface Fit extends FitReport {
   /** What would be fetched and stored: 0 for what is kept already, and for what does not come from a hub. */
   readonly fetchBytes: number;
-  /** What the browser's storage has left; null where it does not tell. */
+  /** What the browser says that its storage has left, which is a guess of its own; null where it does not tell. */
   readonly freeBytes: number | null;
+  /** How much of `totalBytes` the device gave when it was asked for all of it; null where it was not asked. */
+  readonly givenBytes: number | null;
   readonly model: Inspection;
 }
 

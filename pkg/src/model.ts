@@ -34,18 +34,20 @@ import type {
 
 /** A model on this device, made by `load`. Calls may overlap; generations take turns, first come, first served. */
 export class Model {
-  /** What the model is and what runs it. */
-  readonly info: ModelInfo;
   /** Loads, lists and unloads adapters, which `GenerateOptions.adapter` chooses from. */
   readonly adapters: Adapters;
   readonly #client: Client;
   #disposing: Promise<void> | undefined;
 
   /** Made by `load`. */
-  constructor(client: Client, info: ModelInfo) {
+  constructor(client: Client) {
     this.#client = client;
-    this.info = info;
     this.adapters = new Adapters(client);
+  }
+
+  /** What the model is and what runs it. */
+  get info(): ModelInfo {
+    return this.#client.info;
   }
 
   /**
@@ -55,7 +57,8 @@ export class Model {
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
     checkCallOptions("generate", options);
     const { signal, ...rest } = options;
-    const request = toJson("", { ...rest, prompt });
+    // Drawn here, so that a reply whose worker or device is lost goes on as it began.
+    const request = toJson("", { ...rest, seed: rest.seed ?? randomSeed(), prompt });
     const start = async (onPiece: (piece: Piece) => void, both: AbortSignal): Promise<GenerationResult> => {
       const json = await this.#client.call({ call: "generate", request }, { onPiece, signal: both });
       return JSON.parse(json) as GenerationResult;
@@ -181,4 +184,9 @@ export class Model {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose();
   }
+}
+
+/** A seed for replies that have none. */
+function randomSeed(): number {
+  return crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
 }

@@ -3,6 +3,7 @@
  * not have yet; here are the checks of the few that stay on this side (workers, URLs, listeners, signals).
  */
 import { HeadwaterError } from "./errors.js";
+import type { ModelEvent } from "./events.js";
 import type { HubOptions } from "./hub/call.js";
 import type { AdapterReference } from "./sources.js";
 import type { AdapterChoice, Progress, ToolDefinition } from "./types.js";
@@ -12,8 +13,10 @@ export interface WorkerOptions {
   /**
    * In a dedicated worker (`true`, the default), on this thread (`false`), in a worker that you made, or in one for all tabs
    * of the origin that load the same model with the same options (`"shared"`): its weights are there once. Another tab takes
-   * over when the one that keeps the worker is closed; replies of which something was shown then fail with `WorkerGone`, other
-   * calls go on there.
+   * over when the one that keeps the worker is closed; what is under way goes on there.
+   *
+   * Where the worker ends or the graphics device is lost, the model is loaded again (in another worker, unless you made it) and what
+   * is under way goes on; see `LoadOptions.onEvent`.
    */
   worker?: boolean | Worker | "shared";
   /** Where `worker.js` lies, when the bundler cannot tell. */
@@ -34,6 +37,8 @@ export interface InspectOptions extends HubOptions, WorkerOptions {
 export interface FitOptions extends InspectOptions, Pick<LoadOptions, "backend" | "context" | "kvFormat" | "quantize" | "exact"> {
   /** What the device has, where the browser's own hint says too little. */
   memoryBytes?: number;
+  /** Ask the device for that much memory, and give it back at once; `true` by default. */
+  probe?: boolean;
 }
 
 /** Options of `load`; those of the hub are for references to a hub. */
@@ -54,8 +59,18 @@ export interface LoadOptions extends HubOptions, WorkerOptions {
   exact?: boolean;
   /** Adapters to load beside the model; without a name each is called by its own, its folder's or its file's. */
   adapters?: readonly { readonly source: AdapterReference; readonly name?: string }[];
+  /**
+   * Whether what the graphics device computes is held against the processor before the model is trusted to it; true by default.
+   * Where it is wrong, other kernels are used or the processor is, and `info.warnings` says so.
+   */
+  selfTest?: boolean;
   /** Told how far loading is. */
   onProgress?: (progress: Progress) => void;
+  /**
+   * Told what happens to the model, from the beginning of the load until it is disposed of: its device or its worker was lost
+   * and it is there again, what was kept is gone, a warning.
+   */
+  onEvent?: (event: ModelEvent) => void;
   /** Ends the loading with `Aborted`. */
   signal?: AbortSignal;
 }
@@ -191,6 +206,8 @@ export interface ScoreOptions {
    * tokens more than the one before. Without it such an item fails with `ContextFull`.
    */
   stride?: number;
+  /** So many of the likeliest tokens at each place too, up to 20. */
+  topLogprobs?: number;
   /** See `GenerateOptions.adapter`. */
   adapter?: AdapterChoice;
   /** Ends the work with `Aborted`. */
@@ -232,8 +249,8 @@ export function checkLoadOptions(options: LoadOptions): void {
   if (options.workerUrl !== undefined && worker !== undefined && worker !== true && worker !== "shared") {
     throw refuse("workerUrl", 'used only with worker: true or "shared"');
   }
-  if (options.onProgress !== undefined && typeof options.onProgress !== "function") {
-    throw refuse("onProgress", "not a function");
+  for (const option of ["onProgress", "onEvent"] as const) {
+    if (options[option] !== undefined && typeof options[option] !== "function") throw refuse(option, "not a function");
   }
   for (const option of ["workerUrl", "wasmUrl"] as const) {
     const url: unknown = options[option];

@@ -4,6 +4,13 @@ import type { Progress } from "./types.js";
 /** What the engine reports; the hub reckons its rate by itself. */
 export type Report = Omit<Progress, "bytesPerSecond" | "etaSecs"> & Partial<Pick<Progress, "bytesPerSecond" | "etaSecs">>;
 
+/** What the hub reports where what was kept is not there any more. */
+export interface Lost {
+  readonly phase: "lost";
+  /** The file. */
+  readonly file: string;
+}
+
 /** A listener for the engine's reports that adds the mean rate since the first one of the phase. */
 export function withRate(listener: (progress: Progress) => void): (report: Report) => void {
   let phase: Report["phase"] | undefined;

@@ -77,6 +77,8 @@ export interface Answers {
 export type ToHost =
   | { readonly type: "call"; readonly id: number; readonly call: Call }
   | { readonly type: "abort"; readonly id: number }
+  /** Asks for a `pong`, at once. */
+  | { readonly type: "ping" }
   /** The answer to `read`. */
   | { readonly type: "bytes"; readonly read: number; readonly bytes: Uint8Array }
   | { readonly type: "unread"; readonly read: number; readonly error: WireError }
@@ -88,6 +90,11 @@ export type ToHost =
 export type FromHost =
   /** The first message; `locked` says whether the lock of `Connect` is held. */
   | { readonly type: "ready"; readonly locked: boolean }
+  | { readonly type: "pong" }
+  /** The device that the model is on is gone: the model has to be loaded again, and calls under way fail. */
+  | { readonly type: "deviceLost"; readonly words: string }
+  /** What was kept of a model is not there any more. */
+  | { readonly type: "storageLost"; readonly words: string }
   | { readonly type: "answer"; readonly id: number; readonly value: Answers[keyof Answers] }
   | { readonly type: "failed"; readonly id: number; readonly error: WireError }
   | { readonly type: "progress"; readonly id: number; readonly progress: Report }
@@ -124,8 +131,8 @@ export type ToShared =
 export type FromShared =
   /** It serves from now on. */
   | { readonly type: "here" }
-  /** It serves nobody any more and may be ended. */
-  | { readonly type: "over" };
+  /** It serves nobody any more and may be ended; `follows` says whether those that it served need another one. */
+  | { readonly type: "over"; readonly follows: boolean };
 
 /** On the channel of a client. */
 export type ToClient =

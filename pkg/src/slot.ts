@@ -33,6 +33,8 @@ export class OwnSlot implements Slot {
       engine.dispose();
       throw aborted();
     }
+    // The one before is of no use where the client loads again.
+    this.release();
     this.engine = engine;
     return info;
   }

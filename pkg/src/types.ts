@@ -135,6 +135,8 @@ export interface Score {
   readonly tokens: readonly number[];
   /** The logarithm of the probability of each of them. */
   readonly tokenLogprobs: readonly number[];
+  /** The likeliest tokens at the place of each, the likeliest first; with `topLogprobs`. */
+  readonly topLogprobs?: readonly (readonly TokenLogprob[])[];
 }
 
 /** Why a reply ended: the model or a stop text ended it, the limit of its length, or the model waits for results of its calls. */

@@ -21,7 +21,15 @@ impl Session {
         let Some(one) = least_served else { return Ok(false) };
         let batched = ready.len() > 1 && self.batches && backend.max_batch() > 1;
         let plain = ready.iter().all(|at| self.lives.get(*at).is_some_and(|live| live.order.adapter.is_none()));
-        if batched && plain { self.submit_batch(loaded, &ready).await } else { self.submit_alone(loaded, one).await }
+        if batched && plain {
+            return self.submit_batch(loaded, &ready).await;
+        }
+        if let [only] = ready.as_slice()
+            && let Some(submitted) = self.submit_draft(loaded, *only).await?
+        {
+            return Ok(submitted);
+        }
+        self.submit_alone(loaded, one).await
     }
 
     /// Submits a chain for one reply.
@@ -58,7 +66,7 @@ impl Session {
                 if on_device.batch.contains(&number) {
                     on_device.batch.clear();
                 }
-                common.open.push_back(Open { ticket, count, rows: vec![number], batched: false });
+                common.open.push_back(Open::of(ticket, count, number));
                 Ok(true)
             }
             Err(error) => {
@@ -110,7 +118,7 @@ impl Session {
                 }
                 on_device.alone = on_device.alone.filter(|alone| !numbers.contains(alone));
                 on_device.batch.clone_from(&numbers);
-                common.open.push_back(Open { ticket, count, rows: numbers, batched: true });
+                common.open.push_back(Open { ticket, count, rows: numbers, batched: true, draft: Vec::new() });
                 Ok(true)
             }
             Err(error) => {
@@ -123,15 +131,7 @@ impl Session {
     fn submit_rows(&mut self, backend: &dyn Backend, numbers: &[u64], count: u32, goes_on: bool) -> Result<Ticket> {
         if !goes_on {
             for number in numbers {
-                let taken: Vec<u32> = self.lives.iter().filter_map(|live| live.place).map(|(place, _)| place).collect();
-                let Some(live) = self.lives.iter_mut().find(|live| live.number == *number) else { continue };
-                if live.place.is_none_or(|(_, known)| known != live.reply.len()) {
-                    let free = || (0..).find(|place| !taken.contains(place)).unwrap_or(0);
-                    let place = live.place.map_or_else(free, |(place, _)| place);
-                    let (prompt, reply) = live.history();
-                    backend.start_place(place, &live.order.sampler, prompt, &reply)?;
-                    live.place = Some((place, live.reply.len()));
-                }
+                self.place(backend, *number)?;
             }
         }
         let of = |number: &u64| self.lives.iter().find(|live| live.number == *number);
@@ -141,9 +141,23 @@ impl Session {
         backend.decode_batch(&Batch { rows: &rows, count, goes_on })
     }
 
+    /// The place that a reply has in batches, which knows all of its ids.
+    pub(super) fn place(&mut self, backend: &dyn Backend, number: u64) -> Result<u32> {
+        let taken: Vec<u32> = self.lives.iter().filter_map(|live| live.place).map(|(place, _)| place).collect();
+        let free = || (0..).find(|place| !taken.contains(place)).unwrap_or(0);
+        let Some(live) = self.lives.iter_mut().find(|live| live.number == number) else { return Ok(free()) };
+        let place = live.place.map_or_else(free, |(place, _)| place);
+        if live.place.is_none_or(|(_, known)| known != live.reply.len()) {
+            let (prompt, reply) = live.history();
+            backend.start_place(place, &live.order.sampler, prompt, &reply)?;
+            live.place = Some((place, live.reply.len()));
+        }
+        Ok(place)
+    }
+
     /// Waits for the oldest chain and hands out its ids.
     pub(super) async fn collect_oldest(&mut self, backend: &dyn Backend) {
-        let Some(Open { ticket, count, rows, batched }) = self.common.open.pop_front() else { return };
+        let Some(Open { ticket, count, rows, batched, draft }) = self.common.open.pop_front() else { return };
         self.moves += 1;
         let count = count as usize;
         let collected = match backend.collect(ticket).await {
@@ -160,9 +174,13 @@ impl Session {
                 Err(error) => live.fail(again(error)),
                 Ok(ids) => {
                     let ids = ids.get(at * count..).and_then(|ids| ids.get(..count)).unwrap_or_default();
-                    if batched && ids.contains(&BAD_LOGITS) {
+                    let ids = if draft.is_empty() { ids } else { live.verified(&draft, ids) };
+                    if (batched || !draft.is_empty()) && ids.contains(&BAD_LOGITS) {
                         live.fail(Error::new(ErrorKind::BadLogits, "the model's logits are not numbers"));
                         continue;
+                    }
+                    if let Some(lookup) = live.lookup.as_mut().filter(|_| draft.is_empty()) {
+                        lookup.came(ids);
                     }
                     live.track.collected(ids);
                     live.reply.extend_from_slice(ids);

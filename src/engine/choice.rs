@@ -10,6 +10,7 @@ use super::loaded::Loaded;
 use super::overflow::Dropped;
 use super::reply::Job;
 use super::result::{FinishReason, GenerationResult, Piece};
+use super::speculation::Speculation;
 use super::transcript::Telling;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Top;
@@ -32,6 +33,8 @@ pub(super) struct Choice<'a> {
     pub(super) dropped: Dropped,
     /// When it had its first turn, and how much of the prompt was there, once it has gone on from another window.
     pub(super) began: Option<(Option<f64>, usize)>,
+    /// What came of drafts before it went on from another window.
+    pub(super) speculated: Speculation,
     pub(super) result: Option<GenerationResult>,
 }
 
@@ -78,6 +81,13 @@ impl Choice<'_> {
         self.began.unwrap_or((self.letters.started_secs(), self.letters.cached()))
     }
 
+    /// What came of drafts.
+    pub(super) fn speculation(&self) -> Speculation {
+        let mut all = self.speculated;
+        all.add(&self.letters.speculation());
+        all
+    }
+
     /// Ids that the schedule knows of, and those that were told since.
     pub(super) fn length(&self) -> usize {
         let (ids, from) = self.window;
@@ -96,6 +106,7 @@ impl Choice<'_> {
         let window = room.for_more(loaded, tokens)?;
         let (count, earlier) = (window.ids.len(), Some((self.job.prompt.clone(), tokens.clone())));
         self.began = Some(self.began());
+        self.speculated = self.speculation();
         self.letters.finish(usize::MAX);
         self.window = (count, tokens.len());
         self.dropped = window.dropped;

@@ -156,9 +156,7 @@ impl Chosen {
     /// How likely an id was, and what else was likely.
     pub(super) fn logprobs(&self, tokenizer: &Tokenizer, logits: &[f32], id: u32) -> Result<Option<TokenLogprob>> {
         let Some(count) = self.logprobs else { return Ok(None) };
-        let odds = Odds::of(logits);
-        let all = (0..).zip(logits.iter().copied()).collect();
-        told(tokenizer, (id, odds.logit(id)), (count, all), &|logit| odds.logprob_of(logit)).map(Some)
+        likeliest(tokenizer, &Odds::of(logits), id, count).map(Some)
     }
 
     /// The same by what the backend tells of the logits, the first that it was asked for being that of the id.
@@ -168,6 +166,12 @@ impl Chosen {
         let logprob = |logit: f32| f64::from(logit) - max - log_sum;
         told(tokenizer, (id, *logit), (count, top.largest.clone()), &logprob).map(Some)
     }
+}
+
+/// How likely an id is, and the `count` likeliest ids.
+pub(super) fn likeliest(tokenizer: &Tokenizer, odds: &Odds<'_>, id: u32, count: usize) -> Result<TokenLogprob> {
+    let all = (0..).zip(odds.logits().iter().copied()).collect();
+    told(tokenizer, (id, odds.logit(id)), (count, all), &|logit| odds.logprob_of(logit))
 }
 
 /// How likely an id was, and the `count` likeliest of `all`.
@@ -194,13 +198,16 @@ fn logprobs(request: &GenerateRequest) -> Result<Option<usize>> {
     match request.top_logprobs {
         None => Ok(request.logprobs.then_some(0)),
         Some(_) if !request.logprobs => Err(invalid("this option needs `logprobs`").at("topLogprobs")),
-        Some(count) if (0.0..=MAX_TOP_LOGPROBS as f64).contains(&count) && count.fract() == 0.0 => {
-            Ok(Some(count as usize))
-        }
-        Some(count) => {
-            Err(invalid(format!("{count} is not a whole number from 0 to {MAX_TOP_LOGPROBS}")).at("topLogprobs"))
-        }
+        Some(count) => top_logprobs(count).map(Some),
     }
+}
+
+/// Checks how many alternatives are asked for.
+pub(super) fn top_logprobs(count: f64) -> Result<usize> {
+    if (0.0..=MAX_TOP_LOGPROBS as f64).contains(&count) && count.fract() == 0.0 {
+        return Ok(count as usize);
+    }
+    Err(invalid(format!("{count} is not a whole number from 0 to {MAX_TOP_LOGPROBS}")).at("topLogprobs"))
 }
 
 /// Whether the text of an id has one of these in it.

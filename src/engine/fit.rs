@@ -2,14 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fit_choices::{Choice, choices};
 use super::open::pages;
 use super::options::{BackendChoice, LoadOptions};
 use crate::cpu;
 use crate::error::Result;
 use crate::format::Checkpoint;
 use crate::gpu;
-use crate::graph::{Footprint, PAGE_TOKENS};
-use crate::model::{self, Plan, PlanOptions};
+use crate::graph::Footprint;
+use crate::model::{self, Plan};
 
 /// What is known of the device that a model is to fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,8 @@ pub struct DeviceLimits {
     pub binding_bytes: Option<u64>,
     /// Memory that the model may take; no graphics interface tells it, so it is the edge's best knowledge.
     pub memory_bytes: Option<u64>,
+    /// Memory that it may take where the CPU computes, if that has another limit.
+    pub cpu_memory_bytes: Option<u64>,
 }
 
 /// The answer in a word.
@@ -57,14 +60,14 @@ pub struct FitReport {
     pub limits: DeviceLimits,
     /// The longest context that would fit, where this one does not and a shorter one does.
     pub fitting_context: Option<usize>,
+    /// What would fit where this does not, the least change first; nothing where it fits.
+    pub choices: Vec<Choice>,
     /// What its reader should know.
     pub notes: Vec<String>,
 }
 
 /// More than this part of the memory is tight, in percent.
 const TIGHT_PERCENT: u64 = 80;
-/// Shortest context that is worth naming.
-const LEAST_CONTEXT: usize = PAGE_TOKENS;
 
 /// Compares what a model would take, loaded with these options, with what a device has.
 ///
@@ -73,7 +76,7 @@ pub fn fit(checkpoint: &Checkpoint, options: &LoadOptions, limits: DeviceLimits)
     let plan = model::plan_with(checkpoint, &options.plan())?;
     let on_gpu = options.backend != BackendChoice::Cpu;
     let found = reckon(&plan, options)?;
-    let verdict = judge(&found, limits, on_gpu);
+    let verdict = judge(&found, limits, options.backend);
     let mut notes = vec![];
     if limits.memory_bytes.is_none() {
         notes.push("the memory of the device is not known; only the size of its buffers was compared".to_owned());
@@ -82,9 +85,9 @@ pub fn fit(checkpoint: &Checkpoint, options: &LoadOptions, limits: DeviceLimits)
         let largest = found.largest_bytes;
         notes.push(format!("a buffer of {largest} bytes cannot be split, and this device binds {binding}"));
     }
-    let fitting_context = match verdict {
-        Verdict::No => fitting_context(checkpoint, options, &plan, limits)?,
-        Verdict::Fits | Verdict::Tight => None,
+    let choices = match verdict {
+        Verdict::No => choices(checkpoint, options, &plan, limits)?,
+        Verdict::Fits | Verdict::Tight => Vec::new(),
     };
     Ok(FitReport {
         verdict,
@@ -96,12 +99,13 @@ pub fn fit(checkpoint: &Checkpoint, options: &LoadOptions, limits: DeviceLimits)
         total_bytes: found.total_bytes(),
         largest_buffer_bytes: found.largest_bytes,
         limits,
-        fitting_context,
+        fitting_context: choices.iter().find_map(|choice| choice.options.context),
+        choices,
         notes,
     })
 }
 
-fn reckon(plan: &Plan, options: &LoadOptions) -> Result<Footprint> {
+pub(super) fn reckon(plan: &Plan, options: &LoadOptions) -> Result<Footprint> {
     let (kv, n_pages) = pages(plan, options)?;
     match options.backend {
         BackendChoice::Cpu => Ok(cpu::footprint(plan, kv, n_pages)),
@@ -109,38 +113,14 @@ fn reckon(plan: &Plan, options: &LoadOptions) -> Result<Footprint> {
     }
 }
 
-fn judge(found: &Footprint, limits: DeviceLimits, on_gpu: bool) -> Verdict {
+pub(super) fn judge(found: &Footprint, limits: DeviceLimits, backend: BackendChoice) -> Verdict {
+    let on_gpu = backend != BackendChoice::Cpu;
     let binds = !on_gpu || limits.binding_bytes.is_none_or(|binding| found.largest_bytes <= binding);
-    match limits.memory_bytes {
+    let memory_bytes = limits.cpu_memory_bytes.filter(|_| !on_gpu).or(limits.memory_bytes);
+    match memory_bytes {
         _ if !binds => Verdict::No,
         Some(memory) if found.total_bytes() > memory => Verdict::No,
         Some(memory) if found.total_bytes() > memory / 100 * TIGHT_PERCENT => Verdict::Tight,
         _ => Verdict::Fits,
     }
-}
-
-/// The longest context that is not too long, found by halving; the footprint grows with the context.
-fn fitting_context(
-    checkpoint: &Checkpoint,
-    options: &LoadOptions,
-    plan: &Plan,
-    limits: DeviceLimits,
-) -> Result<Option<usize>> {
-    let on_gpu = options.backend != BackendChoice::Cpu;
-    let fits = |context: usize| -> Result<bool> {
-        let plan = model::plan_with(checkpoint, &PlanOptions { context: Some(context), ..options.plan() })?;
-        Ok(judge(&reckon(&plan, options)?, limits, on_gpu) != Verdict::No)
-    };
-    let (mut fitting, mut too_long) = (LEAST_CONTEXT, plan.context);
-    if too_long <= fitting || !fits(fitting)? {
-        return Ok(None);
-    }
-    while too_long - fitting > PAGE_TOKENS {
-        let middle = fitting + (too_long - fitting) / 2;
-        match fits(middle)? {
-            true => fitting = middle,
-            false => too_long = middle,
-        }
-    }
-    Ok(Some(fitting / PAGE_TOKENS * PAGE_TOKENS))
 }

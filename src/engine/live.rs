@@ -6,6 +6,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::lookup::Lookup;
+use super::speculation::Speculation;
 use super::track::Track;
 use crate::error::Error;
 use crate::graph::{AdapterUse, Change, SamplerSettings, Top};
@@ -17,6 +19,8 @@ pub(super) struct Order {
     pub(super) prompt: Vec<u32>,
     pub(super) sampler: SamplerSettings,
     pub(super) adapter: Option<AdapterUse>,
+    /// Whether ids are looked up before they are chosen.
+    pub(super) drafts: bool,
     /// Ids, at most.
     pub(super) limit: usize,
     /// The caller chooses the ids, from logits.
@@ -65,6 +69,7 @@ pub(super) struct LetterBox {
     next: RefCell<Option<Next>>,
     cached: Cell<usize>,
     started_secs: Cell<Option<f64>>,
+    speculation: Cell<Speculation>,
     /// Counts what callers do, so that whoever did something sees to it that the schedule looks again.
     heard: Rc<Cell<u64>>,
 }
@@ -144,6 +149,15 @@ impl LetterBox {
         }
     }
 
+    /// Notes what has come of drafts.
+    pub(super) fn speculated(&self, speculation: Speculation) {
+        self.speculation.set(speculation);
+    }
+
+    pub(super) fn speculation(&self) -> Speculation {
+        self.speculation.get()
+    }
+
     pub(super) fn started_secs(&self) -> Option<f64> {
         self.started_secs.get()
     }
@@ -180,6 +194,8 @@ pub(super) struct Live {
     pub(super) round: u64,
     /// The next ids to be run, where the caller chooses.
     pub(super) next: Vec<u32>,
+    /// What is expected of it, where ids are looked up.
+    pub(super) lookup: Option<Lookup>,
     /// The caller has logits that it has not chosen from, so that all ids that are known were run.
     pub(super) told: bool,
 }
@@ -187,6 +203,7 @@ pub(super) struct Live {
 impl Live {
     pub(super) fn new(number: u64, order: Order, letters: Rc<LetterBox>) -> Self {
         Self {
+            lookup: order.drafts.then(|| Lookup::new(&order.prompt)),
             number,
             order,
             letters,

@@ -20,12 +20,14 @@ mod embed;
 #[cfg(test)]
 mod fake;
 mod fit;
+mod fit_choices;
 mod guide;
 mod identity;
 mod info;
 mod json;
 mod live;
 mod loaded;
+mod lookup;
 mod open;
 mod options;
 mod output;
@@ -45,11 +47,15 @@ mod schedule;
 mod schedule_tests;
 mod score;
 mod session;
+mod speculation;
+#[cfg(test)]
+mod speculation_tests;
 mod stats;
 mod stop;
 mod track;
 mod transcript;
 mod turn;
+mod verify;
 mod wish;
 
 pub use crate::model::DEFAULT_CONTEXT;
@@ -59,6 +65,7 @@ pub use chosen::{MAX_TOP_LOGPROBS, TokenLogprob};
 pub use constraint::{MAX_ENUM, MAX_PATTERN_BYTES, MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH};
 pub use embed::{EmbedRequest, Embeddings, MAX_TEXTS, Texts};
 pub use fit::{DeviceLimits, FitReport, Verdict, fit};
+pub use fit_choices::{ChangedOptions, Choice};
 pub use info::{FileInfo, Info, Kind, Runtime, TemplateInfo, inspect, look};
 pub use options::{BackendChoice, Environment, LoadOptions, Phase, Progress};
 pub use output::{ReasoningOptions, ToolCall};
@@ -69,6 +76,7 @@ pub use rerank::{Ranked, Ranking, RerankRequest};
 pub use result::{FinishReason, GenerationResult, Piece, Timings, Usage};
 pub use saved::Restored;
 pub use score::{MAX_ITEMS, Score, ScoreItem, ScoreRequest, TextOrIds};
+pub use speculation::Speculation;
 pub use stats::Stats;
 
 use std::cell::RefCell;
@@ -309,7 +317,7 @@ impl Engine {
         loaded.needs(Kind::Generator)?;
         let windows = score::windows(&loaded, request)?;
         let adapter = loaded.adapters.chosen(request.adapter.as_ref())?;
-        let asked = (windows.as_slice(), request.items.len());
+        let asked = (windows.as_slice(), request.items.len(), score::alternatives(request)?);
         driver::alone(&loaded, async |session| score::run(&loaded, session, asked, adapter, aborted).await).await
     }
 

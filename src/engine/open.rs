@@ -19,7 +19,7 @@ use crate::cpu::Cpu;
 use crate::digest::hex;
 use crate::error::{ErrorKind, Result};
 use crate::format::Checkpoint;
-use crate::gpu::{Device, Gpu, Kept};
+use crate::gpu::{Device, Gpu, Measuring};
 use crate::graph::{Backend, KvFormat, PAGE_TOKENS, WeightId};
 use crate::model::{self, Plan, WeightSink};
 use crate::tokenizer::Tokenizer;
@@ -52,7 +52,11 @@ pub(super) async fn load(
         n_pages,
         exact: options.exact,
         rounds: options.rounds()?,
-        measuring: (environment.now_secs.as_ref(), environment.kept.as_ref()),
+        measuring: Measuring {
+            now_secs: environment.now_secs.as_ref(),
+            kept: environment.kept.as_ref(),
+            self_test: options.self_test.unwrap_or(true),
+        },
         progress,
         sample: Sha256::new(),
     };
@@ -119,7 +123,7 @@ struct Loading<'a> {
     exact: bool,
     /// Whether the GPU rounds activations that it decodes to bytes.
     rounds: bool,
-    measuring: (&'a dyn Fn() -> f64, &'a dyn Kept),
+    measuring: Measuring<'a>,
     progress: &'a mut dyn FnMut(Progress) -> Result<()>,
     /// See [`Loaded::weights_sample`].
     sample: Sha256,
@@ -203,7 +207,7 @@ mod tests {
     use pollster::block_on;
 
     use super::*;
-    use crate::gpu::{Memory, spoil};
+    use crate::gpu::{Kept, Memory, spoil};
     use crate::graph::{Row, StateSlots, Step};
     use crate::source::MemorySource;
 
@@ -212,14 +216,14 @@ mod tests {
     }
 
     fn loaded_with(backend: BackendChoice, now_secs: Box<dyn Fn() -> f64>, kept: Box<dyn Kept>) -> Result<Loaded> {
-        loaded_as(LoadOptions { backend, exact: true, ..LoadOptions::default() }, now_secs, kept)
+        let options = LoadOptions { backend, exact: true, context: Some(64), ..LoadOptions::default() };
+        loaded_by(&options, now_secs, kept)
     }
 
-    fn loaded_as(options: LoadOptions, now_secs: Box<dyn Fn() -> f64>, kept: Box<dyn Kept>) -> Result<Loaded> {
+    fn loaded_by(options: &LoadOptions, now_secs: Box<dyn Fn() -> f64>, kept: Box<dyn Kept>) -> Result<Loaded> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/www/models/tiny-assistant/tiny-assistant-q8_0.gguf");
         let file = MemorySource::new("tiny.gguf", std::fs::read(path).expect("a file"));
         let checkpoint = block_on(Checkpoint::open(vec![Rc::new(file)]))?;
-        let options = LoadOptions { context: Some(64), ..options };
         let environment = Environment {
             now_secs,
             seed: Box::new(|| 0),
@@ -227,7 +231,7 @@ mod tests {
             grammars: Box::<crate::sample::NativeGrammars>::default(),
             kept,
         };
-        block_on(load(&checkpoint, &options, environment, &mut |_| Ok(())))
+        block_on(load(&checkpoint, options, environment, &mut |_| Ok(())))
     }
 
     fn logits(loaded: &Loaded) -> Vec<f32> {
@@ -301,9 +305,10 @@ mod tests {
             let options = LoadOptions {
                 backend: BackendChoice::Gpu,
                 activations: activations.map(str::to_owned),
+                context: Some(64),
                 ..LoadOptions::default()
             };
-            let loaded = loaded_as(options, Box::new(|| 0.0), Box::new(crate::gpu::Forgets)).unwrap();
+            let loaded = loaded_by(&options, Box::new(|| 0.0), Box::new(crate::gpu::Forgets)).unwrap();
             let told = loaded.info.backend.as_ref().and_then(info::Runtime::activations);
             let logits = logits(&loaded);
             let (prompt, decoded) = logits.split_at(logits.len() / 2);
@@ -350,6 +355,23 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn kernels_are_trusted_unseen_where_the_caller_says_so() {
+        let expected = logits(&loaded(BackendChoice::Cpu).unwrap());
+        spoil(|kernel, source| match kernel {
+            "attention" => replaced(&source, "key_words;", "key_words + 1u;"),
+            _ => source,
+        });
+        let by = |self_test| {
+            let options = LoadOptions { exact: true, context: Some(64), self_test, ..LoadOptions::default() };
+            loaded_by(&options, Box::new(|| 0.0), Box::new(crate::gpu::Forgets)).unwrap()
+        };
+        let trusting = by(Some(false));
+        assert_eq!((trusting.info.backend.clone().unwrap().name.as_str(), trusting.info.warnings.len()), ("gpu", 0));
+        assert!(!close(&logits(&trusting), &expected), "nothing was wrong");
+        assert_eq!(by(Some(true)).info.backend.unwrap().name, "cpu");
     }
 
     #[test]

@@ -61,16 +61,17 @@ pub struct LoadOptions {
     pub architecture: Option<String>,
     /// The format that matrices of floats are quantised to while they are loaded: `"q4_k"`, `"q8_0"`, ...
     pub quantize: Option<String>,
+    /// Whether what the device computes is held against the interpreter before a model is trusted to it; true when absent.
+    pub self_test: Option<bool>,
 }
 
-/// Options that the package's interface names and that come with later issues.
-const PLANNED: &[&str] =
-    &["revision", "token", "endpoint", "policy", "lock", "worker", "persist", "onEvent", "selfTest"];
+/// Options of the package that never reach the engine, for references to a hub or for the page's side.
+const ELSEWHERE: &[&str] = &["revision", "token", "endpoint", "policy", "lock", "worker", "persist", "onEvent"];
 
 impl LoadOptions {
     /// Reads the options of the package's interface. `InvalidArgument` names what is unknown, not there yet or wrong.
     pub fn from_json(text: &str) -> Result<Self> {
-        json::options(text, PLANNED)
+        json::options(text, ELSEWHERE)
     }
 
     /// How keys and values are stored.

@@ -20,7 +20,7 @@ const VERSION: u32 = 1;
 /// What makes them.
 const ENGINE: &str = concat!("headwater ", env!("CARGO_PKG_VERSION"));
 /// Options that a receipt has in a place of their own, or that change nothing of the ids.
-const APART: &[&str] = &["prompt", "seed", "n", "adapter", "logprobs", "topLogprobs"];
+const APART: &[&str] = &["prompt", "seed", "n", "adapter", "logprobs", "topLogprobs", "speculation"];
 
 /// What a reply was made of and by. Hashes are SHA-256 in hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

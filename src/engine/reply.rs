@@ -15,6 +15,7 @@ use super::output::{Output, Reading};
 use super::overflow::{Dropped, Room};
 use super::request::Settings;
 use super::result::{FinishReason, GenerationResult, Piece, Timings, Usage};
+use super::speculation::{Speculate, Speculation};
 use super::stop::StopText;
 use super::transcript::{Telling, Transcript};
 use crate::error::{Error, ErrorKind, Result};
@@ -151,6 +152,7 @@ impl Job {
             window: (self.prompt.len(), 0),
             dropped: self.dropped,
             began: None,
+            speculated: Speculation::default(),
             result: None,
         })
     }
@@ -174,6 +176,7 @@ impl Job {
             prompt,
             sampler: SamplerSettings { seed, ..self.settings.sampler.clone() },
             adapter: self.adapter,
+            drafts: self.drafts(loaded),
             by_caller: self.chosen.is_some(),
             held: self.chosen.as_ref().is_some_and(Chosen::is_held),
             earlier,
@@ -188,13 +191,14 @@ impl Job {
     ) -> Result<GenerationResult> {
         let constraint_complete = choice.guide.as_mut().map_or(Ok(None), Guide::complete)?;
         let (started_secs, cached_tokens) = choice.began();
+        let speculation = choice.speculation();
         let Telling { transcript, logprobs, first_secs, now, .. } = &mut choice.telling;
         let started_secs = started_secs.unwrap_or(self.asked_secs);
         let first_secs = first_secs.unwrap_or(started_secs);
         let timings = Timings::new(self.asked_secs, started_secs, first_secs, now(), transcript.tokens.len());
         let usage =
             Usage { prompt_tokens: self.prompt.len(), cached_tokens, completion_tokens: transcript.tokens.len() };
-        loaded.totals.add(&usage);
+        loaded.totals.add(&usage, &speculation);
         Ok(GenerationResult {
             text: std::mem::take(&mut transcript.text),
             reasoning: std::mem::take(&mut transcript.output.reasoning),
@@ -205,6 +209,7 @@ impl Job {
             dropped: Some(choice.dropped).filter(|dropped| *dropped != Dropped::default()),
             usage,
             timings,
+            speculation: Some(speculation).filter(|_| self.settings.speculate != Speculate::Off),
             seed: choice.seed,
             logprobs: std::mem::take(logprobs),
             receipt: None,

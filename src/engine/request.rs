@@ -10,6 +10,7 @@ use super::adapters::AdapterChoice;
 use super::json::{self, invalid};
 use super::output::ReasoningOptions;
 use super::overflow::Overflow;
+use super::speculation::Speculate;
 use crate::chat::Message;
 use crate::error::Result;
 use crate::graph::SamplerSettings;
@@ -174,6 +175,10 @@ pub struct GenerateRequest {
     /// turns behind those of the system leave the prompt; `"sliding"`: so they do, and the reply goes on past the end of
     /// the context, from the latest part of it.
     pub on_overflow: Option<String>,
+    /// `"lookup"`: ids that followed the same ids before, in the prompt or the reply, are expected to follow again, and
+    /// computed several in a step. The reply is the same, sooner where it copies much. `"off"`, also when absent. It steps
+    /// aside for models with recurrent state, adapters, penalties, and wherever ids are not chosen by the backend alone.
+    pub speculation: Option<String>,
 }
 
 impl GenerateRequest {
@@ -214,6 +219,7 @@ impl GenerateRequest {
             grammar: None,
             adapter: None,
             on_overflow: None,
+            speculation: None,
         }
     }
 
@@ -256,6 +262,7 @@ impl GenerateRequest {
             stops: self.stops()?,
             ignore_eos: self.ignore_eos,
             overflow: Overflow::named(self.on_overflow.as_deref())?,
+            speculate: Speculate::named(self.speculation.as_deref())?,
         })
     }
 
@@ -306,6 +313,7 @@ pub(super) struct Settings {
     pub(super) stops: Vec<String>,
     pub(super) ignore_eos: bool,
     pub(super) overflow: Overflow,
+    pub(super) speculate: Speculate,
 }
 
 #[cfg(test)]
@@ -362,6 +370,7 @@ mod tests {
             ("stop", &format!("[{long:?}]"), "2000 bytes is outside 1 ..="),
             ("stop", &format!("[{}\"a\"]", "\"a\",".repeat(64)), "65 stop strings"),
             ("onOverflow", r#""explode""#, "explode"),
+            ("speculation", r#""always""#, "neither"),
             ("tools", "[]", "needs a prompt of messages"),
             ("toolChoice", r#""none""#, "needs a prompt of messages"),
             ("reasoning", "{}", "needs a prompt of messages"),

@@ -6,6 +6,7 @@ use super::chosen::TokenLogprob;
 use super::output::ToolCall;
 use super::overflow::Dropped;
 use super::receipt::Receipt;
+use super::speculation::Speculation;
 
 /// A part of a reply, as it comes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -109,6 +110,9 @@ pub struct GenerationResult {
     pub usage: Usage,
     /// How long it took.
     pub timings: Timings,
+    /// What came of drafts, where they were asked for; nothing did where they stepped aside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speculation: Option<Speculation>,
     /// Where the randomness started.
     pub seed: u32,
     /// How likely each id was, where that was asked for.

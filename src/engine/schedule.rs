@@ -162,7 +162,7 @@ impl Session {
             let ticket = live.track.prefill(common, backend, chunk, choose)?;
             pace.submitted(backend, (chunk.len(), began_secs), now_secs, end == target);
             if let Some(ticket) = ticket {
-                common.open.push_back(Open { ticket, count: 1, rows: vec![live.number], batched: false });
+                common.open.push_back(Open::of(ticket, 1, live.number));
                 on_device.alone = Some(live.number);
                 live.submitted = 1;
                 live.phase = Phase::Reply;

@@ -14,10 +14,10 @@ use super::result::GenerationResult;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::PAGE_TOKENS;
 
-type Reply<'a> = Pin<Box<dyn Future<Output = Result<GenerationResult>> + 'a>>;
+pub(super) type Reply<'a> = Pin<Box<dyn Future<Output = Result<GenerationResult>> + 'a>>;
 
 /// A reply that begins when it is first polled.
-fn ask(loaded: &Rc<Loaded>, job: Job) -> Reply<'_> {
+pub(super) fn ask(loaded: &Rc<Loaded>, job: Job) -> Reply<'_> {
     Box::pin(async move { job.run(loaded, &|| false, &mut |_| {}).await })
 }
 
@@ -26,7 +26,7 @@ fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
 }
 
 /// Polls all in turns, as an executor does, until all are done.
-fn join(mut replies: Vec<Reply<'_>>) -> Vec<Result<GenerationResult>> {
+pub(super) fn join(mut replies: Vec<Reply<'_>>) -> Vec<Result<GenerationResult>> {
     let mut done: Vec<Option<Result<GenerationResult>>> = replies.iter().map(|_| None).collect();
     for _ in 0..10_000 {
         for (reply, done) in replies.iter_mut().zip(&mut done) {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
 use super::adapters::AdapterChoice;
+use super::chosen::{TokenLogprob, likeliest, top_logprobs};
 use super::json::{self, invalid};
 use super::loaded::{Loaded, TemplateInput};
 use super::pack::{self, Read, Text, Wanted, Work};
@@ -66,6 +67,8 @@ pub struct ScoreRequest {
     /// Lets an item be longer than the context: it is read in windows as long as the context, each of which scores so many
     /// ids more than the one before. Without it such an item is an error.
     pub stride: Option<f64>,
+    /// So many of the likeliest ids at each place are told, up to [`MAX_TOP_LOGPROBS`](super::MAX_TOP_LOGPROBS).
+    pub top_logprobs: Option<f64>,
     /// A resident adapter to score with.
     pub adapter: Option<AdapterChoice>,
 }
@@ -84,12 +87,15 @@ pub struct Score {
     pub tokens: Vec<u32>,
     /// The logarithm of the probability of each of them.
     pub token_logprobs: Vec<f64>,
+    /// The likeliest ids at the place of each, the likeliest first, where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub top_logprobs: Vec<Vec<TokenLogprob>>,
 }
 
 impl ScoreRequest {
     /// A request with every option absent.
     pub fn new(items: Vec<ScoreItem>) -> Self {
-        Self { items, add_special: None, stride: None, adapter: None }
+        Self { items, add_special: None, stride: None, top_logprobs: None, adapter: None }
     }
 
     /// Reads a request of the package's interface. `InvalidArgument` names what is unknown or wrong.
@@ -107,6 +113,11 @@ impl ScoreRequest {
             Some(stride) => Err(invalid(format!("{stride} is not a whole number from 1 to {context}")).at("stride")),
         }
     }
+}
+
+/// How many alternatives are told at each place.
+pub(super) fn alternatives(request: &ScoreRequest) -> Result<usize> {
+    request.top_logprobs.map_or(Ok(0), top_logprobs)
 }
 
 /// Ids of an item of which those in `scored` are scored, each from the ones before it.
@@ -217,7 +228,7 @@ fn begin(loaded: &Loaded, ids: Vec<u32>, special: bool) -> Vec<u32> {
 pub(super) async fn run(
     loaded: &Loaded,
     session: &mut Session,
-    (windows, items): (&[Window], usize),
+    (windows, items, alternatives): (&[Window], usize, usize),
     adapter: Option<AdapterUse>,
     aborted: &dyn Fn() -> bool,
 ) -> Result<Vec<Score>> {
@@ -227,6 +238,8 @@ pub(super) async fn run(
     order.sort_by(|a, b| windows.get(*a).map(|w| &w.ids).cmp(&windows.get(*b).map(|w| &w.ids)));
     let ordered: Vec<&Window> = order.iter().filter_map(|index| windows.get(*index)).collect();
     let mut found: Vec<Vec<(f64, bool)>> = vec![Vec::new(); windows.len()];
+    let mut told: Vec<Vec<Vec<TokenLogprob>>> = vec![Vec::new(); windows.len()];
+    let mut untold = None;
 
     let mut done = 0;
     while let Some(rest) = ordered.get(done..).filter(|rest| !rest.is_empty()) {
@@ -251,22 +264,31 @@ pub(super) async fn run(
         };
         let texts: Vec<Text> = family.iter().map(text).collect();
         let mut take = |text: usize, logits: &[f32]| {
-            let window = family.get(text).zip(order.get(done + text).and_then(|index| found.get_mut(*index)));
-            let Some((window, found)) = window else { return };
-            if let Some(target) = window.ids.get(window.scored.start + found.len()) {
-                let odds = Odds::of(logits);
-                found.push((odds.logprob(*target), odds.is_likeliest(*target)));
+            let places = order.get(done + text).and_then(|index| found.get_mut(*index).zip(told.get_mut(*index)));
+            let Some((window, (found, told))) = family.get(text).zip(places) else { return };
+            let Some(target) = window.ids.get(window.scored.start + found.len()) else { return };
+            let odds = Odds::of(logits);
+            found.push((odds.logprob(*target), odds.is_likeliest(*target)));
+            if alternatives > 0 {
+                match likeliest(&loaded.tokenizer, &odds, *target, alternatives) {
+                    Ok(TokenLogprob { top, .. }) => told.push(top),
+                    Err(error) => untold = Some(error),
+                }
             }
         };
         pack::run(loaded, session, &texts, work, &mut take).await?;
+        if let Some(error) = untold.take() {
+            return Err(error);
+        }
         done += count;
     }
 
     let mut scores = vec![Score { is_greedy: true, ..Score::default() }; items];
-    for (window, found) in windows.iter().zip(&found) {
+    for ((window, found), told) in windows.iter().zip(&found).zip(told) {
         let Some(score) = scores.get_mut(window.item) else { continue };
         score.tokens.extend(window.ids.get(window.scored.clone()).unwrap_or_default());
         score.token_logprobs.extend(found.iter().map(|(logprob, _)| logprob));
+        score.top_logprobs.extend(told);
         score.is_greedy &= found.iter().all(|(_, greedy)| *greedy);
     }
     for score in &mut scores {
@@ -300,6 +322,10 @@ impl<'a> Odds<'a> {
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
         Self { logits, largest, log_sum: sum.ln() }
+    }
+
+    pub(super) fn logits(&self) -> &'a [f32] {
+        self.logits
     }
 
     pub(super) fn logit(&self, id: u32) -> f32 {

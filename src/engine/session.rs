@@ -74,7 +74,7 @@ impl Session {
     /// Submits the next tokens of the prompt; with `choose` the id after them is chosen and can be collected.
     pub(super) fn prefill(&mut self, backend: &dyn Backend, tokens: &[u32], choose: bool) -> Result<()> {
         let ticket = self.own.prefill(&mut self.common, backend, tokens, choose)?;
-        let open = ticket.map(|ticket| Open { ticket, count: 1, rows: vec![OWN], batched: false });
+        let open = ticket.map(|ticket| Open::of(ticket, 1, OWN));
         self.common.open.extend(open);
         Ok(())
     }
@@ -105,7 +105,7 @@ impl Session {
     /// that the step before it chooses, collected or not.
     pub(super) fn decode(&mut self, backend: &dyn Backend, count: u32, index: u32) -> Result<()> {
         let ticket = self.own.chain(&mut self.common, backend, None, count, index)?;
-        self.common.open.push_back(Open { ticket, count, rows: vec![OWN], batched: false });
+        self.common.open.push_back(Open::of(ticket, count, OWN));
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use serde::Serialize;
 
 use super::result::Usage;
+use super::speculation::Speculation;
 use crate::graph::{Counters, KvFormat, Op, PAGE_TOKENS, WeightId};
 use crate::model::Plan;
 
@@ -65,6 +66,8 @@ pub struct Stats {
     pub cached_tokens: u64,
     /// Ids of the replies.
     pub completion_tokens: u64,
+    /// What came of drafts of them.
+    pub speculation: Speculation,
     /// Bytes of weights.
     pub weight_bytes: u64,
     /// Bytes of keys and values, and of the states of models with recurrence.
@@ -78,13 +81,16 @@ pub struct Stats {
 pub(super) struct Totals(Cell<Stats>);
 
 impl Totals {
-    pub(super) fn add(&self, usage: &Usage) {
+    pub(super) fn add(&self, usage: &Usage, drafts: &Speculation) {
         let sums = self.0.get();
+        let mut speculation = sums.speculation;
+        speculation.add(drafts);
         self.0.set(Stats {
             replies: sums.replies + 1,
             prompt_tokens: sums.prompt_tokens + usage.prompt_tokens as u64,
             cached_tokens: sums.cached_tokens + usage.cached_tokens as u64,
             completion_tokens: sums.completion_tokens + usage.completion_tokens as u64,
+            speculation,
             ..sums
         });
     }

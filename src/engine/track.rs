@@ -34,6 +34,15 @@ pub(super) struct Open {
     /// Whose they are.
     pub(super) rows: Vec<u64>,
     pub(super) batched: bool,
+    /// Of a step that verifies a draft, which has a row for each of its ids and gives them as one row's.
+    pub(super) draft: Vec<u32>,
+}
+
+impl Open {
+    /// `count` ids of one reply, by itself.
+    pub(super) fn of(ticket: Ticket, count: u32, row: u64) -> Self {
+        Self { ticket, count, rows: vec![row], batched: false, draft: Vec::new() }
+    }
 }
 
 impl Common {
@@ -282,6 +291,16 @@ impl Track {
         // A row that goes on has no token that is known.
         let token = self.latest.unwrap_or(0);
         Ok(BatchRow { token, position, pages: self.sequence.pages(), index, place })
+    }
+
+    /// Rows for the latest id and the ids of a draft behind it, of which the first chooses id number `index` of the reply.
+    pub(super) fn draft_rows(&self, draft: &[u32], index: u32, place: u32) -> Result<Vec<BatchRow<'_>>> {
+        let first = self.row(index, place)?;
+        let row = |(at, token): (u32, u32)| {
+            let position = first.position.checked_add(at).ok_or_else(too_long)?;
+            Ok(BatchRow { token, position, index: index.saturating_add(at), ..first })
+        };
+        (0..).zip(std::iter::once(first.token).chain(draft.iter().copied())).map(row).collect()
     }
 
     /// Notes that a batch of `count` steps was submitted.

@@ -146,8 +146,8 @@ struct Module {
     path: String,
 }
 
-/// The configurations that the listed modules may have.
-fn module_configs(text: &str) -> Result<Vec<String>> {
+/// The configurations that the modules of a `modules.json` may have, by their paths beside it; whoever opens them checks the paths.
+pub(crate) fn module_configs(text: &str) -> Result<Vec<String>> {
     let wrong = |error| Error::new(ErrorKind::MalformedModel, json::words(&error));
     let modules: Vec<Module> = serde_json::from_str(text).map_err(wrong)?;
     if modules.len() > MAX_MODULES {

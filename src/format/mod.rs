@@ -26,6 +26,7 @@ mod safetensors;
 mod sniff;
 
 pub use adapter::ADAPTER_CONFIG;
+pub(crate) use hub::module_configs;
 pub use metadata::{Dialect, Metadata, Value};
 
 use std::collections::BTreeMap;

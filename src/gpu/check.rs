@@ -405,7 +405,8 @@ pub(crate) mod tests {
             let loads = move || {
                 spoil(wrong);
                 let device = device(true);
-                let measuring: (&dyn Fn() -> f64, &dyn crate::gpu::Kept) = (&|| 0.0, &crate::gpu::Forgets);
+                let measuring =
+                    crate::gpu::Measuring { now_secs: &|| 0.0, kept: &crate::gpu::Forgets, self_test: true };
                 let plan = plan_of(DEEPSEEK_V3);
                 let made = block_on(Gpu::choosing(&device, &plan, KvFormat::F32, 2, measuring));
                 made.map(|gpu| gpu.info()).map_err(|error| error.kind())

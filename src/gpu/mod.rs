@@ -29,6 +29,7 @@ pub(crate) use check::tests::spoil;
 pub(crate) use kept::tests::Memory;
 
 pub use crate::kernel::Teams;
+pub use choose::Measuring;
 pub use device::{Device, DeviceOptions};
 pub use footprint::footprint;
 pub use fuse::{FUSIONS, Fusion};

@@ -11,9 +11,8 @@ use std::rc::Rc;
 
 use super::adapter::{Adapter, AdapterLayout};
 use super::batch::Batches;
-use super::choose;
+use super::choose::{self, Measuring};
 use super::device::Device;
-use super::kept::Kept;
 use super::lower::matrices;
 use super::making::{Making, Recipe};
 use super::pipelines::Pipelines;
@@ -86,7 +85,7 @@ impl Gpu {
         plan: &Plan,
         kv: KvFormat,
         n_pages: usize,
-        measuring: (&dyn Fn() -> f64, &dyn Kept),
+        measuring: Measuring<'_>,
     ) -> Result<Self> {
         Self::make(device, (&plan.graph, &plan.formats), kv, n_pages, &[], Some(measuring)).await
     }
@@ -112,7 +111,7 @@ impl Gpu {
         kv: KvFormat,
         n_pages: usize,
         without: &[&str],
-        measuring: Option<(&dyn Fn() -> f64, &dyn Kept)>,
+        measuring: Option<Measuring<'_>>,
     ) -> Result<Self> {
         device.check()?;
         let graph = graph.clone();

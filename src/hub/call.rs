@@ -7,7 +7,9 @@ use super::license::License;
 use super::lock::Lock;
 use super::manifest::{Manifest, RepoFile};
 use super::meter::Listener;
+use super::pick::others;
 use super::policy::Policy;
+use super::reference::{Pick, Reference};
 use super::shelf::{KeptModel, Record};
 use crate::error::Result;
 use crate::source::{LocalFuture, Source};
@@ -88,9 +90,26 @@ pub struct Found {
     pub sources: Vec<Rc<dyn Source>>,
     /// Every request goes through it.
     pub(super) client: Rc<Client>,
+    /// What was asked for.
+    pub(super) reference: Reference,
 }
 
 impl Found {
+    /// Bytes of its files.
+    pub fn size_bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.size_bytes))
+    }
+
+    /// References to the other GGUF models of the repository, each with the bytes of its files, the largest first.
+    pub fn others(&self) -> Vec<(String, u64)> {
+        let Reference::Repo { names_hub, repo, revision, .. } = &self.reference else { return Vec::new() };
+        let named = |(path, bytes)| {
+            let (repo, revision, pick) = (repo.clone(), revision.clone(), Pick::Path(path));
+            (Reference::Repo { names_hub: *names_hub, repo, revision, pick }.to_text(), bytes)
+        };
+        others(&self.manifest, &self.files).into_iter().map(named).collect()
+    }
+
     /// Hosts that were asked so far.
     pub fn hosts(&self) -> Vec<String> {
         self.client.hosts()

@@ -37,7 +37,7 @@ impl Hub {
                     card: Card::default(),
                     gate: Gate::Open,
                 };
-                Found { manifest, license, files, sources: Vec::new(), client }
+                Found { manifest, license, files, sources: Vec::new(), client, reference: reference.clone() }
             }
             None if call.offline => {
                 let words = "offline, only a lock file can tell what the files should be";

@@ -25,6 +25,8 @@ pub enum Phase {
     Verify,
     /// Bytes come.
     Download,
+    /// What was kept of the model is not there any more, in whole or in part; it is fetched again.
+    Lost,
 }
 
 /// How far it is.

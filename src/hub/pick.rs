@@ -18,8 +18,12 @@ pub(super) const COMPANIONS: &[&str] = &[
     "generation_config.json",
     "chat_template.jinja",
     "chat_template.json",
+    MODULES,
+    "sentence_bert_config.json",
     "model.safetensors.index.json",
 ];
+/// Lists what an embedder has behind its model; each module may have a `config.json` in a folder of its own.
+pub(super) const MODULES: &str = "modules.json";
 /// How names of GGUF files begin that hold no language model: vision projectors, importance matrices.
 const NOT_MODELS: &[&str] = &["mmproj", "imatrix"];
 /// How names of safetensors begin that repeat the weights in another layout, or are something else.
@@ -93,6 +97,25 @@ fn ggufs(manifest: &Manifest) -> Ggufs<'_> {
         files.sort_by(|a, b| a.path.cmp(&b.path));
     }
     models
+}
+
+/// The other GGUF models of a repository, as whole as they have to be, each with the path that names it and the bytes of all its
+/// files; the largest first. Nothing where no GGUF file was chosen.
+pub(super) fn others(manifest: &Manifest, chosen: &[RepoFile]) -> Vec<(String, u64)> {
+    let mut others = Vec::new();
+    if chosen.iter().all(|file| !file.path.to_ascii_lowercase().ends_with(".gguf")) {
+        return others;
+    }
+    for (stem, files) in ggufs(manifest) {
+        let Ok(files) = whole(&stem, &files) else { continue };
+        let Some(first) = files.first().filter(|first| chosen.iter().all(|file| file.path != first.path)) else {
+            continue;
+        };
+        let bytes = files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size_bytes));
+        others.push((first.path.clone(), bytes));
+    }
+    others.sort_by(|a, b| b.1.cmp(&a.1));
+    others
 }
 
 fn by_tag(manifest: &Manifest, ggufs: &Ggufs<'_>, tag: &str) -> Result<Vec<RepoFile>> {
@@ -199,6 +222,13 @@ fn safetensors(manifest: &Manifest, folder: &str) -> Result<Vec<RepoFile>> {
         return Err(missing("there is neither a GGUF file nor a config.json"));
     }
     let mut files: Vec<RepoFile> = COMPANIONS.iter().filter_map(|name| named(name)).cloned().collect();
+    if named(MODULES).is_some() {
+        let below = |file: &&RepoFile| match file.path.strip_prefix(folder).and_then(|path| path.split_once('/')) {
+            Some((_, name)) => name == "config.json",
+            None => false,
+        };
+        files.extend(manifest.files.iter().filter(below).cloned());
+    }
     if let Some(single) = named("model.safetensors") {
         files.retain(|file| !file.path.ends_with(".index.json"));
         files.push(single.clone());

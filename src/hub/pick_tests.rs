@@ -91,6 +91,12 @@ fn a_folder_is_taken_together() {
     ];
     assert_eq!(chosen(FOLDER, Pick::Any), expected);
     assert_eq!(chosen(FOLDER, path("config.json")), expected);
+    let embedder = ["config.json", "modules.json", "1_Pooling/config.json", "onnx/x/config.json", "model.safetensors"];
+    let pooled = ["config.json", "modules.json", "1_Pooling/config.json", "model.safetensors"];
+    assert_eq!(chosen(&embedder, Pick::Any), pooled);
+    assert!(
+        !chosen(&embedder.map(|path| path.trim_end_matches("modules.json")), Pick::Any).contains(&pooled[2].to_owned())
+    );
     let below = ["x.gguf", "sub/config.json", "sub/model.safetensors", "sub/deeper/model.safetensors"];
     assert_eq!(chosen(&below, path("sub")), ["sub/config.json", "sub/model.safetensors"]);
 }

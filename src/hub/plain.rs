@@ -10,12 +10,12 @@ use super::api::is_hex;
 use super::card::{Card, Gate};
 use super::client::Client;
 use super::manifest::{Expected, FIRST_BYTE, Manifest, RepoFile};
-use super::pick::{COMPANIONS, shard_name, shard_of};
+use super::pick::{COMPANIONS, MODULES, shard_name, shard_of};
 use super::reference::check_path;
 use crate::digest::sha256_hex;
 use crate::error::{At, Error, ErrorKind, Result};
-use crate::format::json;
-use crate::format::limits::INDEX_BYTES;
+use crate::format::limits::{CONFIG_BYTES, INDEX_BYTES};
+use crate::format::{self, json};
 
 /// What a folder must have.
 const CONFIG: &str = "config.json";
@@ -40,6 +40,13 @@ pub(super) async fn folder(client: &Client, folder: &Address) -> Result<Manifest
     let optional = COMPANIONS.iter().filter(|name| ![CONFIG, INDEX].contains(*name));
     for name in optional.chain([&CARD]) {
         files.extend(probe_if_there(client, folder, name).await?);
+    }
+    if let Some(modules) = files.iter().find(|file| file.path == MODULES).map(|file| file.address.clone()) {
+        let (bytes, _) = client.document(&modules, usize::try_from(CONFIG_BYTES).unwrap_or(usize::MAX)).await?;
+        for name in format::module_configs(&String::from_utf8_lossy(&bytes)).at(|| modules.shown())? {
+            check_path(&name).at(|| modules.shown())?;
+            files.extend(probe_if_there(client, folder, &name).await?);
+        }
     }
     let card = match files.iter().find(|file| file.path == CARD && file.size_bytes <= MAX_CARD_BYTES as u64) {
         Some(card) => {

@@ -14,7 +14,7 @@ use super::keep::{repo_files, unvouched};
 use super::license::License;
 use super::lock::{Lock, LockedFile, LockedModel, key};
 use super::manifest::{Expected, RepoFile, hub_of, resolve};
-use super::meter::{Meter, Phase};
+use super::meter::{Meter, Phase, Progress};
 use super::pick::choose;
 use super::policy::Verdict;
 use super::reference::{Pick, Reference};
@@ -96,7 +96,9 @@ impl Hub {
         if !call.refresh || call.offline {
             match self.pull_kept(&hub, &reference, locked, call).await {
                 Ok(Some(pulled)) => return Ok(pulled),
-                Err(error) if error.kind() == ErrorKind::StorageLost && !call.offline => {}
+                Err(error) if error.kind() == ErrorKind::StorageLost && !call.offline => {
+                    (call.on_progress)(&Progress { phase: Phase::Lost, file: error.place(), ..nothing_yet() });
+                }
                 Err(error) => return Err(error),
                 Ok(None) => {}
             }
@@ -146,7 +148,7 @@ impl Hub {
         if call.policy.checks_bases() {
             bases::look_up(&client, &mut license).await.at(|| reference.to_text())?;
         }
-        Ok(Found { manifest, license, files, sources, client })
+        Ok(Found { manifest, license, files, sources, client, reference: reference.clone() })
     }
 
     /// Fails with `PolicyRefused` unless the policy and, where it is asked, the user agree.
@@ -208,7 +210,7 @@ impl Hub {
         from: &[Rc<dyn Source>],
         incoming: Option<&Incoming>,
     ) -> Result<Pulled> {
-        let Found { manifest, license, files, client, sources } = found;
+        let Found { manifest, license, files, client, sources, .. } = found;
         let patience = self.patience(call);
         let meter = Meter::new(patience.clone(), Rc::clone(&call.on_progress));
         let folder = folder(&manifest.hub, &manifest.repo);
@@ -219,7 +221,7 @@ impl Hub {
         let arriving = incoming.map(|incoming| incoming.announce(&announced)).unwrap_or_default();
         let mut arriving = arriving.into_iter();
         let jobs = files.into_iter().map(|file| {
-            let source = from.iter().find(|source| same_name(source.name(), &file.path)).cloned();
+            let source = given(from, &file);
             if source.is_none() && !from.is_empty() {
                 let words = "this file of the model is not among those given";
                 return Err(Error::new(ErrorKind::NotFound, words).at(file.path));
@@ -228,7 +230,7 @@ impl Hub {
         });
         let jobs = jobs.collect::<Result<Vec<Job>>>()?;
         meter.set_total(jobs.iter().fold(0, |sum: u64, job| sum.saturating_add(job.file.size_bytes)));
-        self.check_room(&jobs).await?;
+        self.check_room(jobs.iter().map(|job| (job.blob.as_str(), &job.file))).await?;
         let transfer = Transfer { client: &client, store: self.shelf.store.as_ref(), meter: &meter };
         let brought = transfer.run(&jobs).await?;
         let locked = |(job, kept): (&Job, super::blob::Kept)| LockedFile {
@@ -275,8 +277,9 @@ impl Hub {
             still_secs = if now == seen { still_secs + LOOK_SECS } else { 0.0 };
             seen = now;
             if still_secs > BUSY_SECS {
-                let words =
-                    format!("another tab or process has this model and does not get further for {BUSY_SECS} seconds");
+                let words = format!(
+                    "another tab or process has this model and does not get further for {BUSY_SECS} seconds; close it"
+                );
                 return Err(Error::new(ErrorKind::StorageBusy, words));
             }
             meter.tell(Phase::Wait, "", 0, 0);
@@ -297,15 +300,22 @@ impl Hub {
         sum
     }
 
+    /// Fails with `QuotaExceeded` where the store does not take what was found, tried so far as that can be done beforehand.
+    pub async fn check_room_for(&self, found: &Found) -> Result<()> {
+        let folder = folder(&found.manifest.hub, &found.manifest.repo);
+        let named: Vec<_> = found.files.iter().map(|file| (blob_name(&folder, file), file)).collect();
+        self.check_room(named.iter().map(|(blob, file)| (blob.as_str(), *file))).await
+    }
+
     /// Fails with `QuotaExceeded` before the first byte where what is missing cannot be kept.
-    async fn check_room(&self, jobs: &[Job]) -> Result<()> {
+    async fn check_room(&self, files: impl Iterator<Item = (&str, &RepoFile)>) -> Result<()> {
         let store = self.shelf.store.as_ref();
         let mut missing = 0_u64;
-        for job in jobs {
-            if kept(store, &job.blob, &job.file).await?.is_some() {
+        for (blob, file) in files {
+            if kept(store, blob, file).await?.is_some() {
                 continue;
             }
-            let begun = match store.read(&job.blob).await? {
+            let begun = match store.read(blob).await? {
                 Some(data) => {
                     let size = data.size_bytes().await;
                     data.close().await?;
@@ -313,7 +323,7 @@ impl Hub {
                 }
                 None => 0,
             };
-            missing = missing.saturating_add(job.file.size_bytes.saturating_sub(begun));
+            missing = missing.saturating_add(file.size_bytes.saturating_sub(begun));
         }
         if missing > 0 { store.check_room(missing).await } else { Ok(()) }
     }
@@ -358,8 +368,8 @@ impl Hub {
     }
 }
 
-fn nothing_yet() -> super::meter::Progress {
-    super::meter::Progress {
+fn nothing_yet() -> Progress {
+    Progress {
         phase: Phase::Resolve,
         file: String::new(),
         file_loaded_bytes: 0,
@@ -378,8 +388,13 @@ fn pick_of(reference: &Reference) -> &Pick {
     }
 }
 
-/// Whether a given file is meant by a path: the whole of it, or its last part.
-fn same_name(name: &str, path: &str) -> bool {
+/// The one of the given files that is meant by a file: by its path, by its name in a store, whose folders may be given, or by the
+/// last part of its path.
+fn given(from: &[Rc<dyn Source>], file: &RepoFile) -> Option<Rc<dyn Source>> {
     let base = |path: &str| path.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
-    name == path || base(name) == base(path)
+    let by = |is_meant: &dyn Fn(&str) -> bool| from.iter().find(|source| is_meant(source.name())).cloned();
+    let kept = base(&blob_name("", file));
+    by(&|name| name == file.path)
+        .or_else(|| by(&|name| base(name) == kept))
+        .or_else(|| by(&|name| base(name) == base(&file.path)))
 }

@@ -155,6 +155,8 @@ impl Transfer<'_> {
             whole: Cell::new(false),
             alone: Cell::new(true),
             next: Cell::new(0),
+            given_back: RefCell::new(Vec::new()),
+            active: Cell::new(0),
             allowed: Cell::new(CONNECTIONS),
             went_well: Cell::new(0),
             failed: RefCell::new(None),
@@ -168,7 +170,7 @@ impl Transfer<'_> {
             return Ok(());
         }
         let lanes: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> =
-            (0..CONNECTIONS).map(|lane| Box::pin(fetch.lane(lane)) as Pin<Box<_>>).collect();
+            (0..CONNECTIONS).map(|number| Box::pin(fetch.lane(number)) as Pin<Box<_>>).collect();
         all(lanes).await;
         match fetch.failed.take() {
             Some(error) => Err(error),
@@ -200,6 +202,10 @@ struct Fetch<'a> {
     alone: Cell<bool>,
     /// Blocks before this one are given out.
     next: Cell<u64>,
+    /// Spans that a connection gave back, because the server was busy with the others.
+    given_back: RefCell<Vec<(u64, u64)>>,
+    /// Connections that are at a span.
+    active: Cell<usize>,
     /// Connections that a busy server leaves us.
     allowed: Cell<usize>,
     went_well: Cell<usize>,
@@ -208,23 +214,33 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     /// One connection: takes spans until none is left, or any connection failed.
-    async fn lane(&self, lane: usize) {
+    async fn lane(&self, number: usize) {
         while self.failed.borrow().is_none() {
-            if self.whole.get() && lane > 0 {
+            if self.whole.get() && number > 0 {
                 return;
             }
-            let Some((first, count)) = self.blob.missing(self.next.get(), SPAN_BLOCKS) else { return };
-            if lane >= self.allowed.get() {
+            // What others give back is theirs to take again, so that nobody waits for it here.
+            let unasked = self.blob.missing(self.next.get(), SPAN_BLOCKS);
+            if unasked.is_none() && self.given_back.borrow().is_empty() {
+                return;
+            }
+            if self.active.get() >= self.allowed.get() {
                 if let Err(error) = self.client.patience.sleep(REST_SECS).await {
                     self.fail(error);
                 }
                 continue;
             }
-            if !self.whole.get() {
+            let given_back = self.given_back.borrow_mut().pop();
+            if let (None, Some((first, count)), false) = (given_back, unasked, self.whole.get()) {
                 self.next.set(first.saturating_add(count));
             }
-            match self.span(first, count).await {
-                Ok(()) => self.recover(),
+            let Some((first, count)) = given_back.or(unasked) else { return };
+            self.active.set(self.active.get().saturating_add(1));
+            let brought = self.span(first, count).await;
+            self.active.set(self.active.get().saturating_sub(1));
+            match brought {
+                Ok(true) => self.recover(),
+                Ok(false) => self.given_back.borrow_mut().push((first, count)),
                 Err(error) => self.fail(error),
             }
         }
@@ -242,13 +258,14 @@ impl Fetch<'_> {
         }
     }
 
-    /// Brings blocks, trying again as long as every try brings at least one more.
-    async fn span(&self, first: u64, count: u64) -> Result<()> {
+    /// Brings blocks, trying again as long as every try brings at least one more. Gives `false` where the server is busy with
+    /// more connections than it has for us, so that this one should rest.
+    async fn span(&self, first: u64, count: u64) -> Result<bool> {
         let end = first.saturating_add(count);
         let mut tried = 0;
         loop {
             let Some((from, run)) = self.blob.missing(first, count).filter(|(from, _)| *from < end) else {
-                return Ok(());
+                return Ok(true);
             };
             let run = run.min(end.saturating_sub(from));
             let brought = Cell::new(0_u64);
@@ -259,6 +276,9 @@ impl Fetch<'_> {
             if matches!(fault.then, Then::RetryAfter(_)) || fault.error.kind() == ErrorKind::HttpStatus {
                 self.allowed.set(self.allowed.get().div_ceil(2).max(1));
                 self.went_well.set(0);
+                if self.active.get() > self.allowed.get() {
+                    return Ok(false);
+                }
             }
             if brought.get() > 0 {
                 tried = 0;

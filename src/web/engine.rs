@@ -21,6 +21,7 @@ use crate::engine::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
+use crate::hub::Found;
 use crate::source::Source;
 
 type JsResult<T> = std::result::Result<T, JsValue>;
@@ -76,7 +77,7 @@ impl WebEngine {
     ) -> JsResult<String> {
         let inspected = async {
             let checkpoint = Checkpoint::look(sources(files, &signal)?).await?;
-            to_json(&inspect(&checkpoint, &options, limits.as_deref())?)
+            to_json(&inspect(&checkpoint, &options, limits.as_deref().map(|limits| (limits, None)))?)
         };
         inspected.await.map_err(|error| fault::to_js(&error))
     }
@@ -281,15 +282,19 @@ pub(super) fn sources(files: Vec<JsFile>, signal: &Option<AbortSignal>) -> Resul
     files.into_iter().map(|file| Ok(Rc::new(JsSource::new(file, signal.clone())?) as Rc<dyn Source>)).collect()
 }
 
-/// What a model is, with `fit` beside it where limits are given.
-pub(super) fn inspect(checkpoint: &Checkpoint, options: &str, limits: Option<&str>) -> Result<Value> {
+/// What a model is, with `fit` beside it where limits are given: of what was found at a hub, other files of the same model too.
+pub(super) fn inspect(checkpoint: &Checkpoint, options: &str, limits: Option<(&str, Option<&Found>)>) -> Result<Value> {
     let options = LoadOptions::from_json(options)?;
     let internal = |error: serde_json::Error| Error::new(ErrorKind::Internal, error.to_string());
     let mut told = serde_json::to_value(engine::look(checkpoint, &options)?).map_err(internal)?;
-    if let Some(limits) = limits {
+    if let Some((limits, found)) = limits {
         let limits: DeviceLimits = serde_json::from_str(limits)
             .map_err(|error| Error::new(ErrorKind::InvalidArgument, error.to_string()).at("limits"))?;
-        told["fit"] = serde_json::to_value(engine::fit(checkpoint, &options, limits)?).map_err(internal)?;
+        let mut report = engine::fit(checkpoint, &options, limits)?;
+        if let Some(found) = found {
+            report.consider(found.size_bytes(), found.others());
+        }
+        told["fit"] = serde_json::to_value(report).map_err(internal)?;
     }
     Ok(told)
 }

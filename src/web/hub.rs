@@ -16,7 +16,7 @@ use super::hub_edge::{JsStore, JsTransport, WebEdge, WebStore, WebTransport};
 use super::source::{JsFile, is_aborted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Checkpoint;
-use crate::hub::{Call, Consent, Hub, Incoming, License, Lock, Policy, Pulled, Reference, Token};
+use crate::hub::{Call, Consent, Found, Hub, Incoming, License, Lock, Policy, Pulled, Reference, Token};
 
 type JsResult<T> = std::result::Result<T, JsValue>;
 
@@ -104,7 +104,8 @@ impl WebHub {
     }
 
     /// Tells what a model is from its headers, with `limits` whether it fits, and keeps nothing. See
-    /// [`WebEngine::inspect_files`].
+    /// [`WebEngine::inspect_files`]. Of a model that is not kept `noRoom` says why the store would not take it, null where
+    /// it would.
     pub async fn inspect(
         &self,
         reference: String,
@@ -115,9 +116,17 @@ impl WebHub {
     ) -> JsResult<String> {
         told(async {
             let (reference, call) = call(&reference, &options, None, None, signal)?;
-            let (checkpoint, origin) = open(&self.0, &reference, &call).await?;
-            let mut told = engine::inspect(&checkpoint, &engine_options, limits.as_deref())?;
+            let (checkpoint, origin, found) = open(&self.0, &reference, &call).await?;
+            let limits = limits.as_deref().map(|limits| (limits, found.as_ref()));
+            let mut told = engine::inspect(&checkpoint, &engine_options, limits)?;
             told["origin"] = origin;
+            if let (Some(_), Some(found)) = (limits, &found) {
+                told["noRoom"] = match self.0.check_room_for(found).await {
+                    Ok(()) => Value::Null,
+                    Err(error) if error.kind() == ErrorKind::QuotaExceeded => json!(error.message()),
+                    Err(error) => return Err(error),
+                };
+            }
             to_json(&told)
         })
         .await
@@ -303,13 +312,13 @@ async fn load(
     Ok(WebEngine::with_origin(loaded, to_json(&origin(&pulled))?))
 }
 
-/// The headers of a model and where it is: of what is kept, else of what the hub has. `kept` says which.
-async fn open(hub: &Hub, reference: &str, call: &Call) -> Result<(Checkpoint, Value)> {
+/// The headers of a model and where it is: of what is kept, else of what the hub has, which is given too. `kept` says which.
+async fn open(hub: &Hub, reference: &str, call: &Call) -> Result<(Checkpoint, Value, Option<Found>)> {
     match hub.pull(reference, &Call { offline: true, ..call.clone() }).await {
         Ok(pulled) => {
             let mut origin = origin(&pulled);
             origin["kept"] = json!(true);
-            Ok((Checkpoint::open(pulled.sources.clone()).await?, origin))
+            Ok((Checkpoint::open(pulled.sources.clone()).await?, origin, None))
         }
         Err(error) if error.kind() == ErrorKind::NotFound && !call.offline => {
             let found = hub.find(reference, call).await?;
@@ -322,7 +331,7 @@ async fn open(hub: &Hub, reference: &str, call: &Call) -> Result<(Checkpoint, Va
                 "commit": found.manifest.commit, "files": files.collect::<Vec<_>>(), "license": found.license,
                 "hosts": found.hosts(), "kept": false,
             });
-            Ok((checkpoint, origin))
+            Ok((checkpoint, origin, Some(found)))
         }
         Err(error) => Err(error),
     }

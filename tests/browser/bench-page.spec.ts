@@ -3,6 +3,8 @@ import { expect, test } from "./lab.js";
 
 test("rates are shown as a plot and a table, kernels as bars, and what cannot be measured is named", async ({ page }) => {
   await page.goto("bench.html");
+  // No server says here that it has another engine.
+  await expect(page.locator("#comparable")).toBeHidden();
   await page.getByLabel("Prompt, tokens").fill("16");
   await page.getByLabel("Reply, tokens").fill("8");
   await page.getByLabel("Tokens before").fill("64, 0");

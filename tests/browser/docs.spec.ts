@@ -11,7 +11,7 @@ const SCRIPTED = "/tests/data/scripted/";
 /** Their service worker lies beside the tests' pages. */
 const SCRIPT = "/tests/browser/sw.js";
 
-for (const name of ["chats", "evaluation", "openai", "prompt-api", "remote", "service-worker", "structured", "tools"]) {
+for (const name of ["chats", "evaluation", "loading", "openai", "prompt-api", "remote", "service-worker", "structured", "tools"]) {
   test(`docs/${name}.md`, async ({ lab }) => {
     const page = readFileSync(inTree(`docs/${name}.md`), "utf8");
     const example = /```js\n(.*?)```/s.exec(page)?.[1] ?? "";

@@ -1,4 +1,7 @@
 /** Models from a hub: fetched once, verified, kept in the origin's private file system, judged by their licence. */
+import { readFileSync } from "node:fs";
+import type { Fit, FitOptions } from "headwater";
+import { inTree } from "./golden.js";
 import { expect, openLab, test as base } from "./lab.js";
 import { Mirror, REFERENCE, sha256 } from "./mirror.js";
 
@@ -159,3 +162,116 @@ test("without a worker the model is kept in memory only, and loads all the same"
   expect(text).toBe(ANSWER);
   expect(mirror.weightBytes).toBe(mirror.weights.length);
 });
+
+test("a load tells that what was kept is gone, fetches it again and says nothing else", async ({ lab, mirror }) => {
+  const seen = await lab.evaluate(async ({ REFERENCE, QUESTION }) => {
+    const endpoint = `${location.origin}/mirror`;
+    const events: string[][] = [];
+    const ask = async (): Promise<string> => {
+      await using model = await headwater.load(REFERENCE, { endpoint, onEvent: (event) => events.push([event.type, "message" in event ? event.message : ""]) });
+      return (await model.generate([{ role: "user", content: QUESTION }], { temperature: 0 }).result()).text;
+    };
+    const before = await ask();
+    const quiet = events.splice(0).filter(([type]) => type !== "warning").length;
+    const empty = async (folder: FileSystemDirectoryHandle): Promise<void> => {
+      for await (const [name, entry] of folder.entries()) {
+        if (entry.kind === "directory") await empty(entry as FileSystemDirectoryHandle);
+        else if ((await (entry as FileSystemFileHandle).getFile()).size > 1_000_000) await folder.removeEntry(name);
+      }
+    };
+    await empty(await navigator.storage.getDirectory());
+    return { before, quiet, after: await ask(), events: events.filter(([type]) => type !== "warning") };
+  }, { REFERENCE, QUESTION });
+  expect(seen).toEqual({ before: ANSWER, quiet: 0, after: ANSWER, events: [["storageLost", expect.stringContaining("it is fetched again")]] });
+  expect(mirror.weightBytes).toBe(2 * mirror.weights.length);
+});
+
+test("site data that is cleared while a model answers does not touch the answer, and what is gone is not said to be there", async ({ lab, mirror }) => {
+  const session = await lab.context().newCDPSession(lab);
+  await lab.exposeFunction("clearSite", () => session.send("Storage.clearDataForOrigin", { origin: new URL(lab.url()).origin, storageTypes: "all" }));
+  const seen = await lab.evaluate(async ({ REFERENCE, QUESTION }) => {
+    const { clearSite } = globalThis as unknown as { clearSite: () => Promise<void> };
+    const model = await headwater.load(REFERENCE, { endpoint: `${location.origin}/mirror` });
+    const before = (await headwater.store.list()).length;
+    const generation = model.generate([{ role: "user", content: QUESTION }], { temperature: 0 });
+    let cleared = false;
+    for await (const _ of generation) {
+      if (!cleared) await clearSite();
+      cleared = true;
+    }
+    const { text } = await generation.result();
+    const again = await model.generate([{ role: "user", content: QUESTION }], { temperature: 0 }).result();
+    await model.dispose();
+    return { before, text, again: again.text, after: (await headwater.store.list()).length };
+  }, { REFERENCE, QUESTION });
+  expect(seen).toEqual({ before: 1, text: ANSWER, again: ANSWER, after: 0 });
+  await openLab(lab);
+  const fetched = await lab.evaluate(async (REFERENCE) => {
+    const endpoint = `${location.origin}/mirror`;
+    const offline = await headwater.store.pull(REFERENCE, { endpoint, offline: true }).then(() => "kept", (error: unknown) => (error as { kind: string }).kind);
+    return [offline, (await headwater.store.pull(REFERENCE, { endpoint })).fetchedBytes];
+  }, REFERENCE);
+  expect(fetched).toEqual(["NotFound", mirror.weights.length]);
+});
+
+test("the browser is asked once to keep what is stored, and not at all where the page does not want it", async ({ lab, mirror }) => {
+  const seen = await lab.evaluate(async (REFERENCE) => {
+    let asked = 0;
+    const real = navigator.storage.persist.bind(navigator.storage);
+    StorageManager.prototype.persist = () => {
+      asked += 1;
+      return real();
+    };
+    const endpoint = `${location.origin}/mirror`;
+    await headwater.store.pull(REFERENCE, { endpoint, persist: false });
+    const without = asked;
+    await headwater.store.pull(REFERENCE, { endpoint });
+    const agreed = await headwater.store.persist();
+    await (await headwater.load(REFERENCE, { endpoint, backend: "cpu" })).dispose();
+    return { without, asked, agreed, told: await navigator.storage.persisted() };
+  }, REFERENCE);
+  expect(seen).toEqual({ without: 0, asked: 1, agreed: seen.told, told: seen.told });
+  expect(mirror.weightBytes).toBe(mirror.weights.length);
+});
+
+test("whether a model fits is tried on the device and the store, and what would fit instead is told", async ({ lab, mirror }) => {
+  mirror.files.set("tiny-Q4_0.gguf", readFileSync(inTree("www/models/tiny-assistant/tiny-assistant-q4_0.gguf")));
+  const fit = (options: FitOptions): Promise<Fit> => lab.evaluate(({ REFERENCE, options }) => {
+    return headwater.fit(REFERENCE, { endpoint: `${location.origin}/mirror`, ...options });
+  }, { REFERENCE, options });
+  const plenty = await fit({});
+  expect(plenty).toMatchObject({ verdict: "fits", choices: [], givenBytes: plenty.totalBytes, fetchBytes: mirror.weights.length });
+  expect((await fit({ probe: false })).givenBytes).toBeNull();
+  expect((await fit({ backend: "cpu" })).givenBytes).toBeGreaterThan(0);
+
+  const memoryBytes = Math.ceil(plenty.totalBytes - plenty.weightBytes / 3);
+  const little = await fit({ memoryBytes, context: 16 });
+  expect(little).toMatchObject({ verdict: "no", givenBytes: null });
+  const other = little.choices.find(({ reference }) => reference !== undefined);
+  expect(other?.reference).toBe("tiny/assistant/tiny-Q4_0.gguf");
+  expect(other?.totalBytes).toBeLessThanOrEqual(memoryBytes);
+  const shorter = (await fit({ memoryBytes: plenty.totalBytes - 1 })).choices[0]?.options ?? {};
+  expect((await fit({ memoryBytes: plenty.totalBytes - 1, ...shorter })).verdict).not.toBe("no");
+
+  // A device that gives no more than so much, whatever its limits say.
+  const refused = await lab.evaluate(async ({ REFERENCE, mostBytes }) => {
+    const device = (globalThis as unknown as { GPUDevice: { prototype: { createBuffer(descriptor: { size: number }): unknown } } }).GPUDevice.prototype;
+    const real = device.createBuffer;
+    let given = 0;
+    device.createBuffer = function (descriptor) {
+      given += descriptor.size;
+      // More than any device has: a real refusal of its allocator or its rules.
+      return real.call(this, given > mostBytes ? { ...descriptor, size: 2 ** 52 } : descriptor);
+    };
+    try {
+      return await headwater.fit(REFERENCE, { endpoint: `${location.origin}/mirror` });
+    } finally {
+      device.createBuffer = real;
+    }
+  }, { REFERENCE, mostBytes: plenty.largestBufferBytes });
+  expect(refused).toMatchObject({ verdict: "no", givenBytes: plenty.largestBufferBytes, totalBytes: plenty.totalBytes });
+  expect(refused.notes.join()).toContain(`the device gave ${plenty.largestBufferBytes}`);
+  expect(refused.choices.every(({ totalBytes }) => totalBytes <= plenty.totalBytes)).toBe(true);
+  expect(await lab.evaluate(() => headwater.store.usage())).toEqual({ models: 0, modelBytes: 0, partialBytes: 0 });
+});
+

@@ -169,6 +169,28 @@ test("the tab that fetches is closed, and the one that waits goes on", async ({ 
   expect(origins.weightBytes).toBeLessThanOrEqual(SIZE_BYTES + LOST_BYTES + UNREAD_BYTES);
 });
 
+test("a tab that hangs in the middle of a download is told after half a minute, and closing it lets the other go on", async ({ context }) => {
+  const [first, second] = [await newSite(context), await newSite(context)];
+  origins.faults.rate = RATE;
+  await begin(first);
+  await expect.poll(() => origins.weightBytes).toBeGreaterThan(4 * MIB);
+  // Its worker never comes back; nobody waits for that.
+  void first.workers()[0]?.evaluate(() => {
+    for (;;);
+  }).catch(() => {});
+  const told = await second.evaluate(async ({ REFERENCE, options }) => {
+    const call = headwater.store.pull(REFERENCE, options);
+    return call.then(() => ["", ""], (error: unknown) => [(error as { kind: string }).kind, (error as Error).message]);
+  }, { REFERENCE, options: origins.options });
+  expect(told[0], told[1]).toBe("StorageBusy");
+  expect(told[1]).toContain("30 seconds");
+  await first.close();
+  origins.faults.rate = Infinity;
+  expect(await pull(second)).toEqual([sha256(origins.weights)]);
+  // What was sent to a tab that no longer read lay in the sockets.
+  expect(origins.weightBytes).toBeLessThanOrEqual(2 * SIZE_BYTES);
+});
+
 /** Takes bytes out of the browser's storage, as its eviction would, or a disk that forgets. */
 async function lose(page: Page, kind: "file" | "tail" | "all"): Promise<void> {
   await page.evaluate(async (kind) => {

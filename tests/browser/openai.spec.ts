@@ -94,6 +94,21 @@ test("openai: several choices, how likely their tokens were, and a bias", async 
   expect(seen.text.offsets[1]).toBeGreaterThan(0);
 });
 
+test("openai: a prompt is echoed, with how likely its tokens were", async ({ lab }) => {
+  expect(await run(lab, "openai.echo")).toEqual({
+    plain: true,
+    tokens: true,
+    first: [null, null],
+    likely: true,
+    offsets: true,
+    silent: { text: "Once upon a time", finish_reason: "length", completion: 0 },
+    same: true,
+    ids: [true, true],
+    streamed: true,
+    wrong: [["BadRequestError", 400, "echo", "invalid_value"], ["BadRequestError", 400, "n", "invalid_value"], ["BadRequestError", 400, "max_tokens", "InvalidArgument"]],
+  });
+});
+
 test("openai: a tool is called, its result goes back", async ({ lab }) => {
   const call = { name: "get_weather", arguments: "{\"city\":\"Paris\"}" };
   expect(await run(lab, "openai.tools")).toEqual({
@@ -117,8 +132,15 @@ test("openai: embeddings in both encodings", async ({ lab }) => {
 test("openai: what is refused has its status, and names the parameter", async ({ lab }) => {
   expect(await run(lab, "openai.errors")).toEqual({
     model: ["NotFoundError", 404, "model", "model_not_found"],
+    twice: ["BadRequestError", 400, "max_completion_tokens", "invalid_value"],
+    contrary: ["BadRequestError", 400, "tool_choice", "InvalidArgument"],
+    role: ["BadRequestError", 400, "messages[0].role", "invalid_value"],
+    bias: ["BadRequestError", 400, "logit_bias", "InvalidArgument"],
+    biasId: ["BadRequestError", 400, "logit_bias", "InvalidArgument"],
+    impossible: ["BadRequestError", 400, expect.stringMatching(/^json/), "SchemaUnsupported"],
+    beside: true,
     n: ["BadRequestError", 400, "n", "InvalidArgument"],
-    echo: ["BadRequestError", 400, "echo", "unsupported_value"],
+    echo: ["BadRequestError", 400, "echo", "unknown_parameter"],
     schema: ["BadRequestError", 400, "json.properties.a", "SchemaUnsupported"],
     format: ["BadRequestError", 400, "response_format.type", "unsupported_value"],
     unknown: ["BadRequestError", 400, "colour", "unknown_parameter"],

@@ -183,6 +183,26 @@ test("a host that falls silent in the middle is asked again for what is missing"
   expect(origins.weightBytes).toBeLessThanOrEqual(SIZE_BYTES + 4 * 1024 * 1024);
 });
 
+test("a device that is offline, before or in the middle, is told so, and goes on when it is online again", async ({ site, origins }) => {
+  await site.context().setOffline(true);
+  const before = await pull(site, origins.options);
+  expect([before.kind, origins.requests]).toEqual(["Network", 0]);
+  await site.context().setOffline(false);
+  origins.faults.rate = 2 * 1024 * 1024;
+  const going = pull(site, origins.options);
+  await expect.poll(() => origins.weightBytes, { intervals: [10] }).toBeGreaterThan(4 * 1024 * 1024);
+  // Streams that are open go on; what is asked next is refused, so they are cut as well.
+  await site.context().setOffline(true);
+  origins.cut();
+  const { kind, message } = await going;
+  expect(kind, message).toBe("Network");
+  await site.context().setOffline(false);
+  origins.faults.rate = Infinity;
+  expect((await pull(site, origins.options)).hashes).toEqual([sha256(origins.weights)]);
+  // A block of each connection, and what each socket held.
+  expect(origins.weightBytes).toBeLessThanOrEqual(SIZE_BYTES + 4 * 1024 * 1024 + 4 * 64 * 1024);
+});
+
 test("offline asks nobody: what is kept is there, what is not is missing", async ({ site, origins }) => {
   const missing = await pull(site, { ...origins.options, offline: true });
   expect(missing.kind).toBe("NotFound");

@@ -98,10 +98,13 @@ export class Origins {
   }
 
   stop(): void {
-    for (const server of this.#servers) {
-      server.closeAllConnections();
-      server.close();
-    }
+    this.cut();
+    for (const server of this.#servers) server.close();
+  }
+
+  /** Cuts every connection. */
+  cut(): void {
+    for (const server of this.#servers) server.closeAllConnections();
   }
 
   /** Ends all faults and forgets what was counted. */

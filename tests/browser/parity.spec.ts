@@ -1,6 +1,6 @@
 /** Numbers against software that is not ours, in exact mode, on the browser's own WebGPU: every model of the parity tests. */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { basename, dirname } from "node:path";
 import { expect, test, type Page } from "./lab.js";
 import { SWEEP } from "./sweep.js";
 import { goldenCases, inTree, nmse, readTensor } from "./golden.js";
@@ -37,23 +37,31 @@ function models(): readonly Model[] {
   const path = inTree(`${FIGURES}/cpu-exact.json`);
   if (!existsSync(path)) throw new Error(`${FIGURES}/cpu-exact.json is not there; \`cargo test --test parity_cpu\` makes it`);
   const all = JSON.parse(readFileSync(path, "utf8")) as Model[];
-  // A file under another name is the same model in another layout of its configuration, which the native tests compare.
-  const own = all.filter(({ files }) => files.every((file) => !file.includes("=")));
-  const chosen = own.filter(({ name }) => SWEEP || CHOICE.includes(name));
+  const chosen = all.filter(({ name }) => SWEEP || CHOICE.includes(name));
   if (chosen.length < CHOICE.length) throw new Error(`of ${CHOICE.join(", ")} some are not among the models`);
   return chosen;
 }
 
-/** Where the page finds a model. */
-function url({ files }: Model): string {
+/** What the page loads: an address, or files picked from several folders, each with the name that the model knows it by. */
+type Place = string | readonly { readonly url: string; readonly name: string }[];
+
+function place({ files }: Model): Place {
   const first = files[0] ?? "";
-  return first.endsWith(".gguf") ? `/${first}` : `/${dirname(first)}/`;
+  if (first.endsWith(".gguf")) return `/${first}`;
+  if (files.every((file) => dirname(file) === dirname(first) && !file.includes("="))) return `/${dirname(first)}/`;
+  // The list has what computes; ids stand in for texts, but a model does not load without its tokenizer.
+  return [...files, `${dirname(files.at(-1) ?? "")}/tokenizer.json`].map((file) => {
+    const [path = "", name = basename(path)] = file.split("=");
+    return { url: `/${path}`, name };
+  });
 }
 
 /** Logits of each list of ids, and the greedy continuation of each. On the page's own thread, so that models share pipelines. */
-async function run(page: Page, url: string, prompts: readonly { ids: readonly number[]; steps: number }[]): Promise<{ logits: number[][]; greedy: number[][]; vocab: number }> {
-  return page.evaluate(async ({ url, prompts }) => {
-    const model = await headwater.load(url, { backend: "webgpu", exact: true, worker: false });
+async function run(page: Page, place: Place, prompts: readonly { ids: readonly number[]; steps: number }[]): Promise<{ logits: number[][]; greedy: number[][]; vocab: number }> {
+  return page.evaluate(async ({ place, prompts }) => {
+    const pick = async ({ url, name }: { url: string; name: string }) => new File([await (await fetch(url)).blob()], name);
+    const picked = typeof place === "string" ? place : await Promise.all(place.map(pick));
+    const model = await headwater.load(picked, { backend: "webgpu", exact: true, worker: false });
     const logits: number[][] = [];
     const greedy: number[][] = [];
     for (const { ids, steps } of prompts) {
@@ -62,7 +70,7 @@ async function run(page: Page, url: string, prompts: readonly { ids: readonly nu
     }
     await model.dispose();
     return { logits, greedy, vocab: model.info.vocabSize };
-  }, { url, prompts });
+  }, { place, prompts });
 }
 
 test("models of the table: logits and greedy continuations", async ({ lab }) => {
@@ -75,7 +83,7 @@ test("models of the table: logits and greedy continuations", async ({ lab }) => 
       const unsafe = margins.findIndex((margin) => margin < Math.max(0.01, 2 * model.reference));
       return ids.length < longest ? 0 : Math.min(GREEDY_STEPS, unsafe < 0 ? greedy.length : unsafe);
     });
-    const { logits, greedy, vocab } = await run(lab, url(model), prompts.map(({ ids }, index) => ({ ids, steps: safe[index] ?? 0 })));
+    const { logits, greedy, vocab } = await run(lab, place(model), prompts.map(({ ids }, index) => ({ ids, steps: safe[index] ?? 0 })));
     let worst = 0;
     for (const [index, prompt] of prompts.entries()) {
       const got = logits[index] ?? [];

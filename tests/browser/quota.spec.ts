@@ -2,8 +2,11 @@
  * Storage that is full before a download or in the middle of it, on a disk and in a private window's memory; site data that
  * is cleared while it is used; downloads that are given up; weights that come packed.
  */
+import { mkdirSync, writeFileSync } from "node:fs";
 import { chromium, expect, test, type BrowserContext, type CDPSession, type Page } from "@playwright/test";
+import type { Fit } from "headwater";
 import { executablePath, webgpuArgs } from "./chromium.mjs";
+import { giantGguf } from "./giant.js";
 import { sha256 } from "./mirror.js";
 import { openSite, Origins, REFERENCE } from "./origins.js";
 
@@ -105,6 +108,70 @@ for (const [where, { tellsBefore, open }] of Object.entries(WHERE)) {
     }
   });
 }
+
+test("whether there is room is tried before it is said that a model fits", async ({}, info) => {
+  const { header, sizeBytes } = giantGguf(1);
+  const servers = new Origins(sizeBytes, header);
+  await servers.start();
+  const context = await chromium.launchPersistentContext(info.outputPath("profile"), { executablePath, args: webgpuArgs, headless: true });
+  try {
+    const page = await context.newPage();
+    await openSite(page, servers);
+    const session = await context.newCDPSession(page);
+    const fit = (): Promise<Fit> => page.evaluate(({ REFERENCE, options }) => headwater.fit(REFERENCE, { ...options, context: 64 }), { REFERENCE, options: servers.options });
+    expect((await fit()).verdict).toBe("fits");
+    await session.send("Storage.overrideQuotaForOrigin", { origin: servers.site, quotaSize: sizeBytes / 2 });
+    const full = await fit();
+    // The browser's own guess knows nothing of it.
+    expect(full.freeBytes).toBeGreaterThan(sizeBytes);
+    expect(full.verdict).toBe("no");
+    expect(full.notes.join()).toContain(`${sizeBytes} bytes have to be kept`);
+    expect(servers.weightBytes, "bytes of two headers").toBeLessThan(sizeBytes / 20);
+    expect(await keptFiles(page), "files that the trial left").toBe(0);
+  } finally {
+    await context.close();
+    servers.stop();
+  }
+});
+
+/** A browser whose profile has a disk of its own, in a namespace where an ordinary user may give it one. */
+const ON_A_SMALL_DISK = (folder: string, mib: number): string => `#!/bin/sh
+exec unshare --user --map-root-user --mount sh -c 'mount -t tmpfs -o size=${mib}m none "${folder}" && exec "${executablePath}" "$@"' sh "$@"
+`;
+
+test("a disk that is really full is told, and what came is kept", async ({}, info) => {
+  const [folder, browser] = [info.outputPath("profile"), info.outputPath("browser")];
+  mkdirSync(folder, { recursive: true });
+  // The profile itself has some megabytes; the browser grants room ahead of what is written.
+  writeFileSync(browser, ON_A_SMALL_DISK(folder, 90), { mode: 0o755 });
+  const context = await chromium.launchPersistentContext(folder, { executablePath: browser, args: webgpuArgs, headless: true });
+  try {
+    const page = await context.newPage();
+    await openSite(page, origins);
+    origins.faults.rate = RATE;
+    const going = pull(page);
+    await expect.poll(() => origins.weightBytes, { intervals: [10] }).toBeGreaterThan(8 * MIB);
+    // Another program takes all that is left.
+    const fill = (): Promise<number> => page.evaluate(async () => {
+      const handle = await (await navigator.storage.getDirectory()).getFileHandle("other", { create: true });
+      const stream = await handle.createWritable();
+      let mib = 0;
+      try {
+        for (; mib < 200; mib += 1) await stream.write(new Uint8Array(2 ** 20));
+        await stream.close();
+      } catch {
+        // As full as it gets.
+      }
+      return mib;
+    });
+    expect(await fill(), "MiB that the disk took").toBeLessThan(90);
+    origins.faults.rate = Infinity;
+    const { kind, message } = await going;
+    expect(kind, message).toBe("QuotaExceeded");
+  } finally {
+    await context.close();
+  }
+});
 
 test("a download that is given up at any point goes on from there", async ({ page }) => {
   await openSite(page, origins);

@@ -1,12 +1,14 @@
 /**
  * How fast a model comes: from servers of their own on the loopback address into the store, verified, and onto the device,
- * beside the same bytes read by `fetch` and let go of; and from the store again, beside its files merely read. Into a profile
+ * beside the same bytes read by `fetch`, past the browser's cache as the package asks for them, and let go of (by the stream's own
+ * memory, and into one memory again and again, as the package reads); and from the store again, beside its files merely read. Into a profile
  * on the disk, as a visitor has: a private window keeps files in another process's memory, where each write costs four times
  * as much. Loads also into no device but this thread's memory: software WebGPU takes seconds to begin. Medians of five, taken
  * in turns. Rates depend on the machine and on what else it does, so they are told here and in
  * `docs/decisions.md`; held are the bytes, each of which is sent once and stored once.
  */
 import { chromium, expect, test } from "@playwright/test";
+import type { Progress } from "headwater";
 import { executablePath, webgpuArgs } from "./chromium.mjs";
 import { giantGguf } from "./giant.js";
 import { Origins, openSite, REFERENCE } from "./origins.js";
@@ -27,13 +29,26 @@ test("a model is fetched once, kept whole, and loaded again without the network;
     const page = await context.newPage();
     await openSite(page, origins);
     const url = `${origins.hub}/acme/noise/resolve/${origins.commit}/noise-Q8_0.gguf`;
-    const times = { drained: [] as number[], stored: [] as number[], ready: [] as number[], read: [] as number[], again: [] as number[], onCpu: [] as number[] };
+    const times = { drained: [] as number[], byMemory: [] as number[], stored: [] as number[], ready: [] as number[], read: [] as number[], again: [] as number[], onCpu: [] as number[] };
+    /** Of each kind of load: until weights come, while they come, and after. */
+    const parts: Record<string, number[][]> = {};
     const given = { reference: REFERENCE, options: origins.options };
     for (let turn = 0; turn < TIMES; turn++) {
       times.drained.push(await page.evaluate(async (url) => {
         const from = performance.now();
-        const reader = (await fetch(url)).body?.getReader();
+        const reader = (await fetch(url, { cache: "no-store" })).body?.getReader();
         while (reader !== undefined && !(await reader.read()).done);
+        return performance.now() - from;
+      }, url));
+      times.byMemory.push(await page.evaluate(async (url) => {
+        const from = performance.now();
+        const reader = (await fetch(url, { cache: "no-store" })).body?.getReader({ mode: "byob" });
+        let room = new ArrayBuffer(1 << 20);
+        for (;;) {
+          const { value, done } = await reader!.read(new Uint8Array(room));
+          if (done) break;
+          room = value.buffer;
+        }
         return performance.now() - from;
       }, url));
       const clear = (): Promise<void> => page.evaluate(() => headwater.store.clear());
@@ -65,13 +80,24 @@ test("a model is fetched once, kept whole, and loaded again without the network;
       });
       expect(read.largest, "bytes of the largest file").toBe(sizeBytes);
       times.read.push(read.ms);
-      const load = (more: { offline: boolean; backend: "webgpu" | "cpu" }): Promise<number> => page.evaluate(async ({ reference, options, more }) => {
-        const from = performance.now();
-        const model = await headwater.load(reference, { ...options, ...more, context: 64 });
-        const ms = performance.now() - from;
-        await model.dispose();
+      const load = async (more: { offline: boolean; backend: "webgpu" | "cpu" }): Promise<number> => {
+        const { ms, parts: found } = await page.evaluate(async ({ reference, options, more }) => {
+          const from = performance.now();
+          const at: Partial<Record<string, number>> = {};
+          const onProgress = ({ phase, loadedBytes, totalBytes }: Progress): void => {
+            at[phase] ??= performance.now() - from;
+            if (phase === "weights" && loadedBytes === totalBytes) at["loaded"] ??= performance.now() - from;
+          };
+          const model = await headwater.load(reference, { ...options, ...more, context: 64, onProgress });
+          const ms = performance.now() - from;
+          await model.dispose();
+          const { weights = NaN, loaded = NaN } = at;
+          return { ms, parts: [weights, loaded - weights, ms - loaded] };
+        }, { ...given, more });
+        const kind = more.offline ? more.backend : "network";
+        (parts[kind] ??= [[], [], []]).forEach((list, part) => list.push(found[part] ?? NaN));
         return ms;
-      }, { ...given, more });
+      };
       times.again.push(await load({ offline: true, backend: "webgpu" }));
       times.onCpu.push(await load({ offline: true, backend: "cpu" }));
       expect(origins.weightBytes, "bytes that were sent for the store").toBe(sizeBytes);
@@ -83,7 +109,11 @@ test("a model is fetched once, kept whole, and loaded again without the network;
     const rate = (of: keyof typeof times): number => sizeBytes / MIB / (median(times[of]) / 1000);
     const ratio = (of: keyof typeof times, to: keyof typeof times): string => (rate(of) / rate(to)).toFixed(2);
     console.log(`${(sizeBytes / MIB).toFixed(0)} MiB; MiB/s: ${Object.keys(times).map((of) => `${of} ${rate(of as keyof typeof times).toFixed(0)}`).join(", ")}`);
-    console.log(`stored / drained ${ratio("stored", "drained")}, ready / drained ${ratio("ready", "drained")}, again / read ${ratio("again", "read")}, onCpu / read ${ratio("onCpu", "read")}`);
+    for (const [kind, lists] of Object.entries(parts)) {
+      const [before = NaN, during = NaN, after = NaN] = lists.map(median);
+      console.log(`${kind}: weights begin after ${before.toFixed(0)} ms, come in ${during.toFixed(0)} (${(sizeBytes / MIB / (during / 1000)).toFixed(0)} MiB/s), ready ${after.toFixed(0)} later`);
+    }
+    console.log(`stored / drained ${ratio("stored", "drained")}, stored / read into one memory ${ratio("stored", "byMemory")}, ready / drained ${ratio("ready", "drained")}, again / read ${ratio("again", "read")}, onCpu / read ${ratio("onCpu", "read")}`);
   } finally {
     await context.close();
     origins.stop();

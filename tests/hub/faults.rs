@@ -174,6 +174,47 @@ fn expired_signatures_are_asked_for_again() {
 }
 
 #[test]
+fn several_connections_are_used_and_fewer_where_a_server_is_busy() {
+    let lab = Lab::with_gguf(66 * MIB);
+    lab.pull(REFERENCE, &call()).expect("fetched");
+    assert_eq!(lab.servers.most_open.get(), 4);
+    // A server that serves one at a time, and sends the others away.
+    let lab = Lab::with_gguf(66 * MIB);
+    let (servers, refused) = (std::rc::Rc::downgrade(&lab.servers), std::rc::Rc::new(std::cell::Cell::new(0)));
+    let counted = std::rc::Rc::clone(&refused);
+    lab.servers.rule(move |seen, _| {
+        let busy = of_cdn(seen) && servers.upgrade().is_some_and(|servers| servers.open.get() > 0);
+        counted.set(counted.get() + usize::from(busy));
+        busy.then_some(Fault::Status(429, vec![("Retry-After", "1")], "one at a time"))
+    });
+    let pulled = lab.pull(REFERENCE, &call()).expect("one after another");
+    assert!(lab.is_right(&pulled, "o/n"));
+    assert!((1..20).contains(&refused.get()), "{} requests were refused", refused.get());
+    // Beside the words of the refusals and the hub's own answers, nothing came twice.
+    assert!(lab.servers.served("") < (66 << 20) + 4096, "{} bytes", lab.servers.served(""));
+}
+
+#[test]
+fn small_files_are_held_to_the_hash_that_git_has_of_them() {
+    let lab = Lab::new();
+    for (path, bytes) in
+        [("config.json", &b"{\"model_type\": \"llama\"}"[..]), ("README.md", b"---\nlicense: mit\n---\n")]
+    {
+        lab.servers.put("o/folder", path, bytes.to_vec());
+    }
+    lab.servers.put("o/folder", "model.safetensors", crate::world::noise(3, MIB));
+    let right = crate::repository::git_hash(&lab.servers.files.borrow()["o/folder"]["config.json"]);
+    lab.servers.rule(|seen, _| seen.url.ends_with("config.json").then_some(Fault::Flip(5)));
+    let error = lab.pull("o/folder", &call()).err().expect("another byte");
+    assert_eq!(error.kind(), ErrorKind::IntegrityMismatch, "{error}");
+    assert!(error.to_string().contains("config.json") && error.to_string().contains(&right), "{error}");
+    assert_eq!(lab.servers.served(".safetensors"), 0);
+    *lab.servers.rule.borrow_mut() = None;
+    let pulled = lab.pull("o/folder", &call()).expect("the right one");
+    assert!(lab.is_right(&pulled, "o/folder") && pulled.model.unverified.is_empty());
+}
+
+#[test]
 fn a_branch_that_moves_does_not_mix_models() {
     let lab = Lab::with_gguf(SIZE);
     lab.servers.put("o/n", "z-Q4_0.gguf", crate::world::weights(3, 100));

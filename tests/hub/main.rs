@@ -2,11 +2,14 @@
 //! loses nothing when any one call fails.
 #![allow(clippy::expect_used, reason = "a test says what it expects by failing")]
 
+mod documented;
 mod faults;
 mod incoming;
 mod keeping;
 mod nth;
 mod refusals;
+#[path = "../common/repository.rs"]
+mod repository;
 mod world;
 
 use std::rc::Rc;

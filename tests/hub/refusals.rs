@@ -108,6 +108,16 @@ fn what_the_hub_refuses_has_a_kind() {
         assert_eq!(lab.servers.served(".gguf"), 0);
         assert!(lab.memory.names().iter().all(|name| !name.contains("/models/")));
     }
+    // A listing of more files than any repository has, in one page, is not read to its end.
+    let entry = r#"{"type": "file", "path": "a/b.txt", "size": 1, "oid": "0000000000000000000000000000000000000000"},"#;
+    let huge: &'static str = format!("[{}]", entry.repeat(50_001).trim_end_matches(',')).leak();
+    let endless: &'static str = "[".repeat((16 << 20) + 1).leak();
+    for (text, words) in [(huge, "50000"), (endless, "16777216")] {
+        let lab = Lab::with_gguf(MIB);
+        lab.servers.rule(move |seen, _| seen.url.contains("/tree/").then(|| Fault::Status(200, vec![], text)));
+        let error = lab.pull(REFERENCE, &call()).err().expect("too long");
+        assert!(error.kind() == ErrorKind::LimitExceeded && error.to_string().contains(words), "{error}");
+    }
     let lab = Lab::with_gguf(MIB);
     for (reference, kind) in [
         ("o/unknown:Q8_0", ErrorKind::NotFound),

@@ -2,134 +2,20 @@
 //! between them.
 #![allow(clippy::expect_used, reason = "a test says what it expects by failing")]
 
+mod lab;
+mod looks;
+#[path = "../common/repository.rs"]
+mod repository;
 mod server;
+mod terms;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use server::{Fault, Servers, sha256};
-
-const MODEL: &str = "www/models/tiny-assistant/tiny-assistant-q8_0.gguf";
-const REFERENCE: &str = "tiny/assistant:Q8_0";
-const TOKEN: &str = "hf_secretofthetests";
-/// What may be fetched again of the file that was open.
-const AGAIN: u64 = 4 << 20;
-
-fn read(path: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file of the project")
-}
-
-/// Servers with the demo's model, and a store that is empty.
-struct Lab {
-    servers: Servers,
-    store: PathBuf,
-}
-
-impl Lab {
-    fn new(name: &str) -> Self {
-        let store = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("pull-{name}"));
-        if store.exists() {
-            std::fs::remove_dir_all(&store).expect("an old store");
-        }
-        let servers = Servers::start();
-        servers.put("tiny/assistant", "tiny-assistant-Q8_0.gguf", read(MODEL));
-        servers.put(
-            "tiny/assistant",
-            "README.md",
-            b"---\nlicense: apache-2.0\nbase_model: o/n\n---\n# Tiny\n".to_vec(),
-        );
-        Self { servers, store }
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
-        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).arg("--json");
-        command.args(["--endpoint", &format!("http://{}", self.servers.hub), "--allow-host", &self.servers.cdn]);
-        command.arg("--store").arg(&self.store).env_remove("HF_TOKEN").stdin(Stdio::null());
-        command
-    }
-
-    /// The object that a command prints, whether it succeeded or not.
-    fn run(&self, args: &[&str]) -> Value {
-        let output = self.command(args).output().expect("the program");
-        let (text, words) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        for secret in [TOKEN, "verysecret"] {
-            assert!(!text.contains(secret) && !words.contains(secret), "{secret} is told: {text}{words}");
-        }
-        assert!(!words.contains("panicked"), "{words}");
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}{words}"))
-    }
-
-    fn pulls(&self, args: &[&str]) -> Value {
-        let told = self.run(&[&["pull", REFERENCE], args].concat());
-        assert_eq!(told["files"][0]["sha256"], json!(sha256(&read(MODEL))), "{told}");
-        assert_eq!(self.kept(), Some(read(MODEL)));
-        told
-    }
-
-    fn fails(&self, args: &[&str], kind: &str, words: &str) {
-        let told = self.run(args);
-        assert_eq!(told["error"]["kind"], kind, "{told}");
-        assert!(told["error"]["message"].as_str().expect("words").contains(words), "{told}");
-    }
-
-    /// The content of the model's file, if it is said to be kept.
-    fn kept(&self) -> Option<Vec<u8>> {
-        let listed = self.run(&["store", "list"]);
-        let model = listed["models"].as_array().expect("models").first()?;
-        let name = format!("sha256-{}", model["files"][0]["sha256"].as_str().expect("a hash"));
-        let files = walk(&self.store);
-        let path = files.iter().find(|path| path.ends_with(&name)).expect("a listed model's file");
-        Some(std::fs::read(path).expect("bytes"))
-    }
-}
-
-fn walk(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
-}
-
-#[test]
-fn an_adapter_of_a_hub_comes_under_the_models_terms() {
-    let lab = Lab::new("adapter");
-    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
-        lab.servers.put("o/llama3", name, read(&format!("tests/data/models/llama3/{name}")));
-    }
-    lab.servers.put("o/llama3", "README.md", b"---\nlicense: apache-2.0\n---\n".to_vec());
-    for name in ["adapter_config.json", "adapter_model.safetensors"] {
-        lab.servers.put("o/lora", name, read(&format!("tests/data/lora/llama3-plain/{name}")));
-    }
-    lab.servers.put("o/lora", "README.md", b"---\nlicense: cc-by-nc-4.0\n---\n".to_vec());
-    let generate = |more: &[&str]| {
-        let args =
-            ["generate", "o/llama3", "--backend", "cpu", "--ids", "1,2,3", "--max-tokens", "8", "--temperature", "0"];
-        lab.run(&[&args[..], more].concat())
-    };
-    let local = generate(&["--adapter", "tests/data/lora/llama3-plain"]);
-    let from_hub = generate(&["--adapter", "o/lora"]);
-    assert_eq!(from_hub["tokens"].as_array().map(Vec::len), Some(8), "{from_hub}");
-    assert_eq!(from_hub["tokens"], local["tokens"]);
-    assert_ne!(from_hub["tokens"], generate(&[])["tokens"]);
-    // Kept like a model, and applied as little as is asked for.
-    lab.servers.forget();
-    assert_eq!(generate(&["--adapter", "o/lora:0", "--offline"])["tokens"], generate(&["--offline"])["tokens"]);
-    assert!(lab.servers.seen().is_empty());
-    let denied = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pull-adapter-policy.json");
-    std::fs::write(&denied, r#"{"licenses": {"deny": ["@non-commercial"]}}"#).expect("a policy");
-    let told = generate(&["--adapter", "o/lora", "--policy", &denied.to_string_lossy()]);
-    assert_eq!(told["error"]["kind"], "PolicyRefused", "{told}");
-    // What a lock file does not pin is not loaded under it.
-    let lock = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pull-adapter.lock.json");
-    std::fs::remove_file(&lock).ok();
-    let lock = lock.to_string_lossy().into_owned();
-    lab.run(&["pull", "o/llama3", "--lock", &lock]);
-    let told = generate(&["--adapter", "o/lora", "--lock", &lock]);
-    assert_eq!(told["error"]["kind"], "PolicyRefused", "{told}");
-    lab.run(&["pull", "o/lora", "--lock", &lock]);
-    assert_eq!(generate(&["--adapter", "o/lora", "--lock", &lock])["tokens"], local["tokens"]);
-}
+use lab::{AGAIN, Lab, MODEL, REFERENCE, read};
+use repository::sha256;
+use serde_json::json;
+use server::Fault;
 
 #[test]
 fn a_model_is_pulled_kept_and_run_without_the_network() {
@@ -158,92 +44,6 @@ fn a_model_is_pulled_kept_and_run_without_the_network() {
     assert_eq!(freed["freedBytes"], json!(read(MODEL).len()));
     assert_eq!(lab.kept(), None);
     lab.fails(&["generate", REFERENCE, "--offline", "--prompt", "x"], "NotFound", "not stored here");
-}
-
-#[test]
-fn inspect_reads_the_header_and_keeps_nothing() {
-    let lab = Lab::new("inspect");
-    let told = lab.run(&["inspect", REFERENCE]);
-    assert_eq!((&told["architecture"], &told["origin"]["license"]["id"]), (&json!("qwen3"), &json!("apache-2.0")));
-    assert!(told["origin"]["files"][0]["expected"].as_str().is_some_and(|hash| hash.starts_with("sha256:")), "{told}");
-    assert!(lab.servers.sent() < 600_000, "{} bytes", lab.servers.sent());
-    assert!(!lab.store.exists() || walk(&lab.store).is_empty());
-}
-
-/// A GGUF file with that many items more at the start of a list of `item_type`, each of the bytes that `item` gives; as many
-/// bytes are added as keep the tensors aligned, which takes a last item of some length.
-fn with_longer_list(
-    gguf: &[u8],
-    key: &str,
-    items: u64,
-    item: impl Fn(u64) -> Vec<u8>,
-    pad: impl Fn(usize) -> Vec<u8>,
-) -> Vec<u8> {
-    let place = gguf.windows(key.len()).position(|part| part == key.as_bytes()).expect("the key");
-    // The key, the type of the value, that of its items, and their number.
-    let count = place + key.len() + 8;
-    let first = count + 8;
-    let before = u64::from_le_bytes(gguf[count..first].try_into().expect("a number"));
-    let mut more: Vec<u8> = (0..items - 1).flat_map(item).collect();
-    let last = pad((32 - more.len() % 32) % 32);
-    more.extend(last);
-    assert_eq!(more.len() % 32, 0);
-    [&gguf[..count], &(before + items).to_le_bytes(), &more, &gguf[first..]].concat()
-}
-
-#[test]
-fn inspect_passes_over_the_vocabulary_of_a_gguf_file() {
-    const ITEMS: u64 = 150_000;
-    let text = |text: &[u8]| [&(text.len() as u64).to_le_bytes(), text].concat();
-    // A text of a length such that it and what is missing to 32 come out even.
-    let pad = |missing: usize| text(&vec![b'x'; (missing + 56) % 32 + 32]);
-    let token = |index: u64| text(format!("t{}", index * index % 99_999_999).as_bytes());
-    let merge = |index: u64| text(format!("{} {index}", index * index % 9_999).as_bytes());
-    let mut bytes = with_longer_list(&read(MODEL), "tokenizer.ggml.tokens", ITEMS, token, pad);
-    // A multiple of eight items of four bytes.
-    bytes = with_longer_list(
-        &bytes,
-        "tokenizer.ggml.token_type",
-        ITEMS,
-        |_| 1_u32.to_le_bytes().to_vec(),
-        |missing| vec![0; missing],
-    );
-    bytes = with_longer_list(&bytes, "tokenizer.ggml.merges", ITEMS, merge, pad);
-    let lab = Lab::new("long");
-    let plain = lab.run(&["inspect", REFERENCE]);
-    lab.servers.put("tiny/long", "long-Q8_0.gguf", bytes);
-    let before = lab.servers.sent();
-    let told = lab.run(&["inspect", "tiny/long"]);
-    let sent = lab.servers.sent() - before;
-    assert!(sent < 550_000, "{sent} bytes of two looks, one of them for the licence");
-    for key in ["architecture", "parameters", "layers", "vocabSize", "context", "formats", "template", "name"] {
-        assert_eq!(told[key], plain[key], "{key}");
-    }
-    assert!(told["warnings"][0].as_str().is_some_and(|words| words.contains("tokenizer.ggml.tokens")), "{told}");
-    assert!(plain["warnings"].as_array().is_some_and(Vec::is_empty), "{plain}");
-}
-
-#[test]
-fn inspect_leaves_a_large_tokenizer_where_it_is() {
-    let lab = Lab::new("look");
-    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
-        let mut bytes = read(&format!("tests/data/models/llama3/{name}"));
-        if name == "tokenizer.json" {
-            bytes.extend(vec![b' '; 2 << 20]);
-        }
-        lab.servers.put("test/llama3", name, bytes);
-    }
-    let told = lab.run(&["inspect", "test/llama3"]);
-    assert_eq!((&told["architecture"], told["template"]["hash"].is_string()), (&json!("llama"), true), "{told}");
-    assert!(told["warnings"][0].as_str().is_some_and(|words| words.contains("tokenizer.json")), "{told}");
-    assert!(lab.servers.seen().iter().all(|seen| !seen.path.ends_with("/tokenizer.json")));
-    // A load reads it all the same.
-    lab.run(&["pull", "test/llama3"]);
-    let kept = lab.run(&["inspect", "test/llama3", "--offline"]);
-    assert_eq!(
-        (&kept["template"]["hash"], kept["warnings"].as_array().map(Vec::len)),
-        (&told["template"]["hash"], Some(0))
-    );
 }
 
 #[test]
@@ -299,96 +99,6 @@ fn faults_that_stay_are_typed_and_leave_what_was_verified() {
     lab.fails(&["pull", "tiny/assistant@v9:Q8_0"], "NotFound", "no such revision");
     lab.fails(&["pull", "tiny/assistant:Q4_K_M"], "NotFound", "tiny-assistant-Q8_0");
     lab.fails(&["pull", "tiny"], "InvalidArgument", "owner/name");
-}
-
-#[test]
-fn the_token_opens_gates_and_goes_to_the_hub_alone() {
-    let lab = Lab::new("gated");
-    lab.servers.want_token(TOKEN);
-    lab.fails(&["pull", REFERENCE], "AuthRequired", "asks for a token");
-    lab.fails(&["pull", REFERENCE, "--token", "hf_another"], "Gated", "accepted on the hub");
-    lab.servers.forget();
-    let told = lab.pulls(&["--token", TOKEN]);
-    assert_eq!(told["license"]["gated"], json!(true));
-    let seen = lab.servers.seen();
-    assert!(seen.iter().any(|seen| seen.cdn) && seen.iter().any(|seen| !seen.cdn));
-    for seen in seen {
-        assert_eq!(seen.token.as_deref(), (!seen.cdn).then_some(TOKEN), "{}", seen.path);
-    }
-    for path in walk(&lab.store) {
-        let bytes = std::fs::read(&path).expect("bytes");
-        for secret in [TOKEN, "verysecret"] {
-            let there = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
-            assert!(!there, "{secret} is in {}", path.display());
-        }
-    }
-    // The environment's token is the default hub's; a mirror does not get it.
-    let fresh = Lab::new("gated-environment");
-    fresh.servers.want_token(TOKEN);
-    let output = fresh.command(&["pull", REFERENCE]).env("HF_TOKEN", TOKEN).output().expect("the program");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("AuthRequired"));
-    assert!(fresh.servers.seen().iter().all(|seen| seen.token.is_none()));
-}
-
-#[test]
-fn a_host_that_is_not_declared_is_not_asked() {
-    let lab = Lab::new("hosts");
-    let output = Command::new(env!("CARGO_BIN_EXE_headwater"))
-        .args(["pull", REFERENCE, "--json", "--endpoint", &format!("http://{}", lab.servers.hub), "--store"])
-        .arg(&lab.store)
-        .output()
-        .expect("the program");
-    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(told["error"]["kind"], "PolicyRefused", "{told}");
-    assert!(lab.servers.seen().iter().all(|seen| !seen.cdn));
-}
-
-#[test]
-fn a_lock_file_is_written_and_then_obeyed() {
-    let lab = Lab::new("lock");
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("headwater.lock.json");
-    std::fs::remove_file(&path).ok();
-    let lock = path.to_str().expect("UTF-8");
-    let told = lab.pulls(&["--lock", lock]);
-    let text = std::fs::read_to_string(&path).expect("a lock file");
-    let locked: Value = serde_json::from_str(&text).expect("JSON");
-    let model = &locked["models"][0];
-    assert_eq!((&model["commit"], &model["reference"]), (&told["commit"], &json!(REFERENCE)));
-    assert_eq!((&model["license"]["id"], &model["templateHash"]), (&json!("apache-2.0"), &told["templateHash"]));
-
-    // The branch moves on; who has the lock file stays.
-    lab.servers.put("tiny/assistant", "tiny-assistant-Q8_0.gguf", [read(MODEL), vec![0; 64]].concat());
-    let run = |more: &[&str]| {
-        lab.run(&[&["generate", REFERENCE, "--backend", "cpu", "--prompt", "a", "--max-tokens", "1"], more].concat())
-    };
-    assert!(run(&["--lock", lock])["text"].is_string());
-    lab.fails(&["pull", REFERENCE, "--lock", lock], "NotFound", "revision");
-    assert_eq!(std::fs::read_to_string(&path).expect("a lock file"), text);
-    let hash = sha256(&read(MODEL));
-    std::fs::write(&path, text.replace(&hash, &"ab".repeat(32))).expect("a lock file");
-    let refused = run(&["--lock", lock]);
-    assert_eq!(refused["error"]["kind"], "IntegrityMismatch", "{refused}");
-    let words = refused["error"]["message"].as_str().expect("words");
-    assert!(words.contains(&hash) && words.contains(&"ab".repeat(32)), "{words}");
-    lab.fails(&["inspect", "tiny/other", "--lock", lock], "PolicyRefused", "lock file");
-    lab.fails(&["inspect", REFERENCE, "--lock", "nowhere.json"], "NotFound", "nowhere.json");
-}
-
-#[test]
-fn a_policy_is_judged_before_the_weights() {
-    let lab = Lab::new("policy");
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("policy.json");
-    for (policy, kind, words) in [
-        (r#"{"licenses": {"deny": ["apache-2.0"]}}"#, "PolicyRefused", "apache-2.0"),
-        (r#"{"maxBytes": 1000}"#, "PolicyRefused", "maxBytes"),
-        (r#"{"license": {}}"#, "InvalidArgument", "license"),
-    ] {
-        std::fs::write(&path, policy).expect("a policy");
-        lab.fails(&["pull", REFERENCE, "--policy", path.to_str().expect("UTF-8")], kind, words);
-    }
-    assert_eq!(lab.servers.sent(), 0);
-    std::fs::write(&path, r#"{"licenses": {"allow": ["apache-2.0"]}, "requireHash": true}"#).expect("a policy");
-    lab.pulls(&["--policy", path.to_str().expect("UTF-8")]);
 }
 
 #[test]
@@ -458,4 +168,73 @@ fn two_processes_fetch_once() {
     }
     assert_eq!(lab.servers.sent(), read(MODEL).len() as u64);
     assert_eq!(lab.kept(), Some(read(MODEL)));
+}
+
+#[test]
+fn a_stores_folder_and_a_models_files_are_imported_once_they_are_vouched_for() {
+    let (lab, other) = (Lab::new("imported-from"), Lab::new("imported"));
+    let lock = lab.store.with_extension("lock.json").to_string_lossy().into_owned();
+    std::fs::remove_file(&lock).ok();
+    lab.pulls(&["--lock", &lock]);
+    // Another machine, without a network: the store's own files, as they lie there.
+    let store = lab.store.to_string_lossy().into_owned();
+    let import = |from: &str, more: &[&str]| other.run(&[&["store", "import", REFERENCE, from], more].concat());
+    let told = import(&store, &["--lock", &lock, "--offline"]);
+    assert_eq!(
+        (&told["files"][0]["sha256"], &told["fetchedBytes"]),
+        (&json!(sha256(&read(MODEL))), &json!(0)),
+        "{told}"
+    );
+    assert_eq!((other.kept(), other.servers.seen().len()), (Some(read(MODEL)), 0));
+    other.run(&["store", "clear"]);
+    // Under its own name, vouched for by the hub; another file of that name is refused.
+    let folder = other.store.with_extension("files");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("tiny-assistant-Q8_0.gguf");
+    std::fs::write(&file, read(MODEL)).expect("a file");
+    assert_eq!(import(&folder.to_string_lossy(), &[])["files"].as_array().map(Vec::len), Some(1));
+    assert_eq!((other.kept(), other.servers.sent()), (Some(read(MODEL)), 0));
+    other.run(&["store", "clear"]);
+    let mut wrong = read(MODEL);
+    wrong[3_000_000] ^= 1;
+    std::fs::write(&file, wrong).expect("a file");
+    let told = import(&file.to_string_lossy(), &[]);
+    assert_eq!(told["error"]["kind"], "IntegrityMismatch", "{told}");
+    assert_eq!(other.kept(), None);
+    assert_eq!(import(&file.to_string_lossy(), &["--offline"])["error"]["kind"], "InvalidArgument", "nobody vouches");
+}
+
+/// Fills the disk while a pull is under way, makes room again, and pulls once more: `$0` is the folder that gets a disk of its
+/// own, the rest is the pull.
+const FILLED: &str = r#"
+mount -t tmpfs -o size=12m none "$0" || exit 9
+"$@" &
+until [ "$(du -sk "$0" | cut -f1)" -gt 1500 ]; do sleep 0.02; done
+head -c 20000000 /dev/zero >"$0/other" 2>/dev/null
+wait $!
+rm "$0/other"
+"$@"
+"#;
+
+#[test]
+fn a_disk_that_fills_up_is_told_and_what_came_is_kept() {
+    let lab = Lab::new("full");
+    std::fs::create_dir_all(&lab.store).expect("a folder");
+    lab.servers.rule(|seen, _| seen.cdn.then_some(Fault::Slow(Duration::from_millis(30))));
+    let pull = lab.command(&["pull", REFERENCE]);
+    // In a namespace where an ordinary user may give a folder a disk of its own.
+    let mut shell = std::process::Command::new("unshare");
+    shell.args(["--user", "--map-root-user", "--mount", "sh", "-c", FILLED]).arg(&lab.store);
+    shell.arg(pull.get_program()).args(pull.get_args()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = shell.output().expect("unshare (util-linux)");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let told: Vec<serde_json::Value> =
+        serde_json::Deserializer::from_str(&text).into_iter().map(|value| value.expect("JSON")).collect();
+    assert_eq!(told.len(), 2, "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(told[0]["error"]["kind"], "QuotaExceeded", "{text}");
+    let size = read(MODEL).len() as u64;
+    assert_eq!(told[1]["files"][0]["sha256"], json!(sha256(&read(MODEL))), "{text}");
+    assert!(told[1]["fetchedBytes"].as_u64().is_some_and(|fetched| fetched < size), "{text}");
+    // What was on its way to the four connections when the disk was full comes again.
+    assert!(lab.servers.sent() <= size + AGAIN, "{} bytes for {size}", lab.servers.sent());
 }

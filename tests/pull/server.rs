@@ -1,6 +1,5 @@
 //! A hub and its CDN on two ports of this machine, with real sockets, whose conduct tests can change.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
+
+use crate::repository::{Repositories, asked, content, file_at, is_large, listing, part, sha256};
 
 /// What a server does in place of its duty.
 #[derive(Clone, Debug)]
@@ -41,7 +40,7 @@ type Rule = Box<dyn Fn(&Seen, usize) -> Option<Fault> + Send>;
 
 #[derive(Default)]
 struct State {
-    repos: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    repos: Repositories,
     token: Option<String>,
     /// What large files are said to have more than they do.
     exaggeration: u64,
@@ -58,14 +57,6 @@ pub(crate) struct Servers {
     pub(crate) cdn: String,
     state: Arc<Mutex<State>>,
     gone: Arc<AtomicBool>,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 impl Servers {
@@ -186,7 +177,7 @@ fn answer(stream: &TcpStream, state: &Mutex<State>, cdn: &str, is_cdn: bool) -> 
                 range = value
                     .strip_prefix("bytes=")
                     .and_then(|span| span.split_once('-'))
-                    .map(|(a, b)| (a.parse::<usize>().expect("a number"), b.parse::<usize>().expect("a number")))
+                    .map(|(a, b)| (a.parse::<u64>().expect("a number"), b.parse::<u64>().expect("a number")))
             }
             "authorization" => token = value.strip_prefix("Bearer ").map(str::to_owned),
             _ => {}
@@ -203,14 +194,9 @@ fn answer(stream: &TcpStream, state: &Mutex<State>, cdn: &str, is_cdn: bool) -> 
         (answer, fault)
     };
     if let (Some((first, last)), 200, false) = (range, answer.status, matches!(fault, Some(Fault::NoRanges))) {
-        let total = answer.body.len();
-        if first >= total {
-            answer = Answer::new(416, "");
-        } else {
-            let last = last.min(total - 1);
-            answer.body = answer.body[first..=last].to_vec();
-            answer.status = 206;
-            answer = answer.with("Content-Range", format!("bytes {first}-{last}/{total}"));
+        match part(&answer.body, (first, last)) {
+            None => answer = Answer::new(416, ""),
+            Some((told, body)) => answer = Answer { status: 206, body, ..answer }.with("Content-Range", told),
         }
     }
     let (mut promised, mut pause, mut silent) = (answer.body.len(), None, false);
@@ -257,71 +243,42 @@ fn from_cdn(state: &State, target: &str) -> Answer {
     if query != format!("Signature=verysecret{}", state.signature) {
         return Answer::new(403, format!("expired: {query}"));
     }
-    let found = state.repos.values().flat_map(BTreeMap::values).find(|bytes| path == format!("/{}", sha256(bytes)));
-    found.map_or_else(|| Answer::new(404, "nothing"), |bytes| Answer::new(200, bytes.clone()))
-}
-
-fn commit(files: &BTreeMap<String, Vec<u8>>) -> String {
-    let all: String = files.iter().map(|(path, bytes)| format!("{path} {}", sha256(bytes))).collect();
-    sha256(all.as_bytes())[..40].to_owned()
-}
-
-fn is_large(path: &str) -> bool {
-    path.ends_with(".gguf") || path.ends_with(".safetensors")
+    content(&state.repos, path).map_or_else(|| Answer::new(404, "nothing"), |bytes| Answer::new(200, bytes))
 }
 
 fn from_hub(state: &State, target: &str, token: Option<&str>, cdn: &str) -> Answer {
     let (path, _) = target.split_once('?').unwrap_or((target, ""));
-    let refused = || match token {
-        None => Answer::new(401, "").with("X-Error-Code", "GatedRepo"),
-        Some(_) => {
-            Answer::new(403, "").with("X-Error-Code", "GatedRepo").with("X-Error-Message", "Access is restricted")
-        }
-    };
+    let missing = |code: &str| Answer::new(404, "").with("X-Error-Code", code);
     if let Some(rest) = path.strip_prefix("/api/models/") {
-        let parts: Vec<&str> = rest.split('/').collect();
-        let [owner, name, verb, revision] = parts.as_slice() else { return Answer::new(404, "") };
-        let Some(files) = state.repos.get(&format!("{owner}/{name}")) else {
-            return Answer::new(404, "").with("X-Error-Code", "RepoNotFound");
-        };
-        let commit = commit(files);
-        if *verb == "revision" {
-            if *revision != "main" && *revision != commit {
-                return Answer::new(404, "").with("X-Error-Code", "RevisionNotFound");
+        return match asked(&state.repos, rest) {
+            Err(code) => missing(code),
+            Ok(asked) if asked.listing => {
+                Answer::new(200, Value::from(listing(asked.files, state.exaggeration)).to_string())
             }
-            let gated = if state.token.is_some() { json!("auto") } else { json!(false) };
-            return Answer::new(200, json!({"id": rest, "sha": commit, "gated": gated}).to_string());
-        }
-        let entries: Vec<Value> = files
-            .iter()
-            .map(|(path, bytes)| match is_large(path) {
-                true => {
-                    let size = bytes.len() as u64 + state.exaggeration;
-                    json!({"type": "file", "path": path, "size": size, "oid": "0".repeat(40),
-                           "lfs": {"oid": sha256(bytes), "size": size}})
-                }
-                false => {
-                    let blob = [format!("blob {}\0", bytes.len()).as_bytes(), bytes.as_slice()].concat();
-                    json!({"type": "file", "path": path, "size": bytes.len(), "oid": hex(&Sha1::digest(blob))})
-                }
-            })
-            .collect();
-        return Answer::new(200, Value::from(entries).to_string());
+            Ok(asked) => {
+                let gated = if state.token.is_some() { json!("auto") } else { json!(false) };
+                Answer::new(200, json!({"id": asked.repo, "sha": asked.commit, "gated": gated}).to_string())
+            }
+        };
     }
-    let Some((repo, rest)) = path[1..].split_once("/resolve/") else { return Answer::new(404, "") };
-    if !rest.ends_with("README.md") && state.token.is_some() && state.token.as_deref() != token {
-        return refused();
+    if path.contains("/resolve/")
+        && !path.ends_with("README.md")
+        && state.token.is_some()
+        && state.token.as_deref() != token
+    {
+        return match token {
+            None => Answer::new(401, "").with("X-Error-Code", "GatedRepo"),
+            Some(_) => {
+                Answer::new(403, "").with("X-Error-Code", "GatedRepo").with("X-Error-Message", "Access is restricted")
+            }
+        };
     }
-    let found = rest.split_once('/').and_then(|(at, file)| {
-        let files = state.repos.get(repo).filter(|files| commit(files) == at)?;
-        files.get(file).map(|bytes| (file, bytes))
-    });
-    match found {
-        None => Answer::new(404, "").with("X-Error-Code", "EntryNotFound"),
-        Some((file, bytes)) if is_large(file) => {
+    match file_at(&state.repos, path) {
+        None => missing("EntryNotFound"),
+        Some((_, file, bytes)) if is_large(file) => {
             let to = format!("http://{cdn}/{}?Signature=verysecret{}", sha256(bytes), state.signature);
             Answer::new(302, "").with("Location", to)
         }
-        Some((_, bytes)) => Answer::new(200, bytes.clone()),
+        Some((_, _, bytes)) => Answer::new(200, bytes),
     }
 }

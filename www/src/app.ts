@@ -227,7 +227,7 @@ async function reply(mine: Chat, begin: (options: object) => Generation, undo: (
 
 /** An error of a reply; after one that ends the engine, the choice of a model is shown again. */
 function failed(error: unknown): void {
-  const ended = error instanceof HeadwaterError && ["EnginePoisoned", "WorkerGone", "DeviceLost", "Disposed"].includes(error.kind);
+  const ended = error instanceof HeadwaterError && ["EnginePoisoned", "WorkerGone", "DeviceLost", "GpuBlocked", "Disposed"].includes(error.kind);
   if (ended) showStart(error);
   else showError(elements.chatError, error);
 }

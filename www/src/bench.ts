@@ -1,6 +1,10 @@
-/** The bench page: a model's rates on the reader's device as a plot and a table, and each kernel's time as bars. */
-import { HeadwaterError, load, type BenchReport, type KernelTime, type LoadOptions } from "../pkg/dist/index.js";
+/**
+ * The bench page: a model's rates on the reader's device as a plot and a table, and each kernel's time as bars; beside them
+ * those of wllama on the same file, where the server has it.
+ */
+import { HeadwaterError, load, type BenchReport, type KernelTime, type LoadOptions, type Model } from "../pkg/dist/index.js";
 import { make } from "./dom.js";
+import { wllama, type Rates } from "./peer.js";
 import { plot } from "./plot.js";
 import { openSheet } from "./sheet.js";
 
@@ -15,6 +19,10 @@ const page = {
   profile: sheet.find("profile", HTMLInputElement),
   plot: sheet.find("plot", HTMLDivElement),
   notes: sheet.find("notes", HTMLParagraphElement),
+  comparable: sheet.find("comparable", HTMLLabelElement),
+  compare: sheet.find("compare", HTMLInputElement),
+  peers: sheet.find("peers", HTMLElement),
+  peerRows: sheet.find("peer-rows", HTMLTableSectionElement),
   kernels: sheet.find("kernels", HTMLElement),
   kernelsPrefill: sheet.find("kernels-prefill", HTMLOListElement),
   kernelsDecode: sheet.find("kernels-decode", HTMLOListElement),
@@ -40,6 +48,7 @@ async function measure(): Promise<void> {
   const model = await load(files.length > 0 ? files : sheet.reference.value.trim(), options);
   try {
     sheet.name(model);
+    page.peers.hidden = true;
     const reports: BenchReport[] = [];
     for (const [index, depth] of asked.entries()) {
       sheet.work(`Measuring behind ${depth} tokens`, index / asked.length);
@@ -48,9 +57,53 @@ async function measure(): Promise<void> {
       reports.push(await model.bench({ prefill: page.prefill.valueAsNumber, decode: page.decode.valueAsNumber, depth, profile }));
       show(reports);
     }
+    if (page.compare.checked) await compare(model, files);
   } finally {
     await model.dispose();
   }
+}
+
+/** Turns that each engine takes; the median counts. */
+const TURNS = 3;
+
+/** Rates of this engine and of wllama, on one thread, in turns behind nothing. */
+async function compare(model: Model, picked: readonly File[]): Promise<void> {
+  const files = picked.length > 0 ? picked : await embedded(sheet.reference.value.trim());
+  const request = { prefill: page.prefill.valueAsNumber, decode: page.decode.valueAsNumber };
+  sheet.work("Loading wllama");
+  const context = request.prefill + request.decode + 8;
+  const peer = await wllama(files, async (text) => (await model.tokenize(text)).length, { threads: 1, context });
+  try {
+    const ours: Rates[] = [];
+    const theirs: Rates[] = [];
+    // The first turn warms up.
+    for (let turn = 0; turn <= TURNS; turn++) {
+      sheet.work("Measuring in turns with wllama", turn / (TURNS + 1));
+      const { prefill, decode } = await model.bench(request);
+      const rates = await peer.measure(turn, request);
+      if (turn === 0) continue;
+      ours.push({ prefill: prefill.tokensPerSecond, decode: decode.tokensPerSecond });
+      theirs.push(rates);
+    }
+    const { name, device } = model.info.backend;
+    const lines = [[`headwater, ${[name, device].filter(Boolean).join(", ")}`, ours], ["wllama, processor, one thread", theirs]] as const;
+    page.peerRows.replaceChildren(...lines.map(([engine, turns]) => cells([engine, rate(median(turns, "prefill")), rate(median(turns, "decode"))])));
+    page.peers.hidden = false;
+  } finally {
+    await peer.close();
+  }
+}
+
+/** The file of the model that comes with the page; wllama knows no other reference of ours. */
+async function embedded(reference: string): Promise<Blob[]> {
+  if (reference !== "embedded:tiny-assistant") {
+    throw new HeadwaterError("InvalidArgument", "beside wllama a model is measured that is a file of this device, or the one that comes with this page");
+  }
+  return [await (await fetch("models/tiny-assistant/tiny-assistant-q8_0.gguf")).blob()];
+}
+
+function median(turns: readonly Rates[], part: keyof Rates): number {
+  return turns.map((turn) => turn[part]).sort((a, b) => a - b)[Math.floor(turns.length / 2)] ?? NaN;
 }
 
 function show(reports: readonly BenchReport[]): void {
@@ -71,9 +124,12 @@ function show(reports: readonly BenchReport[]): void {
 
 function row(report: BenchReport): HTMLTableRowElement {
   const { depth, prefill, decode, decodeCounters, bytesPerToken } = report;
+  return cells([depth.toLocaleString("en"), rate(prefill.tokensPerSecond), rate(decode.tokensPerSecond), decodeCounters.dispatches.toFixed(0), bytesPerToken.toLocaleString("en"), ((bytesPerToken * decode.tokensPerSecond) / 1e9).toPrecision(2)]);
+}
+
+function cells(texts: readonly string[]): HTMLTableRowElement {
   const line = make("tr", "");
-  const cells = [depth.toLocaleString("en"), rate(prefill.tokensPerSecond), rate(decode.tokensPerSecond), decodeCounters.dispatches.toFixed(0), bytesPerToken.toLocaleString("en"), ((bytesPerToken * decode.tokensPerSecond) / 1e9).toPrecision(2)];
-  line.append(...cells.map((text) => make("td", "", text)));
+  line.append(...texts.map((text) => make("td", "", text)));
   return line;
 }
 
@@ -100,3 +156,6 @@ sheet.form.addEventListener("submit", async (event) => {
   await sheet.during(measure);
   sheet.run.disabled = false;
 });
+
+// Only a server that says so by its link has it; nothing is asked for otherwise.
+page.comparable.hidden = !new URLSearchParams(location.search).has("peers");

@@ -1,5 +1,5 @@
 /** The hub that the page asks, and how: only after the visitor chose a model, never before. */
-import type { FitOptions, License, LoadOptions } from "../pkg/dist/index.js";
+import type { FitChoice, FitOptions, License, LoadOptions } from "../pkg/dist/index.js";
 
 /** What a model is called, and on which terms it was accepted. */
 export interface Accepted {
@@ -8,8 +8,8 @@ export interface Accepted {
   readonly name: string;
   /** The licence that was shown when the visitor agreed; `fetched` terms must be the same. */
   readonly license: string;
-  /** A shorter context than the model's own, where only that fits. */
-  readonly context?: number | undefined;
+  /** What has to be changed for it to fit, where it does not as it is. */
+  readonly changed?: FitChoice["options"] | undefined;
 }
 
 /** The hub's origin. `?hub=` of the page's address names a mirror with the same layout, relative to the page or absolute. */
@@ -40,12 +40,12 @@ export function hubOptions(): Pick<FitOptions, "endpoint" | "token"> {
 }
 
 /** Options of a load whose terms were accepted: other terms than those that were shown end it. */
-export function loadOptions({ license, context }: Accepted): LoadOptions {
+export function loadOptions({ license, changed }: Accepted): LoadOptions {
   return {
     ...hubOptions(),
     policy: { licenses: { onUnknown: "ask" } },
     consent: (asked) => licenseKey(asked) === license,
-    ...(context === undefined ? {} : { context }),
+    ...changed,
   };
 }
 
@@ -69,9 +69,10 @@ export function noteUnfinished(accepted: Accepted | undefined): void {
 /** The download that was under way when the page was last left. */
 export function unfinished(): Accepted | undefined {
   try {
-    const { reference, name, license, context } = JSON.parse(localStorage.getItem(UNFINISHED) ?? "null") as Record<string, unknown>;
+    const { reference, name, license, changed } = JSON.parse(localStorage.getItem(UNFINISHED) ?? "null") as Record<string, unknown>;
     if (typeof reference !== "string" || typeof name !== "string" || typeof license !== "string") return undefined;
-    return { reference, name, license, context: typeof context === "number" ? context : undefined };
+    // The package refuses what is none of its options, by name.
+    return { reference, name, license, changed: typeof changed === "object" && changed !== null ? changed : undefined };
   } catch {
     return undefined;
   }

@@ -1,5 +1,5 @@
 /** The choice of a model from the hub: search, check, see the terms, accept, open. */
-import { fit, type Fit, type License, type Obligation } from "../pkg/dist/index.js";
+import { fit, type Fit, type FitChoice, type License, type Obligation } from "../pkg/dist/index.js";
 import { search, typedReference, type Entry } from "./catalog.js";
 import { make } from "./dom.js";
 import { announce, elements, showError } from "./elements.js";
@@ -122,10 +122,38 @@ function show(entry: Entry, reference: string, found: Fit, panel: HTMLElement, o
   if (!origin.kept && found.freeBytes !== null) fact("Room left", bytes(found.freeBytes));
   fact("Version", `commit ${origin.commit.slice(0, 10)}`);
   const notes = found.notes.map((note) => make("p", "fine", `${note[0]?.toUpperCase() ?? ""}${note.slice(1)}.`));
-  const context = found.verdict === "no" && found.fittingContext !== null ? found.fittingContext : undefined;
-  if (context !== undefined) notes.push(make("p", "fine", `It is opened with a context of ${context} tokens, which fits.`));
-  const accepted: Accepted = { reference, name: entry.name, license: licenseKey(origin.license), context };
+  const changed = found.choices.find((choice) => choice.reference === undefined)?.options;
+  if (changed !== undefined) notes.push(make("p", "fine", `It is opened with ${inWords(changed)}, which fits.`));
+  const smaller = found.choices.find((choice) => choice.reference !== undefined)?.reference;
+  if (smaller !== undefined) notes.push(instead(smaller));
+  const accepted: Accepted = { reference, name: entry.name, license: licenseKey(origin.license), changed };
   panel.replaceChildren(verdict, facts, ...notes, ...terms(origin.license), ...consent(accepted, found, origin.kept, open));
+}
+
+/** What is changed so that a model fits. */
+function inWords({ context, kvFormat, quantize, backend }: FitChoice["options"]): string {
+  const words = [
+    context === undefined ? "" : `a context of ${context} tokens`,
+    kvFormat === undefined ? "" : `keys and values as ${kvFormat}`,
+    quantize === undefined ? "" : `weights made smaller (${quantize})`,
+    backend === undefined ? "" : "the processor in place of the graphics card",
+  ];
+  return words.filter((text) => text !== "").join(", ");
+}
+
+/** Offers to look at a smaller file of the same model. */
+function instead(reference: string): HTMLParagraphElement {
+  const plain = reference.replace(/^hf:/, "");
+  const look = make("button", "quiet", "Look at that one");
+  look.type = "button";
+  look.addEventListener("click", () => {
+    elements.search.value = plain;
+    elements.search.dispatchEvent(new Event("input"));
+    elements.finder.requestSubmit();
+  });
+  const line = make("p", "fine", `A smaller file of the same model would fit: ${plain.split("/").slice(2).join("/")}. `);
+  line.append(look);
+  return line;
 }
 
 /** What it was compared with. */

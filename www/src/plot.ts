@@ -34,7 +34,7 @@ export function plot(lines: readonly Line[], label: string): SVGSVGElement {
     picture.append(draw("polyline", { class: name, points: at.map((point) => point.join(",")).join(" ") }));
     for (const [index, [x, y]] of at.entries()) {
       const value = points[index]?.[1] ?? 0;
-      picture.append(draw("circle", { class: name, cx: x, cy: y, r: 4 }), draw("text", { class: `tick value ${x > WIDTH - 80 ? "end" : "start"}`, x: x > WIDTH - 80 ? x - 8 : x + 8, y: y - 7 }, value.toPrecision(3)));
+      picture.append(draw("circle", { class: name, cx: x, cy: y, r: 4 }), draw("text", { class: `tick value ${x > WIDTH - 80 ? "end" : "start"}`, x: x > WIDTH - 80 ? x - 8 : x + 8, y: y - 7 }, value.toLocaleString("en", { maximumSignificantDigits: 3 })));
     }
   }
   return picture;

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::wasm::Effort;
-use crate::{browser, paths, pkg, process, serve, synthetic};
+use crate::{browser, paths, peers, pkg, process, serve, synthetic};
 
 /// The model measured where none is named: the one that comes with the project.
 const EMBEDDED_MODEL: &str = "www/models/tiny-assistant/tiny-assistant-q8_0.gguf";
@@ -37,8 +37,8 @@ pub(crate) struct Options {
     /// Measure in a headless Chromium too
     #[arg(long)]
     browser: bool,
-    /// Measure the CPU backend beside another engine's, in one page of a headless Chromium, one thread each, in turns:
-    /// medians of five. Without a model: one of noise of 33 million weights in q8_0
+    /// Measure beside wllama and transformers.js in one page of a headless Chromium, and natively beside llama.cpp, in
+    /// turns: medians of five. Without a model: one of noise of 33 million weights in q8_0
     #[arg(long, conflicts_with_all = ["browser", "synthetic", "context", "pp", "tg"])]
     peers: bool,
     /// Print JSON: a list of what each edge reported, each with its `edge`
@@ -92,7 +92,7 @@ pub(crate) fn main(options: &Options) -> Result<()> {
 /// The columns of a comparison with peers.
 const PEER_COLUMNS: &[(&str, &str)] = &[
     ("engine", "/edge"),
-    ("browser", "/browser"),
+    ("failed", "/failed"),
     ("prefill tok/s", "/prefill/tokensPerSecond"),
     ("decode tok/s", "/decode/tokensPerSecond"),
 ];
@@ -102,8 +102,7 @@ const PEER_MODEL: &str = "Qwen3-33M-bytes";
 
 fn peers(options: &Options) -> Result<()> {
     let model = options.model.clone().map_or_else(|| synthetic::file(PEER_MODEL), Ok)?;
-    let reports: Vec<Value> = serde_json::from_str(&page_of("peers.mjs", serve::peer_mounts(), &model)?)
-        .context("the comparison did not print JSON")?;
+    let reports = peers::reports(&model)?;
     if options.json {
         println!("{:#}", Value::Array(reports));
     } else {
@@ -112,23 +111,23 @@ fn peers(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What a script of the browser tests prints about a model, the package being served to its page.
-fn page_of(script: &str, mounts: serve::Mounts, model: &Path) -> Result<String> {
+/// What a script that drives a browser prints about a model, the package being served to its page.
+pub(crate) fn page_of(script: &Path, site: serve::Site, model: &Path) -> Result<String> {
     pkg::build(Effort::Full)?;
     let chromium = browser::ensure()?;
-    let address = serve::start(0, mounts)?;
+    let address = serve::start(0, site)?;
     process::output(
         Command::new("node")
             .current_dir(paths::root())
-            .arg(paths::at("tests/browser").join(script))
+            .arg(script)
             .arg(model)
             .env("HEADWATER_CHROMIUM", chromium)
             .env("HEADWATER_URL", format!("http://{address}/")),
     )
 }
 
-/// What `headwater bench --json` reports.
-fn native(model: &Path, options: &Options) -> Result<Value> {
+/// The native program, built as it is released.
+pub(crate) fn program() -> Result<PathBuf> {
     process::run(Command::new("cargo").current_dir(paths::root()).args([
         "build",
         "--release",
@@ -136,7 +135,12 @@ fn native(model: &Path, options: &Options) -> Result<Value> {
         "--bin",
         "headwater",
     ]))?;
-    let mut headwater = Command::new(paths::at("target/release/headwater"));
+    Ok(paths::at("target/release").join(format!("headwater{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// What `headwater bench --json` reports.
+fn native(model: &Path, options: &Options) -> Result<Value> {
+    let mut headwater = Command::new(program()?);
     headwater.args(["bench", "--json"]).arg(model).envs(browser::graphics()?);
     for (flag, number) in [("--context", options.context), ("--pp", options.pp), ("--tg", options.tg)] {
         if let Some(number) = number {
@@ -150,7 +154,7 @@ fn native(model: &Path, options: &Options) -> Result<Value> {
 
 /// What the package's own benchmark reports in a page; the browser knows more about the device than the engine does.
 fn in_browser(model: &Path) -> Result<Value> {
-    let mut outcome = read(&page_of("bench.mjs", serve::test_mounts(), model)?)?;
+    let mut outcome = read(&page_of(&paths::at("tests/browser/bench.mjs"), serve::test_site(), model)?)?;
     let report = outcome["report"].take();
     Ok(labelled("browser", outcome["device"].take(), report))
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::wasm::Effort;
-use crate::{browser, paths, pkg, process, serve};
+use crate::{browser, paths, peers, pkg, process, serve};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -23,6 +23,9 @@ pub(crate) struct Options {
     /// Serve the tests' own pages and data at /tests/ too
     #[arg(long)]
     tests: bool,
+    /// Install wllama, another engine, and serve the bench page so that it can measure beside it
+    #[arg(long)]
+    peers: bool,
 }
 
 pub(crate) fn main(options: &Options) -> Result<()> {
@@ -30,9 +33,15 @@ pub(crate) fn main(options: &Options) -> Result<()> {
     if let Some(question) = &options.ask {
         return ask(question);
     }
-    let mounts = if options.tests { serve::test_mounts() } else { serve::demo_mounts() };
-    let address = serve::start(options.port, mounts)?;
+    let mut site = if options.tests { serve::test_site() } else { serve::demo_site() };
+    if options.peers {
+        site = site.with_peers(&peers::packages()?);
+    }
+    let address = serve::start(options.port, site)?;
     println!("the demo page: http://{address}/ (Ctrl-C ends)");
+    if options.peers {
+        println!("the bench page: http://{address}/bench.html?peers");
+    }
     loop {
         thread::park();
     }
@@ -41,7 +50,7 @@ pub(crate) fn main(options: &Options) -> Result<()> {
 /// Drives the page a visitor would see.
 fn ask(question: &str) -> Result<()> {
     let chromium = browser::ensure()?;
-    let address = serve::start(0, serve::demo_mounts())?;
+    let address = serve::start(0, serve::demo_site())?;
     process::run(
         Command::new("node")
             .current_dir(paths::root())

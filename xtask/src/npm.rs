@@ -22,9 +22,15 @@ pub(crate) fn install() -> Result<()> {
         return Ok(());
     }
     println!("npm ci");
-    process::run(command().args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"]))
-        .context("cannot install the npm packages")?;
+    process::run(&mut clean_install()).context("cannot install the npm packages")?;
     stamp.write(&stamp_file)
+}
+
+/// `npm ci` that runs nothing of what it installs.
+pub(crate) fn clean_install() -> Command {
+    let mut npm = command();
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"]);
+    npm
 }
 
 /// Compiles every TypeScript project of the tree, strictly.

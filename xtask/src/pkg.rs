@@ -78,7 +78,7 @@ pub(crate) fn main(options: &Options) -> Result<()> {
 fn record() -> Result<()> {
     build(Effort::Recording)?;
     let chromium = browser::ensure()?;
-    let address = serve::start(0, serve::test_mounts())?;
+    let address = serve::start(0, serve::test_site())?;
     let marks = paths::at("target/wasm/marks.json");
     process::run(
         npm::command()

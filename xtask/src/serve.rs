@@ -1,6 +1,6 @@
 //! A small static server on the loopback address: the demo page as a user's own server would serve it.
 //!
-//! Correct types, byte ranges, one strict policy. No cross-origin isolation: nothing here needs it.
+//! Correct types, byte ranges, one strict policy. No cross-origin isolation but where other engines run, which want it: nothing of ours does.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -17,6 +17,9 @@ use crate::paths;
 const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; \
                       connect-src 'self' https://huggingface.co https://*.huggingface.co https://*.hf.co; \
                       style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Where workers may come from, and where those of other engines do.
+const WORKERS: &str = "worker-src 'self'";
+const WORKERS_OF_PEERS: &str = "worker-src 'self' blob:";
 /// Types by file extension; a module or a wasm file of the wrong type does not load.
 const TYPES: &[(&str, &str)] = &[
     ("html", "text/html; charset=utf-8"),
@@ -36,38 +39,53 @@ const MAX_HEAD_BYTES: u64 = 16 * 1024;
 /// How long a connection may be silent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Which folder answers under which first part of the address; the first match counts.
-pub(crate) type Mounts = Vec<(&'static str, PathBuf)>;
+/// What is served: which folder answers under which first part of the address, and how.
+#[derive(Clone)]
+pub(crate) struct Site {
+    /// The first match counts.
+    mounts: Vec<(&'static str, PathBuf)>,
+    /// Whether other engines run here: they have threads only where pages are cross-origin isolated, and make their workers
+    /// of texts.
+    peers: bool,
+}
+
+impl Site {
+    /// Serves a folder too, before all that was mounted.
+    pub(crate) fn mount(&mut self, at: &'static str, folder: PathBuf) -> &mut Self {
+        self.mounts.insert(0, (at, folder));
+        self
+    }
+
+    /// The same with wllama at `/peers/wllama/`, which is in the folder `node_modules`.
+    pub(crate) fn with_peers(mut self, node_modules: &Path) -> Self {
+        self.peers = true;
+        self.mount("/peers/wllama/", node_modules.join("@wllama/wllama/esm"));
+        self
+    }
+}
 
 /// The demo: the page at `/`, the package at `/pkg/`.
-pub(crate) fn demo_mounts() -> Mounts {
-    vec![("/pkg/", paths::at("pkg")), ("/", paths::at("www"))]
+pub(crate) fn demo_site() -> Site {
+    Site { mounts: vec![("/pkg/", paths::at("pkg")), ("/", paths::at("www"))], peers: false }
 }
 
 /// The demo, and the tests' own pages and data at `/tests/`.
-pub(crate) fn test_mounts() -> Mounts {
-    let mut mounts = demo_mounts();
-    mounts.insert(0, ("/tests/", paths::at("tests")));
-    mounts
-}
-
-/// The same, and what npm installed at `/node_modules/`: other engines.
-pub(crate) fn peer_mounts() -> Mounts {
-    let mut mounts = test_mounts();
-    mounts.insert(0, ("/node_modules/", paths::at("node_modules")));
-    mounts
+pub(crate) fn test_site() -> Site {
+    let mut site = demo_site();
+    site.mount("/tests/", paths::at("tests"));
+    site
 }
 
 /// Starts serving on a port of the loopback address (0: any free one) until the process ends; gives the address.
-pub(crate) fn start(port: u16, mounts: Mounts) -> Result<SocketAddr> {
+pub(crate) fn start(port: u16, site: Site) -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .with_context(|| format!("cannot listen on port {port} (another one: --port N)"))?;
     let address = listener.local_addr()?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let mounts = mounts.clone();
+            let site = site.clone();
             // A browser that goes away in the middle of an answer is not an error here.
-            thread::spawn(move || answer(&stream, &mounts).ok());
+            thread::spawn(move || answer(&stream, &site).ok());
         }
     });
     Ok(address)
@@ -79,14 +97,14 @@ struct Head {
     headers: Vec<(&'static str, String)>,
 }
 
-fn answer(stream: &TcpStream, mounts: &Mounts) -> io::Result<()> {
+fn answer(stream: &TcpStream, site: &Site) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let Some(request) = Request::read(stream)? else { return Ok(()) };
     if request.method != "GET" && request.method != "HEAD" {
-        return refuse(stream, "405 Method Not Allowed");
+        return refuse(stream, site, "405 Method Not Allowed");
     }
-    let Some(path) = find(&request.path, mounts) else { return refuse(stream, "404 Not Found") };
+    let Some(path) = find(&request.path, &site.mounts) else { return refuse(stream, site, "404 Not Found") };
     let mut file = File::open(&path)?;
     let size_bytes = file.metadata()?.len();
     let mut headers = vec![("Content-Type", content_type(&path).to_owned()), ("Accept-Ranges", "bytes".to_owned())];
@@ -98,11 +116,11 @@ fn answer(stream: &TcpStream, mounts: &Mounts) -> io::Result<()> {
         }
         Some(Range::Unsatisfiable) => {
             let headers = vec![("Content-Range", format!("bytes */{size_bytes}")), ("Content-Length", "0".to_owned())];
-            return send(stream, &Head { status: "416 Range Not Satisfiable", headers });
+            return send(stream, site, &Head { status: "416 Range Not Satisfiable", headers });
         }
     };
     headers.push(("Content-Length", length_bytes.to_string()));
-    send(stream, &Head { status, headers })?;
+    send(stream, site, &Head { status, headers })?;
     if request.method == "GET" {
         file.seek(SeekFrom::Start(start))?;
         io::copy(&mut file.take(length_bytes), &mut &*stream)?;
@@ -110,19 +128,23 @@ fn answer(stream: &TcpStream, mounts: &Mounts) -> io::Result<()> {
     Ok(())
 }
 
-fn refuse(stream: &TcpStream, status: &'static str) -> io::Result<()> {
+fn refuse(stream: &TcpStream, site: &Site, status: &'static str) -> io::Result<()> {
     let headers =
         vec![("Content-Type", "text/plain; charset=utf-8".to_owned()), ("Content-Length", status.len().to_string())];
-    send(stream, &Head { status, headers })?;
+    send(stream, site, &Head { status, headers })?;
     (&*stream).write_all(status.as_bytes())
 }
 
-fn send(mut stream: &TcpStream, head: &Head) -> io::Result<()> {
+fn send(mut stream: &TcpStream, site: &Site, head: &Head) -> io::Result<()> {
     let mut text = format!("HTTP/1.1 {}\r\n", head.status);
     for (name, value) in &head.headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
-    text.push_str(&format!("Content-Security-Policy: {POLICY}\r\n"));
+    let policy = if site.peers { POLICY.replace(WORKERS, WORKERS_OF_PEERS) } else { POLICY.to_owned() };
+    text.push_str(&format!("Content-Security-Policy: {policy}\r\n"));
+    if site.peers {
+        text.push_str("Cross-Origin-Opener-Policy: same-origin\r\nCross-Origin-Embedder-Policy: require-corp\r\n");
+    }
     text.push_str("X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n");
     text.push_str("Cross-Origin-Resource-Policy: same-origin\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n");
     stream.write_all(text.as_bytes())
@@ -160,7 +182,7 @@ impl Request {
 }
 
 /// The file that an address means. Nothing outside the mounted folders, and no hidden file, is ever named.
-fn find(address: &str, mounts: &Mounts) -> Option<PathBuf> {
+fn find(address: &str, mounts: &[(&str, PathBuf)]) -> Option<PathBuf> {
     let address = decode(address)?;
     let (prefix, folder) = mounts.iter().find(|(prefix, _)| address.starts_with(prefix))?;
     let mut path = folder.clone();

@@ -8,6 +8,11 @@ use super::*;
 
 /// A server over a folder with a page, a module and ten bytes of data; a secret lies beside the folder.
 fn server() -> (TempDir, SocketAddr) {
+    served(|site| site)
+}
+
+/// The same, served otherwise.
+fn served(how: impl FnOnce(Site) -> Site) -> (TempDir, SocketAddr) {
     let folder = tempfile::tempdir().unwrap();
     let www = folder.path().join("www");
     fs::create_dir_all(www.join("sub dir")).unwrap();
@@ -19,7 +24,7 @@ fn server() -> (TempDir, SocketAddr) {
     fs::create_dir(folder.path().join("pkg")).unwrap();
     fs::write(folder.path().join("pkg/index.js"), "package").unwrap();
     let mounts = vec![("/pkg/", folder.path().join("pkg")), ("/", www)];
-    let address = start(0, mounts).unwrap();
+    let address = start(0, how(Site { mounts, peers: false })).unwrap();
     (folder, address)
 }
 
@@ -31,6 +36,20 @@ fn ask(address: SocketAddr, line: &str, headers: &str) -> (String, String) {
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.to_owned(), body.to_owned())
+}
+
+#[test]
+fn other_engines_run_where_they_are_asked_for() {
+    let allowed = |address| {
+        let (head, _) = ask(address, "GET /", "");
+        let said = |text| head.contains(text);
+        [said("Cross-Origin-Embedder-Policy: require-corp\r\n"), said("worker-src 'self' blob:;")]
+    };
+    let (_folder, address) = server();
+    assert_eq!(allowed(address), [false, false]);
+    let (folder, address) = served(|site| site.with_peers(Path::new("nowhere")));
+    assert_eq!(allowed(address), [true, true]);
+    drop(folder);
 }
 
 #[test]

@@ -156,7 +156,7 @@ fn package() -> Result<()> {
 fn in_browser(options: &Options) -> Result<()> {
     pkg::build(Effort::Full)?;
     let chromium = browser::ensure()?;
-    let address = serve::start(0, serve::test_mounts())?;
+    let address = serve::start(0, serve::test_site())?;
     let mut playwright = npm::script("test:browser");
     playwright.env("HEADWATER_CHROMIUM", chromium).env("HEADWATER_URL", format!("http://{address}/"));
     if options.sweep {

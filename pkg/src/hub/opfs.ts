@@ -74,7 +74,13 @@ export class OpfsStore extends HubStore {
     });
   }
 
+  /** One after another, whichever tab asks: there is one file to try with, so that a crash leaves one at most. */
   async checkRoom(bytes: number): Promise<void> {
+    const locks = (navigator as { locks?: LockManager }).locks;
+    await (locks === undefined ? this.#tryRoom(bytes) : locks.request("headwater-probe", () => this.#tryRoom(bytes)));
+  }
+
+  async #tryRoom(bytes: number): Promise<void> {
     const handle = await this.#sync(PROBE);
     try {
       handle.truncate(bytes + Math.min(bytes, MAX_SLACK_BYTES));

@@ -3,9 +3,10 @@ import { HeadwaterError } from "../errors.js";
 import type { Generation } from "../generation.js";
 import type { EmbedOptions, GenerateOptions } from "../options.js";
 import type { FinishReason, GenerationResult, Prompt, TokenLogprob, ToolCall, Usage } from "../types.js";
+import { echoed, type EchoedToken } from "./echo.js";
 import { RequestError } from "./errors.js";
 import { chatLogprobs, textLogprobs } from "./logprobs.js";
-import { chatOptions, checkParameters, messages, streaming, textOptions, type Body } from "./request.js";
+import { chatOptions, checkParameters, echoing, messages, streaming, textOptions, type Body } from "./request.js";
 import type {
   CallOptions,
   ChatCompletion,
@@ -81,40 +82,68 @@ function toolCall({ id, name, arguments: values }: ToolCall): ChatToolCall {
 /** What texts go on with, or its parts; several texts take turns. */
 export async function text(served: Served, body: Body, call: CallOptions): Promise<Completion | AsyncGenerator<Completion>> {
   const { stream, includeUsage } = streaming(body);
-  const options = textOptions(body);
-  const prompts = promptsOf(body["prompt"]);
+  const asked: Texts = { options: textOptions(body), prompts: promptsOf(body["prompt"]), ...echoing(body), call };
   const head = { id: `cmpl-${randomName()}`, object: "text_completion" as const, created: now(), model: served.name };
-  if (stream) return textChunks(served, prompts, options, call, head, includeUsage);
-  const results: GenerationResult[][] = [];
-  for (const prompt of prompts) results.push(all(await begin(served, prompt, options, call).result()));
-  const choices = results.flat().map(({ text: whole, logprobs, finishReason }, index) => (
-    { index, text: whole, logprobs: textLogprobs(shown(served, logprobs), 0), finish_reason: textReason(finishReason) }
-  ));
+  if (stream) return textChunks(served, asked, head, includeUsage);
+  const results: Made[][] = [];
+  const choices: Completion["choices"] = [];
+  for (const prompt of asked.prompts) {
+    const echo = asked.echo ? await echoed(served, prompt, asked.options.topLogprobs, call) : undefined;
+    const made = asked.silent ? await nothing(served, prompt, asked) : all(await begin(served, prompt, asked.options, call).result());
+    results.push(made);
+    for (const { text: whole, logprobs, finishReason } of made) {
+      const told = textLogprobs([...(echo?.tokens ?? []), ...(shown(served, logprobs) ?? [])], 0);
+      choices.push({ index: choices.length, text: (echo?.text ?? "") + whole, logprobs: told, finish_reason: textReason(finishReason) });
+    }
+  }
   return { ...head, choices, usage: usageOf(results) };
+}
+
+/** A request for texts. */
+interface Texts {
+  readonly prompts: readonly Prompt[];
+  readonly options: GenerateOptions;
+  /** Whether answers begin with the prompt, and whether they are nothing else. */
+  readonly echo: boolean;
+  readonly silent: boolean;
+  readonly call: CallOptions;
+}
+
+/** What an answer is made of. */
+type Made = Pick<GenerationResult, "text" | "logprobs" | "finishReason" | "usage">;
+
+/** Answers to a prompt of which nothing is asked. */
+async function nothing({ model }: Served, prompt: Prompt, { options: { n = 1 } }: Texts): Promise<Made[]> {
+  const usage = { promptTokens: await model.countTokens(prompt), cachedTokens: 0, completionTokens: 0 };
+  return Array.from({ length: n }, () => ({ text: "", finishReason: "length", usage }));
 }
 
 type TextHead = Pick<Completion, "id" | "object" | "created" | "model">;
 
-async function* textChunks(
-  served: Served,
-  prompts: readonly Prompt[],
-  options: GenerateOptions,
-  call: CallOptions,
-  head: TextHead,
-  includeUsage: boolean,
-): AsyncGenerator<Completion> {
+async function* textChunks(served: Served, asked: Texts, head: TextHead, includeUsage: boolean): AsyncGenerator<Completion> {
   const chunk = (choice: Completion["choices"][number]): Completion => ({ ...head, choices: [choice], ...(includeUsage ? { usage: null } : {}) });
-  const results: GenerationResult[][] = [];
-  for (const prompt of prompts) {
+  const results: Made[][] = [];
+  for (const prompt of asked.prompts) {
     const first = results.flat().length;
-    const generation = begin(served, prompt, options, call);
     const lengths: number[] = [];
-    for await (const { choice, text: piece, logprobs } of generation) {
-      const told = textLogprobs(shown(served, logprobs), lengths[choice] ?? 0);
+    const part = (choice: number, piece: string, tokens: readonly EchoedToken[] | undefined): Completion | undefined => {
+      const told = textLogprobs(tokens, lengths[choice] ?? 0);
       lengths[choice] = (lengths[choice] ?? 0) + (told?.tokens.join("").length ?? 0);
-      if (piece !== "" || told !== null) yield chunk({ index: first + choice, text: piece, logprobs: told, finish_reason: null });
+      return piece === "" && told === null ? undefined : chunk({ index: first + choice, text: piece, logprobs: told, finish_reason: null });
+    };
+    const echo = asked.echo ? await echoed(served, prompt, asked.options.topLogprobs, asked.call) : undefined;
+    const echoParts = Array.from({ length: asked.options.n ?? 1 }, (_, choice) => part(choice, echo?.text ?? "", echo?.tokens));
+    for (const echoPart of echoParts) if (echoPart !== undefined) yield echoPart;
+    let made: Made[];
+    if (asked.silent) made = await nothing(served, prompt, asked);
+    else {
+      const generation = begin(served, prompt, asked.options, asked.call);
+      for await (const { choice, text: piece, logprobs } of generation) {
+        const next = part(choice, piece, shown(served, logprobs));
+        if (next !== undefined) yield next;
+      }
+      made = all(await generation.result());
     }
-    const made = all(await generation.result());
     results.push(made);
     for (const [index, { finishReason }] of made.entries()) {
       yield chunk({ index: first + index, text: "", logprobs: null, finish_reason: textReason(finishReason) });
@@ -185,8 +214,8 @@ function signalOf({ signal }: CallOptions): { signal?: AbortSignal } {
 }
 
 /** What all replies to each prompt took. A prompt counts once, however many replies it has. */
-function usageOf(prompts: readonly (readonly GenerationResult[])[]): CompletionUsage {
-  const sum = (key: keyof Usage, replies: readonly (GenerationResult | undefined)[]): number =>
+function usageOf(prompts: readonly (readonly Made[])[]): CompletionUsage {
+  const sum = (key: keyof Usage, replies: readonly (Made | undefined)[]): number =>
     replies.reduce((total, reply) => total + (reply?.usage[key] ?? 0), 0);
   const firsts = prompts.map(([first]) => first);
   const [prompt_tokens, completion_tokens] = [sum("promptTokens", firsts), sum("completionTokens", prompts.flat())];

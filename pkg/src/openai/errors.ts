@@ -36,6 +36,7 @@ const CODES: Readonly<Record<string, number>> = { method_not_supported: 405 };
 /** Our options by OpenAI's parameters, where another name is more than another case of letters. */
 const PARAMS: Readonly<Record<string, string>> = {
   texts: "input",
+  items: "prompt",
   template_variables: "chat_template_kwargs",
 };
 

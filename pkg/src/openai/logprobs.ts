@@ -1,5 +1,6 @@
 /** How likely tokens were, in the two shapes that OpenAI's interface has for it. */
 import type { TokenLogprob } from "../types.js";
+import type { EchoedToken } from "./echo.js";
 import type { ChatLogprobs, TextLogprobs } from "./types.js";
 
 /** As chats have it; null where nothing was asked for. */
@@ -10,7 +11,7 @@ export function chatLogprobs(tokens: readonly TokenLogprob[] | undefined): ChatL
 }
 
 /** As texts have it; `start` is where in the whole text the first token begins. */
-export function textLogprobs(tokens: readonly TokenLogprob[] | undefined, start: number): TextLogprobs | null {
+export function textLogprobs(tokens: readonly EchoedToken[] | undefined, start: number): TextLogprobs | null {
   if (tokens === undefined || tokens.length === 0) return null;
   let at = start;
   return {

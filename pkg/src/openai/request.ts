@@ -41,7 +41,6 @@ const INERT = ["user", "metadata", "safety_identifier", "prompt_cache_key"];
 /** Parameters that are served with these values alone, which are what is done without them. */
 const ONLY: Readonly<Record<string, readonly unknown[]>> = {
   best_of: [1],
-  echo: [false],
   store: [false],
   modalities: [["text"]],
   parallel_tool_calls: [true],
@@ -55,6 +54,9 @@ const ONLY: Readonly<Record<string, readonly unknown[]>> = {
   web_search_options: [],
   prompt_cache_retention: [],
 };
+
+/** Replies to one prompt, at most, as the engine has it. */
+const MAX_ECHOES = 128;
 
 /** Fails unless every parameter can be honoured. `null` is as good as absent. */
 export function checkParameters(body: Body, known: readonly string[]): void {
@@ -103,7 +105,7 @@ function responseFormat(format: unknown): Pick<GenerateOptions, "json"> {
 
 /** The options of a text that is gone on from. */
 export function textOptions(body: Body): GenerateOptions {
-  checkParameters(body, [...Object.keys(SAME), "prompt", "logprobs"]);
+  checkParameters(body, [...Object.keys(SAME), "prompt", "logprobs", "echo"]);
   const options = renamed(body, SAME);
   const top = body["logprobs"] ?? undefined;
   return { ...options, ...(top === undefined ? {} : { logprobs: true, topLogprobs: top }) } as GenerateOptions;
@@ -118,6 +120,18 @@ function renamed(body: Body, names: Readonly<Record<string, string>>): Record<st
     options[option] = value;
   }
   return options;
+}
+
+/** Whether the answer begins with the prompt, and whether it is nothing else. */
+export function echoing(body: Body): { echo: boolean; silent: boolean } {
+  const echo = body["echo"] ?? false;
+  if (typeof echo !== "boolean") throw new RequestError("invalid_value", "echo", "'echo' is not a boolean.");
+  const n = body["n"] ?? 1;
+  // Else the engine judges it, which is not asked before the prompt is told.
+  if (echo && !(Number.isInteger(n) && Number(n) >= 1 && Number(n) <= MAX_ECHOES)) {
+    throw new RequestError("invalid_value", "n", `'n' is not a whole number from 1 to ${MAX_ECHOES}.`);
+  }
+  return { echo, silent: echo && body["max_tokens"] === 0 };
 }
 
 /** Whether the answer is streamed, and whether its last part tells what it took. */
@@ -139,6 +153,7 @@ export function streaming(body: Body): { stream: boolean; includeUsage: boolean 
   return { stream, includeUsage: options["include_usage"] === true };
 }
 
+const ROLES = ["system", "developer", "user", "assistant", "tool"];
 /** Fields that messages may have; of the rest, only what an answer's own message has and leaves empty. */
 const FIELDS = ["role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"];
 const EMPTY_FIELDS = ["refusal", "annotations", "audio", "function_call"];
@@ -151,6 +166,9 @@ export function messages(body: Body): Message[] {
   return list.map((item: unknown, index) => {
     const place = `messages[${index}]`;
     if (!isObject(item) || typeof item["role"] !== "string") throw new RequestError("invalid_value", place, `'${place}' is not a message with a role.`);
+    if (!ROLES.includes(item["role"])) {
+      throw new RequestError("invalid_value", `${place}.role`, `'${place}.role' is none of ${ROLES.join(", ")}.`);
+    }
     const message: Record<string, unknown> = {};
     for (const [key, value] of Object.entries(item)) {
       if (FIELDS.includes(key)) message[key] = value;

@@ -6,7 +6,7 @@ import type { Model } from "../model.js";
 import type { MessageToolCall, ToolDefinition } from "../types.js";
 
 /** What is served: a `Model`, or something of its shape. */
-export type ServedModel = Pick<Model, "info" | "generate" | "embed" | "countTokens">;
+export type ServedModel = Pick<Model, "info" | "generate" | "embed" | "countTokens"> & Partial<Pick<Model, "score" | "tokenize" | "detokenize">>;
 
 /** One model, called by its own name, or several by yours. */
 export type ServedModels = ServedModel | Readonly<Record<string, ServedModel>>;
@@ -76,6 +76,8 @@ export interface TextRequest extends CompletionRequest {
   /** So many of the likeliest tokens at each place. */
   logprobs?: number | null;
   prompt: string | readonly string[] | readonly number[] | readonly (readonly number[])[];
+  /** Whether the answer begins with the prompt; with `max_tokens: 0` it is nothing else. */
+  echo?: boolean | null;
 }
 
 /** `embeddings.create`. */
@@ -106,7 +108,8 @@ export interface ChatLogprobs {
 /** The same for texts. */
 export interface TextLogprobs {
   tokens: string[];
-  token_logprobs: number[];
+  /** Null for the first token of a prompt that is echoed. */
+  token_logprobs: (number | null)[];
   top_logprobs: (Record<string, number> | null)[];
   text_offset: number[];
 }

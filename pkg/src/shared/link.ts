@@ -35,7 +35,7 @@ export class Link {
   #served: string | undefined;
   #closed = false;
   /** Ends the worker that this tab keeps for all. */
-  #endWorker: (() => void) | undefined;
+  #endWorker: ((follows: boolean) => void) | undefined;
 
   private constructor(name: string, events: LinkEvents) {
     this.#name = `headwater ${name}`;
@@ -47,7 +47,7 @@ export class Link {
         this.#join();
         this.#askWhetherNeeded();
       }
-      else if (data.type === "over") this.#endWorker?.();
+      else if (data.type === "over") this.#endWorker?.(data.follows);
     };
     this.#own.onmessage = ({ data }: MessageEvent<ToClient>) => {
       if (data.type === "message") events.receive(data.message);
@@ -61,10 +61,20 @@ export class Link {
     // Held from before the worker hears of this client, which it drops when the lock is free.
     link.#letGo = await hold(link.#client);
     link.#join();
-    navigator.locks.request(`${link.#name} keeper`, { signal: link.#line.signal }, () => link.#keep(makeWorker)).catch(() => {
-      // Closed before its turn came.
-    });
+    link.#stand(makeWorker);
     return link;
+  }
+
+  /** Stands in line; again where the worker that it kept has to be followed by another one. */
+  #stand(makeWorker: () => Worker): void {
+    navigator.locks.request(`${this.#name} keeper`, { signal: this.#line.signal }, () => this.#keep(makeWorker)).then(
+      (follows) => {
+        if (follows && !this.#closed) this.#stand(makeWorker);
+      },
+      () => {
+        // Closed before its turn came.
+      },
+    );
   }
 
   post(message: ToHost): void {
@@ -87,22 +97,23 @@ export class Link {
     if (this.#closed && this.#endWorker !== undefined) this.#tell({ type: "needed?" });
   }
 
-  /** Keeps a worker for all clients, until it says that it is over. */
-  async #keep(makeWorker: () => Worker): Promise<void> {
-    if (this.#closed) return;
-    const over = Promise.withResolvers<void>();
+  /** Keeps a worker for all clients, until it says that it is over, and whether another one has to follow. */
+  async #keep(makeWorker: () => Worker): Promise<boolean> {
+    if (this.#closed) return false;
+    const over = Promise.withResolvers<boolean>();
     this.#endWorker = over.resolve;
     let worker: Worker | undefined;
     try {
       worker = makeWorker();
       worker.addEventListener("error", (event) => {
         this.#fail(new HeadwaterError("WorkerGone", `the worker failed: ${event.message || "its script could not be loaded"}`));
-        over.resolve();
+        over.resolve(false);
       });
       worker.postMessage({ type: "headwater-share", name: this.#name } satisfies Share);
-      await over.promise;
+      return await over.promise;
     } catch (error) {
       this.#fail(error as HeadwaterError);
+      return false;
     } finally {
       worker?.terminate();
       this.#endWorker = undefined;

@@ -2,6 +2,7 @@
  * The worker's side of a shared model: a `Host` for every client of the origin that joins, all on one engine. Clients and
  * worker speak over broadcast channels, which reach across tabs in every browser; locks tell either that the other is gone.
  */
+import { whenDeviceLost } from "../device-lost.js";
 import { whenPoisoned } from "../engine.js";
 import { Host } from "../host.js";
 import { SharedModel } from "../slot.js";
@@ -20,14 +21,15 @@ export function serve(name: string): void {
   const guests = new Map<string, Guest>();
   const tell = (message: FromShared): void => channel.postMessage(message);
 
-  const end = (): void => {
-    tell({ type: "over" });
+  const end = (follows: boolean): void => {
+    tell({ type: "over", follows });
     channel.close();
   };
-  const model = new SharedModel(end);
-  // Nothing in a module that trapped can be trusted: whoever needs the model loads it in another worker. The hosts, which
-  // are told too, fail their calls first.
-  whenPoisoned(() => setTimeout(end));
+  const model = new SharedModel(() => end(false));
+  // Nothing in a module that trapped can be trusted, and a model is gone with its device: whoever needs it loads it in another
+  // worker. The hosts, which are told too, tell their clients first.
+  whenPoisoned(() => setTimeout(end, 0, true));
+  whenDeviceLost(() => setTimeout(end, 0, true));
 
   const leave = (client: string): void => {
     const guest = guests.get(client);
@@ -51,7 +53,7 @@ export function serve(name: string): void {
     if (data.type === "join") join(data.client);
     else if (data.type === "message" && "client" in data) guests.get(data.client)?.host.receive(data.message);
     // Whoever was about to join is next in line, and gets a worker of its own.
-    else if (data.type === "needed?" && guests.size === 0) end();
+    else if (data.type === "needed?" && guests.size === 0) end(false);
   };
   // Held for as long as this worker lives.
   void hold(lock, () => tell({ type: "here" }));

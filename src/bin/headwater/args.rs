@@ -152,6 +152,16 @@ pub(crate) struct StoreArgs {
 pub(crate) enum StoreVerb {
     /// Every model, the last used first
     List(StoreFlags),
+    /// Keeps a model from its files, or from a store's folder, once a lock file or the hub vouches for every byte
+    Import {
+        /// As it would be pulled
+        reference: String,
+        /// Its files, or folders that have them
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        flags: StoreFlags,
+    },
     /// Frees what a reference has kept
     Remove {
         /// As it was pulled
@@ -176,7 +186,8 @@ pub(crate) struct StoreFlags {
 impl StoreVerb {
     pub(crate) fn flags(&self) -> &StoreFlags {
         match self {
-            StoreVerb::List(flags) | StoreVerb::Remove { flags, .. } | StoreVerb::Clear(flags) => flags,
+            StoreVerb::List(flags) | StoreVerb::Clear(flags) => flags,
+            StoreVerb::Import { flags, .. } | StoreVerb::Remove { flags, .. } => flags,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `headwater fit`: whether a model fits this machine, reading no weight.
 
-use headwater::engine::{self, DeviceLimits, Verdict};
+use headwater::engine::{self, Choice, DeviceLimits, Verdict};
 use headwater::error::{Error, ErrorKind, Result};
 use headwater::gpu::{Device, DeviceOptions};
 
@@ -23,8 +23,20 @@ pub(crate) async fn run(args: &FitArgs) -> Result<()> {
         }
         None => available_memory(),
     };
-    let limits = DeviceLimits { binding_bytes, memory_bytes };
-    let mut report = engine::fit(&model::look(&args.common).await?.0, &options, limits)?;
+    let limits = DeviceLimits { binding_bytes, memory_bytes, cpu_memory_bytes: None };
+    let looked = model::look(&args.common).await?;
+    let mut report = engine::fit(&looked.checkpoint, &options, limits)?;
+    if let Some((hub, found)) = &looked.found {
+        report.consider(found.size_bytes(), found.others());
+        match hub.check_room_for(found).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::QuotaExceeded => {
+                report.verdict = Verdict::No;
+                report.notes.push(error.message().to_owned());
+            }
+            Err(error) => return Err(error),
+        }
+    }
     if args.memory.is_none() && memory_bytes.is_some() {
         report
             .notes
@@ -54,13 +66,27 @@ pub(crate) async fn run(args: &FitArgs) -> Result<()> {
             print_line(&format!("{name:<36} {bytes:>16} bytes"))?;
         }
     }
-    if let Some(context) = report.fitting_context {
-        print_line(&format!("a context of {context} tokens would fit"))?;
+    for choice in &report.choices {
+        print_line(&format!("would fit: {}, {} bytes together", in_words(choice), choice.total_bytes))?;
     }
     for note in &report.notes {
         print_line(&format!("note: {note}"))?;
     }
     Ok(())
+}
+
+/// A choice as its flags.
+fn in_words(Choice { options, reference, .. }: &Choice) -> String {
+    let context = options.context.map(|tokens| tokens.to_string());
+    let flags = [
+        ("--kv", options.kv_format),
+        ("--context", context.as_deref()),
+        ("--quantize", options.quantize),
+        ("--backend", options.backend),
+        ("the files of", reference.as_deref()),
+    ];
+    let given: Vec<String> = flags.iter().filter_map(|(flag, value)| Some(format!("{flag} {}", (*value)?))).collect();
+    given.join(" ")
 }
 
 /// What Linux says is free; other systems have no such file.

@@ -19,7 +19,7 @@ fn kind(info: &Info) -> String {
 }
 
 pub(crate) async fn run(args: &InspectArgs) -> Result<()> {
-    let (checkpoint, origin) = model::look(&args.common).await?;
+    let model::Looked { checkpoint, origin, .. } = model::look(&args.common).await?;
     let info = engine::look(&checkpoint, &model::options(&args.common))?;
     if args.common.json {
         let internal = |error: serde_json::Error| Error::new(ErrorKind::Internal, error.to_string());

@@ -9,7 +9,7 @@ use headwater::engine::{self, AdapterChoice, BackendChoice, Engine, Environment,
 use headwater::error::{ErrorKind, Result};
 use headwater::format::Checkpoint;
 use headwater::gpu::Kept;
-use headwater::hub::{Call, Incoming, License, Pulled};
+use headwater::hub::{Call, Found, Hub, Incoming, License, Pulled};
 use headwater::source::LocalFuture;
 use serde_json::{Value, json};
 
@@ -31,14 +31,27 @@ pub(crate) async fn open(common: &Common) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
+/// A model that was looked at.
+pub(crate) struct Looked {
+    /// Its headers.
+    pub(crate) checkpoint: Checkpoint,
+    /// Where it is from, if that is a hub.
+    pub(crate) origin: Option<Value>,
+    /// What would have to be fetched to have it, and by whom.
+    pub(crate) found: Option<(Hub, Found)>,
+}
+
 /// Opens the model's headers, and tells where it is from; nothing is fetched to be kept.
-pub(crate) async fn look(common: &Common) -> Result<(Checkpoint, Option<Value>)> {
+pub(crate) async fn look(common: &Common) -> Result<Looked> {
     if !hub::is_meant(&common.model, &common.hub) {
-        return Ok((open(common).await?, None));
+        return Ok(Looked { checkpoint: open(common).await?, origin: None, found: None });
     }
     let (hub, call) = (hub::open(&common.hub)?, hub::call(&common.hub, true)?);
     match hub.pull(&common.model, &Call { offline: true, ..call.clone() }).await {
-        Ok(pulled) => Ok((Checkpoint::open(pulled.sources.clone()).await?, Some(kept(&pulled)))),
+        Ok(pulled) => {
+            let checkpoint = Checkpoint::open(pulled.sources.clone()).await?;
+            Ok(Looked { checkpoint, origin: Some(kept(&pulled)), found: None })
+        }
         Err(error) if error.kind() == ErrorKind::NotFound && !common.hub.offline => {
             let found = hub.find(&common.model, &call).await?;
             let checkpoint = Checkpoint::look(found.sources.clone()).await?;
@@ -53,7 +66,7 @@ pub(crate) async fn look(common: &Common) -> Result<(Checkpoint, Option<Value>)>
                 .collect();
             let manifest = &found.manifest;
             let told = origin(&manifest.hub, &manifest.repo, &manifest.commit, &found.license, files, found.hosts());
-            Ok((checkpoint, Some(told)))
+            Ok(Looked { checkpoint, origin: Some(told), found: Some((hub, found)) })
         }
         Err(error) => Err(error),
     }
@@ -86,6 +99,7 @@ pub(crate) fn options(common: &Common) -> LoadOptions {
         activations: common.activations.clone(),
         architecture: common.architecture.clone(),
         quantize: common.quantize.clone(),
+        self_test: None,
     }
 }
 

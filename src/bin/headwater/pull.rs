@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &PullArgs) -> Result<()> {
         std::fs::write(path, lock.to_json()?).map_err(|error| source::failed(path, error))?;
     }
     let told = refused.map(|error| format!("it is kept, but this version cannot run it: {error}"));
-    report(args, &pulled, told)
+    report(args.json, &pulled, told)
 }
 
 /// The hash of the model's chat template; or why the model cannot be run, which is no reason not to keep it.
@@ -46,9 +46,10 @@ async fn template_hash(pulled: &Pulled) -> (Option<String>, Option<Error>) {
     }
 }
 
-fn report(args: &PullArgs, pulled: &Pulled, warning: Option<String>) -> Result<()> {
+/// Tells what is kept now.
+pub(crate) fn report(as_json: bool, pulled: &Pulled, warning: Option<String>) -> Result<()> {
     let (model, license) = (&pulled.model, &pulled.license);
-    if args.json {
+    if as_json {
         let license =
             serde_json::to_value(license).map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
         return print_json(&json!({

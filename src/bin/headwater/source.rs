@@ -94,6 +94,30 @@ fn folder(path: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(files)
 }
 
+/// The given files, and all files below the given folders by their paths in them.
+pub(crate) fn all_below(paths: &[PathBuf]) -> Result<Vec<Rc<dyn Source>>> {
+    let mut sources = Vec::new();
+    for path in paths {
+        let is_folder = path.metadata().map_err(|error| failed(path, error))?.is_dir();
+        add(path, if is_folder { String::new() } else { file_name(path) }, &mut sources)?;
+    }
+    Ok(sources)
+}
+
+fn add(path: &Path, name: String, sources: &mut Vec<Rc<dyn Source>>) -> Result<()> {
+    let io = |error| failed(path, error);
+    if !path.metadata().map_err(io)?.is_dir() {
+        sources.push(Rc::new(FileSource::open(name, path)?));
+        return Ok(());
+    }
+    for entry in path.read_dir().map_err(io)? {
+        let below = entry.map_err(io)?.path();
+        let folder = if name.is_empty() { String::new() } else { format!("{name}/") };
+        add(&below, folder + &file_name(&below), sources)?;
+    }
+    Ok(())
+}
+
 /// An error of the file system.
 pub(crate) fn failed(path: &Path, error: std::io::Error) -> Error {
     let kind = match error.kind() {

@@ -4,8 +4,9 @@ use headwater::error::Result;
 use serde_json::json;
 
 use crate::args::{StoreArgs, StoreVerb};
-use crate::hub;
 use crate::output::{print_json, print_line};
+use crate::pull::report;
+use crate::{hub, source};
 
 pub(crate) async fn run(args: &StoreArgs) -> Result<()> {
     let flags = args.verb.flags();
@@ -23,6 +24,11 @@ pub(crate) async fn run(args: &StoreArgs) -> Result<()> {
                 print_line(&format!("{name}  {commit}  {} bytes  {license}", listed.size_bytes))?;
             }
             print_line(&format!("{} bytes of models, {} bytes begun", usage.model_bytes, usage.partial_bytes))
+        }
+        StoreVerb::Import { reference, files, .. } => {
+            let call = hub::call(&flags.hub, flags.json)?;
+            let pulled = hub.import(reference, &source::all_below(files)?, &call).await?;
+            report(flags.json, &pulled, None)
         }
         StoreVerb::Remove { reference, .. } => {
             let freed = hub.remove(reference, flags.hub.endpoint.as_deref()).await?;

@@ -72,6 +72,46 @@ export async function choices() {
   };
 }
 
+/** The prompt before the answer, whole, streamed and alone: what evaluation harnesses ask for. */
+export async function echo() {
+  const openai = await client();
+  const request = { model: "tiny", prompt: "Once upon a time", temperature: 0, max_tokens: 3, echo: true } as const;
+  const plain = await openai.completions.create(request);
+  const without = await openai.completions.create({ ...request, echo: false });
+  const whole = (await openai.completions.create({ ...request, logprobs: 2 })).choices[0]!;
+  const silent = await openai.completions.create({ ...request, max_tokens: 0, logprobs: 2 });
+  const alone = silent.choices[0]!;
+  const byIds = (await openai.completions.create({ ...request, prompt: [300, 301, 302], logprobs: 0 })).choices[0]!;
+  const [streamed, told]: [string[], (number | null)[][]] = [["", ""], [[], []]];
+  for await (const { choices } of await openai.completions.create({ ...request, n: 2, logprobs: 2, stream: true })) {
+    for (const { index, text, logprobs } of choices) {
+      streamed[index] += text;
+      told[index]!.push(...(logprobs?.token_logprobs ?? []));
+    }
+  }
+  const { tokens = [], token_logprobs: likely = [], top_logprobs: top = [], text_offset: offsets = [] } = whole.logprobs!;
+  const failed = (change: object) => openai.completions.create({ ...request, ...change } as never).then(
+    () => "answered",
+    (error: InstanceType<typeof OpenAI.APIError>) => [error.constructor.name, error.status, error.param, error.code],
+  );
+  return {
+    plain: plain.choices[0]!.text === request.prompt + without.choices[0]!.text,
+    tokens: tokens.join("") === whole.text,
+    first: [likely[0], top[0]],
+    // Each is one of the two likeliest, or less likely than both.
+    likely: likely.slice(1).every((value, at) => {
+      const best = Object.values(top[at + 1] ?? {});
+      return best.length === 2 && value! <= best[0]! && (best.includes(value!) || value! < best[1]!);
+    }),
+    offsets: offsets.every((offset, at) => whole.text.startsWith(tokens[at]!, offset)),
+    silent: { text: alone.text, finish_reason: alone.finish_reason, completion: silent.usage?.completion_tokens },
+    same: alone.logprobs?.token_logprobs?.join() === likely.slice(0, -3).join(),
+    ids: [byIds.logprobs?.tokens?.length === 6, byIds.text === byIds.logprobs?.tokens?.join("")],
+    streamed: streamed.every((text) => text === whole.text) && told.every((values) => values.join() === likely.join()),
+    wrong: [await failed({ echo: 1 }), await failed({ n: 1e9 }), await failed({ echo: false, max_tokens: 0 })],
+  };
+}
+
 /** A call, whole and streamed by the client's helper, and its result. */
 export async function tools() {
   const openai = await client();
@@ -125,8 +165,18 @@ export async function errors() {
       return [error.constructor.name, error.status, error.param, error.code].filter((told) => told !== undefined);
     }
   };
+  // What goes on beside them is not disturbed.
+  const beside = async () => (await openai.chat.completions.create({ model: "tiny", messages: asked(QUESTION), temperature: 0, max_tokens: 40 })).choices[0]?.message.content;
+  const alone = await beside();
+  const running = beside();
   return {
     model: await failed({ model: "gpt-5" }),
+    twice: await failed({ max_completion_tokens: 3 }),
+    contrary: await failed({ model: "scripted", tools: [weather], tool_choice: { type: "function", function: { name: "other" } } }),
+    role: await failed({ messages: [{ role: "wizard", content: "Hi" }] }),
+    bias: await failed({ logit_bias: { 5: 101 } }),
+    biasId: await failed({ logit_bias: { 5_000_000: 1 } }),
+    impossible: await failed({ response_format: { type: "json_schema", json_schema: { name: "x", schema: { type: "string", minLength: 5, maxLength: 2 } } } }),
     n: await failed({ n: 200 }),
     echo: await failed({ echo: true }),
     schema: await failed({ response_format: { type: "json_schema", json_schema: { name: "x", schema: { properties: { a: { type: "date" } } } } } }),
@@ -138,6 +188,7 @@ export async function errors() {
     image: await failed({ messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "data:," } }] }] }),
     full: await failed({ messages: asked("word ".repeat(600)) }),
     streamedFull: await failed({ messages: asked("word ".repeat(600)), stream: true }),
+    beside: (await running) === alone,
     inert: await failed({ user: "me", n: 1, logprobs: false, stop: null }),
     aborted: await failed({}, AbortSignal.abort()),
     url: await (await modelFetch())(`${baseURL}/audio/speech`, { method: "POST" }).then(async (answer) => [answer.status, await answer.json()]),

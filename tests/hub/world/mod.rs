@@ -8,9 +8,8 @@ use std::task::Poll;
 
 use headwater::hub::edge::Edge;
 use headwater::source::LocalFuture;
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
 
+pub(crate) use crate::repository::sha256;
 pub(crate) use disk::{Disk, Memory};
 pub(crate) use servers::{Fault, Seen, Servers, Wire};
 
@@ -50,18 +49,6 @@ impl Breaker {
             Break::From(call) => self.calls.get() >= call,
         }
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn git_hash(bytes: &[u8]) -> String {
-    hex(&Sha1::digest([format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat()))
 }
 
 /// Bytes that look like weights and differ everywhere.

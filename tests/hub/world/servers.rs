@@ -9,7 +9,10 @@ use headwater::hub::edge::{Body, Request, Response, Transport};
 use headwater::source::LocalFuture;
 use serde_json::{Value, json};
 
-use super::{Breaker, CDN, Clock, HUB, git_hash, sha256, yield_once};
+use super::{Breaker, CDN, Clock, HUB, yield_once};
+use crate::repository::{
+    Asked, Repositories, asked, commit_of, content, file_at, git_hash, is_large, listing, part, sha256,
+};
 
 /// What a server does in place of its duty.
 #[derive(Clone, Debug)]
@@ -50,7 +53,7 @@ type Rule = Box<dyn Fn(&Seen, usize) -> Option<Fault>>;
 #[derive(Default)]
 pub(crate) struct Servers {
     /// Files by repository and path; large ones (those with weights) are on the CDN.
-    pub(crate) files: RefCell<BTreeMap<String, BTreeMap<String, Vec<u8>>>>,
+    pub(crate) files: RefCell<Repositories>,
     /// What the API tells of a repository beside its commit.
     pub(crate) info: RefCell<BTreeMap<String, Value>>,
     pub(crate) seen: RefCell<Vec<Seen>>,
@@ -64,18 +67,11 @@ pub(crate) struct Servers {
     pub(crate) signature: Cell<u64>,
     /// Follows redirects by itself, as browsers do.
     pub(crate) follows: Cell<bool>,
+    /// Bodies of the CDN that are being sent, and the most that ever were at once.
+    pub(crate) open: Cell<usize>,
+    pub(crate) most_open: Cell<usize>,
     /// Repositories that want a token.
     pub(crate) gated: RefCell<BTreeSet<String>>,
-}
-
-/// The commit of a repository: of its contents.
-pub(crate) fn commit_of(files: &BTreeMap<String, Vec<u8>>) -> String {
-    let mut all = Vec::new();
-    for (path, bytes) in files {
-        all.extend(path.as_bytes());
-        all.extend(sha256(bytes).as_bytes());
-    }
-    sha256(&all)[..40].to_owned()
 }
 
 impl Servers {
@@ -109,24 +105,16 @@ impl Servers {
             if query != format!("X-Sig=signature{:08}", self.signature.get()) {
                 return (403, Vec::new(), format!("<Error>AccessDenied {query}</Error>").into_bytes());
             }
-            let found =
-                files.values().flat_map(BTreeMap::iter).find(|(_, bytes)| path == format!("/{}", sha256(bytes)));
-            return found.map_or_else(not_found, |(_, bytes)| (200, Vec::new(), bytes.clone()));
+            return content(&files, path).map_or_else(not_found, |bytes| (200, Vec::new(), bytes.to_vec()));
         }
         let Some(path) = url.strip_prefix(HUB) else { return (200, Vec::new(), b"a stranger".to_vec()) };
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         if let Some(rest) = path.strip_prefix("/api/models/") {
-            let parts: Vec<&str> = rest.split('/').collect();
-            let [owner, name, verb, revision] = parts.as_slice() else { return not_found() };
-            let repo = format!("{owner}/{name}");
-            let Some(own) = files.get(&repo) else {
-                return (404, vec![("X-Error-Code".to_owned(), "RepoNotFound".to_owned())], Vec::new());
+            let Asked { repo, files, commit, listing: wants_listing } = match asked(&files, rest) {
+                Ok(asked) => asked,
+                Err(code) => return (404, vec![("X-Error-Code".to_owned(), code.to_owned())], Vec::new()),
             };
-            let commit = commit_of(own);
-            if *verb == "revision" {
-                if *revision != "main" && *revision != commit {
-                    return (404, vec![("X-Error-Code".to_owned(), "RevisionNotFound".to_owned())], Vec::new());
-                }
+            if !wants_listing {
                 let mut info = json!({ "id": repo, "sha": commit, "gated": false, "private": false });
                 for (key, value) in self.info.borrow().get(&repo).and_then(Value::as_object).into_iter().flatten() {
                     info[key] = value.clone();
@@ -134,14 +122,7 @@ impl Servers {
                 return (200, Vec::new(), info.to_string().into_bytes());
             }
             // Two entries a page.
-            let entries: Vec<Value> = own
-                .iter()
-                .map(|(path, bytes)| match is_large(path) {
-                    true => json!({"type": "file", "path": path, "size": bytes.len(), "oid": "0".repeat(40),
-                                   "lfs": {"oid": sha256(bytes), "size": bytes.len(), "pointerSize": 134}}),
-                    false => json!({"type": "file", "path": path, "size": bytes.len(), "oid": git_hash(bytes)}),
-                })
-                .collect();
+            let entries = listing(files, 0);
             let page: usize = query.rsplit_once("cursor=").and_then(|(_, page)| page.parse().ok()).unwrap_or(0);
             let part: Vec<Value> = entries.iter().skip(2 * page).take(2).cloned().collect();
             let more = 2 * page + 2 < entries.len();
@@ -149,15 +130,13 @@ impl Servers {
             let headers = if more { vec![("Link".to_owned(), link)] } else { Vec::new() };
             return (200, headers, Value::from(part).to_string().into_bytes());
         }
-        if let Some((repo, rest)) = path[1..].split_once("/resolve/") {
-            let Some((commit, file)) = rest.split_once('/') else { return not_found() };
-            let Some(own) = files.get(repo) else { return not_found() };
-            let Some(bytes) = own.get(file).filter(|_| commit == commit_of(own)) else { return not_found() };
+        if path.contains("/resolve/") {
+            let Some((_, file, bytes)) = file_at(&files, path) else { return not_found() };
             if is_large(file) {
                 let to = format!("{CDN}/{}?X-Sig=signature{:08}", sha256(bytes), self.signature.get());
                 return (302, vec![("Location".to_owned(), to)], Vec::new());
             }
-            return (200, Vec::new(), bytes.clone());
+            return (200, Vec::new(), bytes.to_vec());
         }
         // A plain server.
         let found = files.get("plain").and_then(|own| own.get(&path[1..]));
@@ -187,13 +166,12 @@ impl Servers {
             && status == 200
             && !matches!(fault, Some(Fault::NoRanges))
         {
-            let total = body.len() as u64;
-            if range.first >= total {
-                (status, body) = (416, Vec::new());
-            } else {
-                let last = range.last.min(total - 1);
-                headers.push(("Content-Range".to_owned(), format!("bytes {}-{last}/{total}", range.first)));
-                (status, body) = (206, body[range.first as usize..=last as usize].to_vec());
+            match part(&body, (range.first, range.last)) {
+                None => (status, body) = (416, Vec::new()),
+                Some((told, bytes)) => {
+                    headers.push(("Content-Range".to_owned(), told));
+                    (status, body) = (206, bytes);
+                }
             }
         }
         if request.range.is_some() && status == 200 {
@@ -226,13 +204,13 @@ impl Servers {
             _ => {}
         }
         let path = request.url.split('?').next().unwrap_or_default().to_owned();
+        if path.starts_with(CDN) {
+            self.open.set(self.open.get() + 1);
+            self.most_open.set(self.most_open.get().max(self.open.get()));
+        }
         let body = Box::new(Sent { bytes: body, at: 0, end, path, turn: false, servers: Rc::clone(self) });
         Ok(Response { status, url: request.url.clone(), headers, body })
     }
-}
-
-fn is_large(path: &str) -> bool {
-    path.ends_with(".gguf") || path.ends_with(".safetensors")
 }
 
 /// The servers, as the hub's transport.
@@ -253,6 +231,14 @@ struct Sent {
     path: String,
     turn: bool,
     servers: Rc<Servers>,
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if self.path.starts_with(CDN) {
+            self.servers.open.set(self.servers.open.get() - 1);
+        }
+    }
 }
 
 impl Body for Sent {

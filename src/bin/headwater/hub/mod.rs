@@ -102,6 +102,7 @@ fn describe(progress: &Progress) -> String {
     let what = match progress.phase {
         Phase::Resolve => return "asking the hub".to_owned(),
         Phase::Wait => return "waiting for another process that fetches the same".to_owned(),
+        Phase::Lost => return format!("what was stored is not there any more ({})", progress.file),
         Phase::Verify => "verifying",
         Phase::Download => "fetching",
     };
