@@ -46,7 +46,7 @@ fn checkpoint(path: &str, change: impl Fn(&str, &mut Vec<u8>)) -> Checkpoint {
 fn environment() -> Environment {
     let (clock, seeds) = (Cell::new(1.7e9), Cell::new(0));
     Environment {
-        now_secs: Box::new(move || clock.replace(clock.get() + 0.25)),
+        now_secs: Box::new(move || clock.replace(clock.get() + 1e-3)),
         seed: Box::new(move || seeds.replace(seeds.get() + 1)),
         grammars: Box::<headwater::sample::NativeGrammars>::default(),
         kept: Box::new(headwater::gpu::Forgets),
@@ -283,7 +283,8 @@ fn the_second_turn_of_a_thousand_ids_computes_only_what_is_new() {
     println!(
         "passes and uploaded bytes: a thousand ids {whole:?}, 41 more {again:?}, 41 alone {alone:?}, all {anew:?}"
     );
-    assert_eq!(again.0, alone.0, "passes of the device");
+    // What an engine has learnt of its device makes its chunks larger than the first ones of another.
+    assert!(again.0 <= alone.0, "passes of the device");
     assert!(again.1 * 4 < whole.1 && whole.1 < anew.1 && again.0 < whole.0, "uploads of the device");
     assert_eq!(fresh.tokens, reply.tokens);
 }

@@ -299,6 +299,8 @@ export interface KernelTime {
 export interface Profile {
   /** Tokens of the chunk of the prompt. */
   readonly prefillTokens: number;
+  /** Seconds of all kernels of the whole prompt. */
+  readonly promptSecs: number;
   readonly prefill: readonly KernelTime[];
   readonly decode: readonly KernelTime[];
 }
@@ -337,6 +339,8 @@ export interface BenchReport {
   readonly depth: number;
   readonly prefill: Rate;
   readonly decode: Rate;
+  /** The same prompt again with all but its last tokens cached: those that were computed. */
+  readonly cached: Rate;
   /** The tokens of all replies that were generated side by side, if that was asked for. */
   readonly together?: Rate;
   /** A reply that copies and one that does not, if that was asked for. */

@@ -49,6 +49,8 @@ export interface LoadOptions extends HubOptions, WorkerOptions {
   context?: number;
   /** How keys and values are stored; `"f16"` by default. */
   kvFormat?: "f16" | "f32" | "q8_0" | "q4_0";
+  /** What decoding on WebGPU multiplies integer weights with; `"f32"` by default. `"int8"` is faster on some devices; tokens may differ. */
+  activations?: "f32" | "int8";
   /** Quantise matrices of floats while loading; norms and other vectors stay as they are. */
   quantize?: "q8_0" | "q4_0" | "q4_1" | "q5_0" | "q5_1" | "q4_k" | "q5_k" | "q6_k";
   /** Read the files as this architecture, in the place of the one that they name and that is not known. */

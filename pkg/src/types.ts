@@ -192,6 +192,8 @@ export interface Receipt {
   readonly backend: string;
   readonly device: string;
   readonly kvFormat: string;
+  /** What activations were rounded to while decoding, where that was asked for. */
+  readonly activations?: string;
   /** Of the model: hyperparameters, names, formats, shapes and places of its tensors, and the hashes of its files. */
   readonly model: string;
   /** Whether that covers the weights themselves: models from a hub, whose files were verified. */

@@ -12,7 +12,7 @@ use super::request::{GenerateRequest, Prompt};
 use super::session::Session;
 use super::speculation::Speculation;
 use crate::error::{Error, Result};
-use crate::graph::{Counters, KernelTime, MAX_BATCH, SamplerSettings};
+use crate::graph::{Backend, Counters, KernelTime, MAX_BATCH, SamplerSettings};
 
 /// What to measure. What the context has no room for is made smaller, and the report says so.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -144,6 +144,9 @@ pub struct BenchReport {
     pub speculation: Option<[SpeculationRates; 2]>,
     /// Ids that were submitted at once, at most.
     pub chain: u32,
+    /// The same prompt again with all but its last ids cached: those that were computed. The time of `prefill` and of this is
+    /// that to the first id.
+    pub cached: Rate,
     /// Bytes of weights, keys, values and states that one generated id needs at least.
     pub bytes_per_token: u64,
     /// Counts of one id of the prompt.
@@ -161,13 +164,18 @@ pub struct BenchReport {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Profile {
-    /// Ids of the chunk of the prompt.
+    /// Of all kernels of the prompt, which comes in chunks.
+    pub prompt_secs: f64,
+    /// Ids of its first chunk.
     pub prefill_tokens: usize,
     /// Of that chunk.
     pub prefill: Vec<KernelTime>,
     /// Of one generated id.
     pub decode: Vec<KernelTime>,
 }
+
+/// Ids at the end of a prompt that are new where the others are cached.
+const NEW: usize = 16;
 
 /// Runs the measurement. Whatever comes of it, the session can be used again.
 pub(super) async fn run(loaded: &Loaded, session: &mut Session, request: &BenchRequest) -> Result<BenchReport> {
@@ -202,6 +210,11 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
     let (prefill_secs, after) = (now() - began, backend.counters());
     let prefill_counters = CountersPerToken::between(&before, &after, request.prefill);
 
+    session.finish(backend, ids.len().saturating_sub(NEW.min(request.prefill))).await?;
+    let began = now();
+    let computed = prefill(loaded, session, &ids).await?;
+    let cached = Rate::new(computed, now() - began);
+
     session.finish(backend, start).await?;
     prefill(loaded, session, ids.get(..start).unwrap_or(&ids)).await?;
     let (before, began) = (backend.counters(), now());
@@ -221,6 +234,7 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
         decode: Rate::new(request.decode, decode_secs),
         together: None,
         speculation: None,
+        cached,
         chain: backend.decode_chain(),
         bytes_per_token: loaded.traffic.weight_bytes
             + loaded.traffic.position_bytes * mean_positions
@@ -232,18 +246,31 @@ async fn measure(loaded: &Loaded, session: &mut Session, request: &BenchRequest)
     })
 }
 
-/// Times the kernels of the chunk of the prompt after `depth` ids, and of the id after it.
+/// Times the kernels of the prompt after `depth` ids, and of the id after it.
 async fn profile(loaded: &Loaded, session: &mut Session, ids: &[u32], depth: usize) -> Result<Profile> {
     let backend = loaded.backend.as_ref();
+    let chunks = ids.get(depth..).unwrap_or_default().chunks(backend.max_rows().max(1));
+    let first = chunks.clone().next().unwrap_or_default();
+    back_to(backend, session, ids, depth).await?;
+    let decode = session.profile(backend, first.get(..1).unwrap_or_default()).await?;
+    back_to(backend, session, ids, depth).await?;
+    let (mut prefill, mut prompt_secs) = (None, 0.0);
+    for chunk in chunks {
+        let times = session.profile(backend, chunk).await?;
+        prompt_secs += times.iter().map(|time| time.secs).sum::<f64>();
+        prefill.get_or_insert(times);
+    }
+    Ok(Profile { prompt_secs, prefill_tokens: first.len(), prefill: prefill.unwrap_or_default(), decode })
+}
+
+/// Keeps the first `depth` ids, or computes them again where they cannot be kept alone.
+async fn back_to(backend: &dyn Backend, session: &mut Session, ids: &[u32], depth: usize) -> Result<()> {
     session.finish(backend, depth).await?;
     let held = session.begin(backend, ids.get(..depth).unwrap_or_default(), true, None).await?;
     for chunk in ids.get(held..depth).unwrap_or_default().chunks(backend.max_rows().max(1)) {
         session.prefill(backend, chunk, false)?;
     }
-    let chunk: Vec<u32> = ids.iter().skip(depth).take(backend.max_rows()).copied().collect();
-    let prefill = session.profile(backend, &chunk).await?;
-    let decode = session.profile(backend, chunk.get(..1).unwrap_or_default()).await?;
-    Ok(Profile { prefill_tokens: chunk.len(), prefill, decode })
+    Ok(())
 }
 
 /// A reply with drafts and without, in turns: what is measured is the ids after the first one.
@@ -334,8 +361,8 @@ pub(super) async fn together(loaded: &Rc<Loaded>, request: &BenchRequest) -> Res
     timed(request.decode).await.map(Some)
 }
 
-/// Computes what the sequence lacks of `ids`, up to the id that follows them.
-async fn prefill(loaded: &Loaded, session: &mut Session, ids: &[u32]) -> Result<()> {
+/// Computes what the sequence lacks of `ids`, up to the id that follows them. Gives how many it lacked.
+async fn prefill(loaded: &Loaded, session: &mut Session, ids: &[u32]) -> Result<usize> {
     let backend = loaded.backend.as_ref();
     let held = session.begin(backend, ids, true, None).await?;
     let now_secs = loaded.environment.now_secs.as_ref();
@@ -350,7 +377,7 @@ async fn prefill(loaded: &Loaded, session: &mut Session, ids: &[u32]) -> Result<
         rest = after;
     }
     session.collect(backend).await?;
-    Ok(())
+    Ok(ids.len().saturating_sub(held))
 }
 
 /// Generates `count` ids after those of a prefill.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::defaults;
 use super::json::invalid;
-use super::options::LoadOptions;
+use super::options::{INT8, LoadOptions};
 use crate::chat::Template;
 use crate::error::Result;
 use crate::format::{Checkpoint, Dialect};
@@ -54,6 +54,13 @@ pub struct Runtime {
     pub features: Vec<String>,
     /// How keys and values are stored.
     pub kv_format: String,
+}
+
+impl Runtime {
+    /// What activations are rounded to while decoding, where that was asked for and the backend does it.
+    pub(super) fn activations(&self) -> Option<&'static str> {
+        self.features.iter().any(|feature| feature == INT8).then_some(INT8)
+    }
 }
 
 /// What a model is for.

@@ -51,6 +51,7 @@ pub(super) async fn load(
         kv,
         n_pages,
         exact: options.exact,
+        rounds: options.rounds()?,
         measuring: Measuring {
             now_secs: environment.now_secs.as_ref(),
             kept: environment.kept.as_ref(),
@@ -120,6 +121,8 @@ struct Loading<'a> {
     kv: KvFormat,
     n_pages: usize,
     exact: bool,
+    /// Whether the GPU rounds activations that it decodes to bytes.
+    rounds: bool,
     measuring: Measuring<'a>,
     progress: &'a mut dyn FnMut(Progress) -> Result<()>,
     /// See [`Loaded::weights_sample`].
@@ -159,7 +162,7 @@ impl Loading<'_> {
     }
 
     async fn gpu(&mut self) -> Result<Box<dyn Backend>> {
-        let device = Device::of_thread().await?;
+        let device = Device::of_thread().await?.with_rounding(self.rounds);
         self.report(Phase::Compile, 0, self.plan.weight_bytes())?;
         let gpu = Gpu::choosing(&device, self.plan, self.kv, self.n_pages, self.measuring).await?;
         self.fill(gpu).await
@@ -297,6 +300,32 @@ mod tests {
     }
 
     #[test]
+    fn activations_are_rounded_where_that_is_asked_for_and_it_is_told() {
+        let of = |activations: Option<&str>| {
+            let options = LoadOptions {
+                backend: BackendChoice::Gpu,
+                activations: activations.map(str::to_owned),
+                context: Some(64),
+                ..LoadOptions::default()
+            };
+            let loaded = loaded_by(&options, Box::new(|| 0.0), Box::new(crate::gpu::Forgets)).unwrap();
+            let told = loaded.info.backend.as_ref().and_then(info::Runtime::activations);
+            let logits = logits(&loaded);
+            let (prompt, decoded) = logits.split_at(logits.len() / 2);
+            (told, prompt.to_vec(), decoded.to_vec())
+        };
+        let (plain, rounded) = (of(None), of(Some("int8")));
+        assert_eq!((plain.0, rounded.0), (None, Some("int8")));
+        // Prefilling is by floats, decoding differs by the rounding alone.
+        assert_eq!(plain.1, rounded.1);
+        assert!(plain.2 != rounded.2);
+        let square = |x: f32| f64::from(x).powi(2);
+        let error: f64 = plain.2.iter().zip(&rounded.2).map(|(a, b)| square(a - b)).sum();
+        let error = error / plain.2.iter().copied().map(square).sum::<f64>();
+        assert!(error < 1e-3, "{error}");
+    }
+
+    #[test]
     fn kernels_that_are_right_are_used_as_they_are() {
         let (features, warnings) = with_wrong(|_, source| source);
         assert_eq!((features[0].as_str(), features[1].as_str(), warnings.len()), ("gpu", "subgroups", 0));
@@ -348,7 +377,7 @@ mod tests {
     #[test]
     fn the_processor_computes_where_no_kernels_are_right() {
         let wrong = |kernel: &str, source: String| match kernel {
-            "attention" => replaced(&source, "key_words;", "key_words + 1u;"),
+            "attention" | "attention_shared" => replaced(&source, "key_words;", "key_words + 1u;"),
             _ => source,
         };
         let (features, warnings) = with_wrong(wrong);

@@ -24,6 +24,9 @@ pub struct Environment {
     pub kept: Box<dyn Kept>,
 }
 
+/// The name of activations that are rounded to bytes, as an option and among a backend's features.
+pub(super) const INT8: &str = "int8";
+
 /// What runs the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,6 +54,9 @@ pub struct LoadOptions {
     pub exact: bool,
     /// How keys and values are stored: `"f16"`, `"f32"`, `"q8_0"` or `"q4_0"`; f16 when absent, f32 with `exact`.
     pub kv_format: Option<String>,
+    /// What decoding on the GPU multiplies integer weights with: `"f32"`, or `"int8"`, activations rounded to signed bytes,
+    /// 32 with one scale. `"f32"` when absent: which is faster differs from device to device, and ids may differ.
+    pub activations: Option<String>,
     /// The architecture that the files are read as, in the place of the one that they name.
     pub architecture: Option<String>,
     /// The format that matrices of floats are quantised to while they are loaded: `"q4_k"`, `"q8_0"`, ...
@@ -82,6 +88,21 @@ impl LoadOptions {
             return Err(invalid("an exact model keeps keys and values as f32").at("kvFormat"));
         }
         Ok(format)
+    }
+
+    /// Whether activations that are decoded are rounded to bytes.
+    pub(super) fn rounds(&self) -> Result<bool> {
+        let rounds = match self.activations.as_deref() {
+            None | Some("f32") => false,
+            Some(INT8) => true,
+            Some(other) => return Err(invalid(format!("{other:?} is none of f32, int8")).at("activations")),
+        };
+        let problem = match () {
+            () if rounds && self.exact => "an exact model keeps activations as f32",
+            () if rounds && self.backend == BackendChoice::Cpu => "the CPU rounds activations in its own way",
+            () => return Ok(rounds),
+        };
+        Err(invalid(problem).at("activations"))
     }
 
     /// What of them concerns the plan.
@@ -145,6 +166,20 @@ mod tests {
             let error = LoadOptions::from_json(text).expect_err(text);
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
             assert!(error.to_string().contains(named), "{text}: {error}");
+        }
+        for (text, rounds) in [
+            ("{}", Some(false)),
+            (r#"{"activations": "f32", "exact": true}"#, Some(false)),
+            (r#"{"activations": "int8"}"#, Some(true)),
+        ]
+        .into_iter()
+        .chain([r#""int4""#, r#""int8", "exact": true"#, r#""int8", "backend": "cpu""#].map(|value| (value, None)))
+        {
+            let json = if rounds.is_some() { text.to_owned() } else { format!(r#"{{"activations": {text}}}"#) };
+            match (LoadOptions::from_json(&json).expect("well formed").rounds(), rounds) {
+                (found, Some(rounds)) => assert_eq!(found.expect("valid"), rounds, "{json}"),
+                (found, None) => assert_eq!(found.expect_err(&json).place(), "activations"),
+            }
         }
         let small = LoadOptions::from_json(r#"{"kvFormat": "q8_0"}"#).expect("valid");
         assert_eq!(small.kv().expect("valid"), KvFormat::Q8_0);

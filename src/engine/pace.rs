@@ -93,7 +93,7 @@ impl Pace {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
+    use std::task::{Context, Waker};
 
     use super::super::fake::{Call, Fake, loaded};
     use super::super::reply::Job;
@@ -109,7 +109,7 @@ mod tests {
         let of_prompt = |len: &u32| {
             let ids: Vec<u32> = (0..*len).map(|i| i + 1000 * len % 997).collect();
             let mut reply = pin!(async { Job::of(&ids, 1.0, 1.0).run(&loaded, &|| false, &mut |_| {}).await });
-            while let Poll::Pending = reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            while reply.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
                 // Whoever waits is late.
                 fake.clock.set(fake.clock.get() + 1e-6);
             }

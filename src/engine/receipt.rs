@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::adapters::AdapterChoice;
 use super::identity::{hash_ids, hash_text};
+use super::info::Runtime;
 use super::json::{self, invalid};
 use super::loaded::Loaded;
 use super::request::{GenerateRequest, Prompt};
@@ -35,6 +36,9 @@ pub struct Receipt {
     pub device: String,
     /// How keys and values were stored.
     pub kv_format: String,
+    /// What activations were rounded to while decoding, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activations: Option<String>,
     /// Of the model: its hyperparameters, its tensors' names, formats, shapes and places, its files' hashes.
     pub model: String,
     /// Whether that covers the weights themselves, because every file's hash was verified (models from a hub).
@@ -88,6 +92,7 @@ impl Receipt {
         result: &GenerationResult,
     ) -> Result<Self> {
         let runtime = loaded.info.backend.clone();
+        let activations = runtime.as_ref().and_then(Runtime::activations).map(str::to_owned);
         let (backend, device, kv_format) =
             runtime.map(|runtime| (runtime.name, runtime.device, runtime.kv_format)).unwrap_or_default();
         let identity = loaded.identity.clone();
@@ -97,6 +102,7 @@ impl Receipt {
             backend,
             device,
             kv_format,
+            activations,
             model: identity.model,
             weights_hashed: identity.weights,
             tokenizer: identity.tokenizer,
@@ -136,6 +142,7 @@ impl Receipt {
     pub(super) fn check(&self, now: &Self) -> Result<ReceiptCheck> {
         let adapter = |of: &Self| of.adapter.as_ref().map(|adapter| adapter.hash.clone()).unwrap_or_default();
         let template = |of: &Self| of.template.clone().unwrap_or_default();
+        let activations = |of: &Self| of.activations.clone().unwrap_or_default();
         // What is compared, and whether the receipt cannot hold where it differs.
         let compared = [
             ("digest", self.digest.clone(), self.digest_of()?, true),
@@ -150,6 +157,7 @@ impl Receipt {
             ("backend", self.backend.clone(), now.backend.clone(), false),
             ("device", self.device.clone(), now.device.clone(), false),
             ("kvFormat", self.kv_format.clone(), now.kv_format.clone(), false),
+            ("activations", activations(self), activations(now), false),
         ];
         let differs: Vec<_> = compared.into_iter().filter(|(_, told, found, _)| told != found).collect();
         let shown = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };

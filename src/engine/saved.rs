@@ -13,6 +13,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::adapters::{AdapterChoice, ScaledAdapter};
+use super::info::Runtime;
 use super::loaded::Loaded;
 use super::session::Session;
 use crate::cache::{Pages, Sequence};
@@ -47,11 +48,15 @@ fn hash(parts: &[&[u8]]) -> Hash {
 
 /// What keys and values are bound to. `adapter` is the hash of the one that was used.
 fn key(loaded: &Loaded, adapter: &str, scale: f64) -> Hash {
-    let kv_format = loaded.info.backend.as_ref().map_or("", |runtime| &runtime.kv_format);
+    let runtime = loaded.info.backend.as_ref();
+    let kv_format = runtime.map_or("", |runtime| &runtime.kv_format);
+    // Nothing where they are floats, as they always were.
+    let rounded = runtime.and_then(Runtime::activations).unwrap_or_default();
     // A graphics card's pages are the same in a browser and without one.
-    let keeper = if loaded.inline { "cpu" } else { "gpu" };
+    let keeper = if loaded.inline { "cpu" } else { "gpu" }.to_owned() + rounded;
     let rotations = format!("{:?}", loaded.base.plan.graph.ropes);
-    let parts = [&loaded.identity.model, &loaded.weights_sample, rotations.as_str(), kv_format, keeper, adapter];
+    let parts =
+        [&loaded.identity.model, &loaded.weights_sample, rotations.as_str(), kv_format, keeper.as_str(), adapter];
     let sizes = [PAGE_TOKENS as u64, loaded.backend.position_bytes() as u64, scale.to_bits()].map(u64::to_le_bytes);
     hash(&[parts.join("\n").as_bytes(), sizes.as_flattened()])
 }

@@ -1,6 +1,9 @@
 //! Holds what kernels make on this device against the interpreter, before a model is trusted to them: drivers compute wrong
 //! numbers at times, and no token at all is better than a wrong one. A little graph (an attention like the model's, a norm, a
-//! product by each of its formats) goes through both, by the pipelines that the model needs anyway.
+//! product by each of its formats, experts and recurrences where it has them) goes through both, by the pipelines that the
+//! model needs anyway.
+
+mod sample;
 
 use std::collections::BTreeSet;
 
@@ -8,19 +11,14 @@ use super::device::Device;
 use super::run::Gpu;
 use crate::cpu::Cpu;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Attention, Backend, Builder, Graph, KvFormat, Op, Row, StateSlots, Step, WeightId};
+use crate::graph::{Attention, Backend, Graph, KvFormat, Op, Row, ShortConv, StateSlots, Step, WeightId};
 use crate::kernel::Teams;
 use crate::model::WeightSink;
 use crate::quant::{FormatId, Shared};
+use sample::{Delta, Mixture, Sample};
 
 /// Tokens of the little graph: all but the last go through the program that prefills.
 const TOKENS: usize = 10;
-
-/// Rows of each matrix: a whole tile of no kernel.
-const ROWS: usize = 40;
-
-/// Columns of each matrix at least: the largest workgroups go through them in several rounds, the last of which is not whole.
-const COLS: usize = 1100;
 
 /// Largest squared error, relative to the squared size, of numbers that count as right. The order of additions costs 1e-12,
 /// keys that are rounded the other way 1e-6; one part of a sum that is missing costs more than 1e-3.
@@ -35,71 +33,49 @@ struct Needs {
     attention: Option<Attention>,
     rms_norms: bool,
     kv: KvFormat,
+    /// Of its first choice of experts, if it has one.
+    mixture: Option<Mixture>,
+    /// Of its first convolution, if it has one.
+    conv: Option<(ShortConv, bool)>,
+    /// Of its first recurrence by the delta rule, if it has one.
+    delta: Option<Delta>,
 }
 
-/// Kernels that were found to be right for some needs.
+/// Kernels that were found to be right for some needs: with subgroups, with rounding.
 #[derive(Default)]
-pub(super) struct Checked(Vec<(Teams, bool, Needs)>);
+pub(super) struct Checked(Vec<([bool; 2], Teams, Needs)>);
 
 impl Needs {
     fn of(graph: &Graph, formats: &[FormatId], kv: KvFormat) -> Self {
-        let mut needs = Self { formats: BTreeSet::new(), attention: None, rms_norms: false, kv };
+        let mut needs = Self {
+            formats: BTreeSet::new(),
+            attention: None,
+            rms_norms: false,
+            kv,
+            mixture: None,
+            conv: None,
+            delta: None,
+        };
         for node in &graph.nodes {
             match &node.op {
                 Op::MatMul { weight, .. } => needs.formats.extend(formats.get(weight.0)),
                 Op::RmsNorm { .. } => needs.rms_norms = true,
                 Op::Attention { spec, .. } if needs.attention.is_none() => {
                     // How many heads there are is the sample's own; needs that differ in nothing else are the same.
-                    let like =
-                        Attention { layer: 0, heads: 1, kv_heads: 1, sinks: None, latent: false, ..spec.clone() };
-                    needs.attention = Some(like);
+                    let heads = spec.heads / spec.kv_heads.max(1);
+                    needs.attention =
+                        Some(Attention { layer: 0, heads, kv_heads: 1, sinks: None, latent: false, ..spec.clone() });
                 }
+                Op::ShortConv { spec, gates, .. } if needs.conv.is_none() => {
+                    let like = ShortConv { state: 0, weight: WeightId(0), ..spec.clone() };
+                    needs.conv = Some((like, gates.is_some()));
+                }
+                Op::GatedDelta { spec, .. } if needs.delta.is_none() => needs.delta = Some(Delta::of(spec)),
                 _ => {}
             }
         }
+        needs.mixture = Mixture::of(graph, formats);
         needs
-    }
-
-    /// The little graph, its formats and the weight of each product in the order of the results.
-    fn sample(&self) -> Result<(Graph, Vec<FormatId>)> {
-        let mut spec = self.attention.clone().unwrap_or(Attention::new(0, (1, 1), 64, 0.125));
-        let whole = |cols: usize| self.formats.iter().all(|format| cols.is_multiple_of(format.format().block_weights));
-        // Tables give whole groups of eight columns, so keys and values have as many heads as that takes.
-        spec.kv_heads =
-            [1, 2, 4].into_iter().find(|n| (n * spec.head_dim) % 8 + (n * spec.value_dim) % 8 == 0).unwrap_or(8);
-        let step = spec.kv_heads;
-        let wide = |heads: &usize| heads * spec.value_dim >= COLS && whole(heads * spec.value_dim);
-        spec.heads = (step..=COLS * step).step_by(step).find(wide).unwrap_or(COLS * step);
-        let (heads, key, value) = (spec.heads, step * spec.head_dim, step * spec.value_dim);
-        let cols = heads * spec.value_dim;
-        let mut builder = Builder::new();
-        let [q, k, v] = [("q", heads * spec.head_dim), ("k", key), ("v", value)].map(|(name, width)| {
-            let table = builder.matrix(name, TOKENS, width);
-            builder.embed(name, table)
-        });
-        let mut x = builder.attention("attention", q, k, v, spec);
-        if self.rms_norms {
-            let factors = builder.vector("factors", cols);
-            x = builder.rms_norm("norm", x, factors, 1e-5, 1);
-        }
-        let products: Vec<_> = self
-            .formats
-            .iter()
-            .map(|format| {
-                let weight = builder.matrix(format.format().name, ROWS, cols);
-                builder.matmul("product", x, weight)
-            })
-            .collect();
-        let y = match products.as_slice() {
-            [] => x,
-            [one] => *one,
-            several => builder.concat("products", several, 1),
-        };
-        builder.output_rows("output", y);
-        let graph = builder.finish()?;
-        let floats = graph.weights.len() - self.formats.len();
-        let formats = std::iter::repeat_n(FormatId::F32, floats).chain(self.formats.iter().copied()).collect();
-        Ok((graph, formats))
     }
 }
 
@@ -111,7 +87,7 @@ pub(super) async fn check(
     teams: Teams,
 ) -> Result<()> {
     let needs = Needs::of(graph, formats, kv);
-    let found = (teams, device.dialect().subgroups, needs);
+    let found = ([device.dialect().subgroups, device.rounds()], teams, needs);
     if device.checked().0.contains(&found) {
         return Ok(());
     }
@@ -126,7 +102,7 @@ pub(super) async fn check(
 
 /// The largest of the errors of all products, NaN where there is no number.
 async fn worst_error(device: &Device, needs: &Needs) -> Result<f64> {
-    let (graph, formats) = needs.sample()?;
+    let Sample { graph, formats, parts } = needs.sample()?;
     let mut cpu = Cpu::exact(&graph, &formats, needs.kv, 1)?;
     let mut gpu = Box::pin(Gpu::of(device, (&graph, &formats), needs.kv, 1)).await?;
     for (index, (weight, format)) in graph.weights.iter().zip(&formats).enumerate() {
@@ -137,23 +113,28 @@ async fn worst_error(device: &Device, needs: &Needs) -> Result<f64> {
     let row = |position: u32| Row { token: position, position, sequence: 0, segment: 0 };
     let rows: Vec<Row> = (0..).map(row).take(TOKENS).collect();
     let outputs: Vec<u32> = (0..).take(TOKENS - 1).collect();
-    let (pages, states) = ([vec![0]], [StateSlots::default()]);
+    let pages = [vec![0]];
     let width = graph.output_width();
     let mut worst = 0.0f64;
     let steps = match graph.bidirectional() {
         true => vec![(&rows[..TOKENS - 1], &outputs[..])],
         false => vec![(&rows[..TOKENS - 1], &outputs[..]), (&rows[TOKENS - 1..], &outputs[..1])],
     };
-    for (rows, outputs) in steps {
+    for (index, (rows, outputs)) in (0u32..).zip(steps) {
+        // A state goes on in another slot, where there is such.
+        let states = match graph.n_states() {
+            0 => [StateSlots::default()],
+            _ => [StateSlots { from: index, to: index + 1 }],
+        };
         let step = Step { rows, pages: &pages, states: &states, outputs };
         let expected = cpu.forward(&step).await?;
         let found = match gpu.forward(&step).await {
             Err(error) if error.kind() == ErrorKind::BadLogits => return Ok(f64::NAN),
             found => found?,
         };
-        // Formats differ in how large their weights are, so each product has an error of its own.
-        let part = if needs.formats.is_empty() { width } else { ROWS };
-        for first in (0..width).step_by(part.max(1)) {
+        // Formats differ in how large their weights are, so each part has an error of its own.
+        let mut first = 0;
+        for part in &parts {
             let (mut error, mut size) = (0.0, 0.0);
             for (found, expected) in found.chunks_exact(width).zip(expected.chunks_exact(width)) {
                 for (found, expected) in found[first..first + part].iter().zip(&expected[first..first + part]) {
@@ -161,6 +142,7 @@ async fn worst_error(device: &Device, needs: &Needs) -> Result<f64> {
                     size += f64::from(*expected).powi(2);
                 }
             }
+            first += part;
             let relative = error / size;
             worst = if relative > worst || relative.is_nan() { relative } else { worst };
             if worst.is_nan() {
@@ -234,6 +216,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::gpu::DeviceOptions;
+    use crate::graph::Activation;
     use crate::quant::FORMATS;
 
     /// Changes the source of the kernel of that name.
@@ -260,7 +243,8 @@ pub(crate) mod tests {
     }
 
     fn needs(formats: &[FormatId], attention: Option<Attention>, kv: KvFormat) -> Needs {
-        Needs { formats: formats.iter().copied().collect(), attention, rms_norms: true, kv }
+        let formats = formats.iter().copied().collect();
+        Needs { formats, attention, rms_norms: true, kv, mixture: None, conv: None, delta: None }
     }
 
     #[test]
@@ -299,12 +283,160 @@ pub(crate) mod tests {
         }
     }
 
+    /// The plan of files.
+    fn plan_of(files: &[&str]) -> crate::model::Plan {
+        let source = |file: &&str| {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
+            let bytes = std::fs::read(&path).expect("a file");
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            std::rc::Rc::new(crate::source::MemorySource::new(name, bytes)) as std::rc::Rc<dyn crate::source::Source>
+        };
+        let checkpoint = block_on(crate::format::Checkpoint::open(files.iter().map(source).collect())).unwrap();
+        crate::model::plan(&checkpoint).unwrap()
+    }
+
+    /// The needs of files.
+    fn needs_of(files: &[&str], kv: KvFormat) -> Needs {
+        let plan = plan_of(files);
+        Needs::of(&plan.graph, &plan.formats, kv)
+    }
+
+    const LFM2: &[&str] = &["gguf/lfm2-Q4_0.gguf"];
+    const QWEN3_NEXT: &[&str] = &["models/qwen3-next/config.json", "models/qwen3-next/model.safetensors"];
+    const DEEPSEEK_V3: &[&str] = &["models/deepseek-v3/config.json", "models/deepseek-v3/model.safetensors"];
+
+    #[test]
+    fn experts_and_recurrences_are_held_against_the_interpreter_where_a_model_has_them() {
+        let found = [LFM2, QWEN3_NEXT, DEEPSEEK_V3].map(|files| {
+            let needs = needs_of(files, KvFormat::F32);
+            for (subgroups, teams) in [(true, Teams::Workgroup), (false, Teams::Workgroup), (true, Teams::Invocation)] {
+                let error = block_on(worst_error(&device(subgroups).with_teams(teams), &needs)).unwrap();
+                assert!(error < 1e-9, "{files:?} {teams:?}: {error}");
+            }
+            (needs.conv.is_some(), needs.delta.is_some(), needs.mixture.is_some())
+        });
+        assert_eq!(found, [(true, false, false), (true, true, true), (false, false, true)]);
+        assert_eq!(needs_of(&["gguf/llama3-F16.gguf"], KvFormat::F32).mixture, None);
+    }
+
+    #[test]
+    fn every_way_of_choosing_experts_is_right() {
+        use crate::graph::{GroupScore, Groups, RouterScore, Routing};
+        let device = device(true);
+        let plain =
+            Routing { experts: 128, used: 6, score: RouterScore::Softmax, groups: None, normalise: true, scale: 1.0 };
+        let groups = |by| Some(Groups { count: 8, used: 4, by });
+        let routings = [
+            (plain, false),
+            (Routing { experts: 6, used: 2, score: RouterScore::SoftmaxOfChosen, normalise: false, ..plain }, true),
+            (Routing { score: RouterScore::Sigmoid, groups: groups(GroupScore::TwoBest), scale: 2.5, ..plain }, true),
+            (Routing { experts: 160, groups: groups(GroupScore::Best), ..plain }, false),
+            (Routing { experts: 60, used: 60, ..plain }, false),
+        ];
+        for routing in routings {
+            let clamped = Activation::Clamped { limit: 7.0, slope: 1.702 };
+            let mixture = Mixture {
+                routing,
+                products: vec![(FormatId::Q4K, false), (FormatId::Q8_0, true)],
+                activation: routing.1.then_some(clamped),
+            };
+            let needs = Needs { mixture: Some(mixture), ..needs(&[FormatId::Q8_0], None, KvFormat::F32) };
+            let error = block_on(worst_error(&device, &needs)).unwrap_or_else(|error| panic!("{routing:?}: {error}"));
+            assert!(error < 1e-9, "{routing:?}: {error}");
+        }
+    }
+
+    /// Whether a model of those files is refused on a device whose driver is wrong so, by all kernels.
+    fn refused(files: &'static [&str], wrong: Spoil) -> bool {
+        let refused = move || {
+            let device = device(true);
+            spoil(wrong);
+            let needs = needs_of(files, KvFormat::F16);
+            [Teams::Workgroup, Teams::Invocation].map(|teams| {
+                let error = block_on(worst_error(&device.clone().with_teams(teams), &needs)).unwrap();
+                error.is_nan() || error > RIGHT
+            })
+        };
+        std::thread::spawn(refused).join().unwrap() == [true; 2]
+    }
+
+    #[test]
+    fn wrong_experts_and_recurrences_are_found_out() {
+        fn replaced(source: &str, right: &str, wrong: &str) -> String {
+            assert!(source.contains(right), "nothing to spoil");
+            source.replace(right, wrong)
+        }
+        let cases: [(&[&str], Spoil); 6] = [
+            (LFM2, |kernel, source| match kernel {
+                "short_conv" => replaced(&source, "i32(sequence.rows + j + 1u)", "i32(sequence.rows + j)"),
+                _ => source,
+            }),
+            (QWEN3_NEXT, |kernel, source| match kernel {
+                "gated_delta" => replaced(&source, "from_at = to;", ""),
+                _ => source,
+            }),
+            (QWEN3_NEXT, |kernel, source| match kernel {
+                "gated_delta" => replaced(&source, "log(1.0 + exp", "log(1.1 + exp"),
+                _ => source,
+            }),
+            (DEEPSEEK_V3, |kernel, source| match kernel {
+                "route" => replaced(&source, "score > other_score ||", "score < other_score ||"),
+                _ => source,
+            }),
+            (DEEPSEEK_V3, |kernel, source| match kernel {
+                "expert_matmul" => replaced(&source, "add_tile(&acc, lane_t, lane_r);", ""),
+                _ => source,
+            }),
+            (DEEPSEEK_V3, |kernel, source| match kernel {
+                "expert_matvec" | "expert_matvec_alone" => {
+                    replaced(&source, "factor * partial, held", "1.03 * factor * partial, held")
+                }
+                _ => source,
+            }),
+        ];
+        for (index, (files, wrong)) in cases.into_iter().enumerate() {
+            assert!(refused(files, wrong), "case {index} of {files:?}");
+        }
+    }
+
+    #[test]
+    fn a_model_goes_on_without_wrong_kernels_of_a_family_that_only_it_has() {
+        let load = |wrong: Spoil| {
+            let loads = move || {
+                spoil(wrong);
+                let device = device(true);
+                let measuring =
+                    crate::gpu::Measuring { now_secs: &|| 0.0, kept: &crate::gpu::Forgets, self_test: true };
+                let plan = plan_of(DEEPSEEK_V3);
+                let made = block_on(Gpu::choosing(&device, &plan, KvFormat::F32, 2, measuring));
+                made.map(|gpu| gpu.info()).map_err(|error| error.kind())
+            };
+            std::thread::spawn(loads).join().unwrap()
+        };
+        let info = load(|kernel, source| match kernel {
+            "expert_matvec" => source.replace("factor * partial, held", "0.0 * partial, held"),
+            _ => source,
+        });
+        let info = info.unwrap();
+        assert!(info.features.contains(&"invocations alone".to_owned()), "{info:?}");
+        assert!(info.notes.len() == 1 && info.notes[0].contains("wrong numbers"), "{info:?}");
+        let none =
+            load(|kernel, source| if kernel == "route" { source.replace("e = lane.index", "e = 1u") } else { source });
+        assert_eq!(none.err(), Some(ErrorKind::GpuUnavailable));
+    }
+
     #[test]
     fn all_kinds_of_attention_are_right() {
-        let device = device(true);
+        let devices = [Teams::Workgroup, Teams::Invocation].map(|teams| device(true).with_teams(teams));
+        let device = &devices[0];
         let plain = Attention::new(0, (1, 1), 64, 0.125);
         let kinds = [
             plain.clone(),
+            // Heads that share keys and values by twos, threes and fours, and that do not.
+            Attention { heads: 2, window: Some(3), ..plain.clone() },
+            Attention { heads: 6, softcap: Some(3.0), ..plain.clone() },
+            Attention { heads: 8, ..plain.clone() },
+            Attention { heads: 7, head_dim: 256, value_dim: 256, ..plain.clone() },
             Attention { window: Some(4), softcap: Some(3.0), ..plain.clone() },
             Attention { causal: false, ..plain.clone() },
             Attention { head_dim: 192, value_dim: 128, ..plain.clone() },
@@ -312,14 +444,17 @@ pub(crate) mod tests {
         ];
         for kv in KvFormat::ALL {
             for kind in &kinds {
-                let error = block_on(worst_error(&device, &needs(&[FormatId::Q8_0], Some(kind.clone()), kv))).unwrap();
-                assert!(error < RIGHT / 10.0, "{kv:?} {kind:?}: {error}");
+                for device in &devices {
+                    let needs = needs(&[FormatId::Q8_0], Some(kind.clone()), kv);
+                    let error = block_on(worst_error(device, &needs)).unwrap();
+                    assert!(error < RIGHT / 10.0, "{kv:?} {kind:?}: {error}");
+                }
             }
         }
         // Heads that are no whole groups of eight, which only floats keep.
         for (size, causal) in [(12, true), (12, false), (20, true), (20, false)] {
             let kind = Attention { causal, ..Attention::new(0, (1, 1), size, 0.125) };
-            let error = block_on(worst_error(&device, &needs(&[FormatId::Q8_0], Some(kind), KvFormat::F32))).unwrap();
+            let error = block_on(worst_error(device, &needs(&[FormatId::Q8_0], Some(kind), KvFormat::F32))).unwrap();
             assert!(error < 1e-10, "{size} {causal}: {error}");
         }
     }

@@ -76,6 +76,9 @@ pub fn kernel_source(kernel: &Kernel, format: Option<FormatId>, kv: KvFormat, di
             KvFormat::Q4_0 => piece!("kv/q4_0.wgsl"),
         });
     }
+    if kernel.sees {
+        pieces.push(piece!("seen.wgsl"));
+    }
     if kernel.recurrent {
         pieces.push(piece!("state/slots.wgsl"));
     }

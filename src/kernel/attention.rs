@@ -19,8 +19,12 @@ pub(super) const ATTENTION: Kernel = Kernel {
     bindings: &[Use::Uniform, Use::Read, Use::Read, Use::Read, Use::Write, Use::Write],
     reduces: Some(Teams::Workgroup),
     kv: true,
+    sees: true,
     ..Kernel::PLAIN
 };
+
+pub(super) const ATTENTION_SHARED: Kernel =
+    Kernel { name: "attention_shared", source: wgsl!("attention_shared.wgsl"), ..ATTENTION };
 
 /// Largest head that the kernels stage in workgroup memory, in elements.
 pub(crate) const MAX_HEAD_DIM: usize = 1024;
@@ -71,6 +75,20 @@ pub(super) fn rope_store(
     }
 }
 
+/// Query heads that share keys and values at most: the components of a vector.
+const MOST_SHARED: usize = 4;
+
+/// Invocations of a workgroup of shared heads, where values need no more, and keys that each of them scores before all meet.
+const SHARED: (f64, f64) = (8.0, 8.0);
+
+/// Query heads that share what a workgroup loads where waiting is dear. Elsewhere a head has a workgroup of its own, since that
+/// fills a wide device.
+fn shared(spec: &Attention) -> usize {
+    let group = spec.heads / spec.kv_heads.max(1);
+    let fits = |heads: &usize| group.is_multiple_of(*heads) && heads * spec.head_dim <= MAX_HEAD_DIM;
+    (1..=MOST_SHARED).rev().find(fits).unwrap_or(1)
+}
+
 /// `softmax(scale * q K^T) V` for every query head of every row.
 pub(super) fn attention(spec: &Attention, q: Place, y: Place, context: &Context<'_>) -> Launch {
     let sizes = [spec.heads, spec.kv_heads, spec.head_dim, spec.value_dim, q.stride, q.offset, y.offset, y.stride];
@@ -82,13 +100,21 @@ pub(super) fn attention(spec: &Attention, q: Place, y: Place, context: &Context<
     params.push(spec.sinks.map_or(NO_WEIGHT, |sinks| word((context.norm_offset)(sinks))));
     params.extend([spec.causal, spec.latent].map(u32::from));
     params.push(context.max_rows());
+    // At most four rounds through the vectors of a value.
+    let least = f64::from(word(spec.value_dim.div_ceil(16).next_power_of_two()));
+    let (kernel, share, constants) = match context.teams {
+        Teams::Workgroup => (&ATTENTION, 1, vec![("WG", context.teams.lanes(64, 64).max(least))]),
+        Teams::Invocation => {
+            let (lanes, share) = (SHARED.0.max(least), shared(spec));
+            let rounds = (f64::from(word(spec.value_dim / 4)) / lanes).ceil();
+            let numbers = [("WG", lanes), ("SHARE", f64::from(word(share))), ("KEYS", SHARED.1), ("ROUNDS", rounds)];
+            (&ATTENTION_SHARED, share, numbers.to_vec())
+        }
+    };
     Launch {
-        kernel: &ATTENTION,
+        kernel,
         weights: None,
-        constants: vec![(
-            "WG",
-            context.teams.lanes(64, 64).max(f64::from(word(spec.value_dim.div_ceil(16).next_power_of_two()))),
-        )],
+        constants,
         params,
         buffers: vec![
             Buffer::State,
@@ -97,7 +123,7 @@ pub(super) fn attention(spec: &Attention, q: Place, y: Place, context: &Context<
             Buffer::Kv(spec.layer),
             Buffer::Activation(y.buffer),
         ],
-        grid_x: word(spec.heads),
+        grid_x: word(spec.heads / share),
         grid_y: Extent::Rows(1),
     }
 }

@@ -88,6 +88,8 @@ pub struct Kernel {
     pub reduces: Option<Teams>,
     /// Whether it reads or writes pages of keys and values.
     pub kv: bool,
+    /// Whether it is attention.
+    pub sees: bool,
     /// Whether it goes through the rows of a sequence and its state.
     pub recurrent: bool,
     /// Whether it makes gated units or activations.
@@ -111,6 +113,7 @@ impl Kernel {
         weights: false,
         reduces: None,
         kv: false,
+        sees: false,
         recurrent: false,
         glu: false,
         product: false,
@@ -140,6 +143,7 @@ pub const KERNELS: &[&Kernel] = &[
     &experts::EXPERT_MATMUL,
     &attention::ROPE_STORE,
     &attention::ATTENTION,
+    &attention::ATTENTION_SHARED,
     &short_conv::SHORT_CONV,
     &gated_delta::GATED_DELTA,
     &concat::CONCAT,

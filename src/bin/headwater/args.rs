@@ -87,6 +87,9 @@ pub(crate) struct Common {
     /// How keys and values are stored: f16, f32, q8_0, q4_0
     #[arg(long)]
     pub(crate) kv: Option<String>,
+    /// What decoding on the GPU multiplies integer weights with: f32, int8
+    #[arg(long)]
+    pub(crate) activations: Option<String>,
     /// Quantise matrices of floats while loading: q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k
     #[arg(long)]
     pub(crate) quantize: Option<String>,

@@ -85,7 +85,16 @@ pub(crate) async fn run(args: &BenchArgs) -> Result<()> {
             counts.steps,
         ))?;
     }
-    if let Some(Profile { prefill_tokens, prefill, decode }) = &report.profile {
+    let (cold_ms, cached_ms) = (report.prefill.elapsed_secs * 1e3, report.cached.elapsed_secs * 1e3);
+    print_line(&format!(
+        "first id of that prompt after {cold_ms:.1} ms; after {cached_ms:.1} ms ({:.2} of that) where all but {} tokens are cached",
+        cached_ms / cold_ms.max(f64::MIN_POSITIVE),
+        report.cached.tokens,
+    ))?;
+    if let Some(Profile { prompt_secs, prefill_tokens, prefill, decode }) = &report.profile {
+        let kernels_ms = prompt_secs * 1e3;
+        let times = cold_ms / kernels_ms.max(f64::MIN_POSITIVE);
+        print_line(&format!("its kernels take {kernels_ms:.1} ms: the first id comes after {times:.2} times that"))?;
         print_kernels(&format!("a chunk of {prefill_tokens} tokens"), prefill)?;
         print_kernels("one token", decode)?;
     }

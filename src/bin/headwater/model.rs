@@ -96,6 +96,7 @@ pub(crate) fn options(common: &Common) -> LoadOptions {
         context: common.context,
         exact: common.exact,
         kv_format: common.kv.clone(),
+        activations: common.activations.clone(),
         architecture: common.architecture.clone(),
         quantize: common.quantize.clone(),
         self_test: None,
