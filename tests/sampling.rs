@@ -186,7 +186,7 @@ fn ids_follow_the_distribution_of_every_filter_on_both_backends() {
             json!({ "temperature": warm }),
             json!({ "temperature": warm, "topK": 4 }),
             json!({ "temperature": warm, "topK": 12, "topP": 0.7 }),
-            json!({ "temperature": warm, "topK": 12, "minP": 0.3 }),
+            json!({ "temperature": warm, "topK": 12, "minP": 0.02 }),
             json!({ "temperature": warm, "topK": 12, "topP": 0.9, "minP": 0.02 }),
             json!({ "temperature": warm, "topK": 12, "typicalP": 0.9 }),
         ] {
