@@ -168,8 +168,10 @@ test("a load tells that what was kept is gone, fetches it again and says nothing
     const endpoint = `${location.origin}/mirror`;
     const events: string[][] = [];
     const ask = async (): Promise<string> => {
-      await using model = await headwater.load(REFERENCE, { endpoint, onEvent: (event) => events.push([event.type, "message" in event ? event.message : ""]) });
-      return (await model.generate([{ role: "user", content: QUESTION }], { temperature: 0 }).result()).text;
+      const model = await headwater.load(REFERENCE, { endpoint, onEvent: (event) => events.push([event.type, "message" in event ? event.message : ""]) });
+      const { text } = await model.generate([{ role: "user", content: QUESTION }], { temperature: 0 }).result();
+      await model.dispose();
+      return text;
     };
     const before = await ask();
     const quiet = events.splice(0).filter(([type]) => type !== "warning").length;

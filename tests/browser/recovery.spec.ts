@@ -2,7 +2,7 @@
 import type { ModelEvent } from "headwater";
 import { expect, test, type Page } from "./lab.js";
 
-const STORY = { maxTokens: 24, ignoreEos: true, temperature: 0.9, seed: 11, n: 2 } as const;
+const STORY = { ignoreEos: true, temperature: 0.9, seed: 11, n: 2 } as const;
 
 declare global {
   var model: Awaited<ReturnType<typeof headwater.load>>;
@@ -28,7 +28,7 @@ async function open(page: Page, options: object = {}): Promise<void> {
   }, options);
 }
 
-/** In a thread that computes: takes hold of its device at its next step. */
+/** In a thread that computes: takes hold of its device at its next step, and destroys it when the page says so. */
 function seize(): void {
   const { prototype } = (globalThis as unknown as { GPUDevice: { prototype: { createCommandEncoder(...all: unknown[]): unknown } } }).GPUDevice;
   const original = prototype.createCommandEncoder;
@@ -36,73 +36,65 @@ function seize(): void {
     globalThis.device = this as unknown as { destroy(): void };
     return original.apply(this, all);
   };
+  const destroyer = new BroadcastChannel("destroy");
+  destroyer.onmessage = () => device?.destroy();
 }
 
-/** A story, and what of it had come when something happened: `title` tells the test the moment. */
-async function tell(page: Page): Promise<{ whole: string[]; pieced: string[]; tokens: number[][]; kind: string }> {
-  return page.evaluate(async (options) => {
+/** What is lost in the middle of a reply; `"title"` leaves it to the test, which is told by the page's title. */
+type Loss = "device" | "worker" | "title" | undefined;
+
+/** A reply, what its pieces were, and what was told of the model until its end. */
+async function tell(page: Page, loss?: Loss, maxTokens = 80): Promise<{ reply: unknown; told: string[] }> {
+  return page.evaluate(async ({ loss, STORY, maxTokens }) => {
     document.title = "";
-    const generation = model.generate("Once upon a time", options);
+    events.length = 0;
+    const generation = model.generate("Once upon a time", { ...STORY, maxTokens });
     const pieced = ["", ""];
     const tokens: number[][] = [[], []];
     let count = 0;
-    try {
-      for await (const piece of generation) {
-        pieced[piece.choice] += piece.text;
-        tokens[piece.choice]?.push(...piece.tokens);
-        count += 1;
-        if (count === 8) document.title = "now";
-      }
-    } catch (error) {
-      return { whole: [], pieced, tokens, kind: (error as { kind: string }).kind };
+    for await (const piece of generation) {
+      pieced[piece.choice] += piece.text;
+      tokens[piece.choice]?.push(...piece.tokens);
+      count += 1;
+      if (count !== 8) continue;
+      if (loss === "device") new BroadcastChannel("destroy").postMessage("");
+      if (loss === "worker") workers.at(-1)?.terminate();
+      if (loss === "title") document.title = "now";
     }
     const { others = [], ...first } = await generation.result();
     const all = [first, ...others];
     const same = all.every((reply, index) => reply.text === pieced[index] && reply.tokens.join() === tokens[index]?.join());
-    return { whole: all.map(({ text }) => text), pieced, tokens, kind: same ? "whole" : "pieces do not make the whole" };
-  }, STORY);
+    return { reply: { texts: all.map(({ text }) => text), same }, told: events.map(({ type }) => type) };
+  }, { loss, STORY, maxTokens });
 }
-
-/** Names of what was told, in their order. */
-function told(page: Page): Promise<string[]> {
-  return page.evaluate(() => events.map(({ type }) => type));
-}
-
-const now = (page: Page) => expect.poll(() => page.title(), { intervals: [5] }).toBe("now");
 
 for (const where of ["in a worker", "on the page's thread"] as const) {
   test(`a device that is lost is replaced, and a reply under way goes on to the letter, ${where}`, async ({ lab }) => {
     await open(lab, { worker: where === "in a worker" });
     const undisturbed = await tell(lab);
-    expect(undisturbed.kind).toBe("whole");
+    expect(undisturbed).toMatchObject({ reply: { same: true }, told: [] });
     const worker = where === "in a worker" ? lab.workers()[0] : undefined;
-    const thread = (work: () => void): Promise<void> => (worker === undefined ? lab.evaluate(work) : worker.evaluate(work));
-    await thread(seize);
-    const running = tell(lab);
-    await now(lab);
-    await thread(() => device?.destroy());
-    expect(await running).toEqual(undisturbed);
-    expect(await told(lab)).toEqual(["deviceLost", "recovered"]);
+    await (worker === undefined ? lab.evaluate(seize) : worker.evaluate(seize));
+    expect(await tell(lab, "device")).toEqual({ ...undisturbed, told: ["deviceLost", "recovered"] });
     expect(await lab.evaluate(() => events.at(-1))).toMatchObject({ backend: "webgpu", tookSecs: expect.any(Number) });
 
     // While nothing runs it is told too; what is asked meanwhile waits, or ends when its caller says so.
-    await lab.evaluate(async () => {
-      await model.tokenize("a");
-      events.length = 0;
-    });
-    await thread(seize);
-    await lab.evaluate(() => model.generate("a", { maxTokens: 1 }).result());
-    await thread(() => device?.destroy());
-    await expect.poll(() => told(lab)).toContain("deviceLost");
-    const aborted = await lab.evaluate(() => {
+    const aborted = await lab.evaluate(async () => {
+      await model.generate("a", { maxTokens: 1 }).result();
+      const lost = Promise.withResolvers<void>();
+      events.push = (event) => {
+        if (event.type === "deviceLost") lost.resolve();
+        return Array.prototype.push.call(events, event);
+      };
+      new BroadcastChannel("destroy").postMessage("");
+      await lost.promise;
       const stop = new AbortController();
       const waiting = model.generate("a", { maxTokens: 1, signal: stop.signal }).result().then(() => "done", (error: { kind: string }) => error.kind);
       stop.abort();
-      return waiting;
+      return [await waiting, (await model.generate("a", { maxTokens: 1 }).result()).finishReason];
     });
-    expect(aborted).toBe("Aborted");
+    expect(aborted).toEqual(["Aborted", "length"]);
     expect(await tell(lab)).toEqual(undisturbed);
-    expect(await told(lab)).toEqual(["deviceLost", "recovered"]);
   });
 }
 
@@ -131,17 +123,13 @@ test("a device that is lost three times in a short while is not tried any more u
     return kinds;
   });
   expect(kinds).toEqual(["whole", "whole", "GpuBlocked", "GpuBlocked", "length"]);
-  expect(await told(lab)).toEqual(["deviceLost", "recovered", "deviceLost", "recovered"]);
+  expect(await lab.evaluate(() => events.map(({ type }) => type))).toEqual(["deviceLost", "recovered", "deviceLost", "recovered"]);
 });
 
 test("a worker that ends is replaced, with its adapters, and replies under way go on", async ({ lab }) => {
   await open(lab);
   const undisturbed = await tell(lab);
-  const running = tell(lab);
-  await now(lab);
-  await lab.evaluate(() => workers[0]?.terminate());
-  expect(await running).toEqual(undisturbed);
-  expect(await told(lab)).toEqual(["workerLost", "recovered"]);
+  expect(await tell(lab, "worker")).toEqual({ ...undisturbed, told: ["workerLost", "recovered"] });
   expect(await lab.evaluate(() => workers.length)).toBe(2);
 
   // Other calls too, and a chat goes on; its keys and values are computed anew.
@@ -150,7 +138,7 @@ test("a worker that ends is replaced, with its adapters, and replies under way g
     await chat.send("My name is Zelda.").result();
     workers[1]?.terminate();
     const { text, usage } = await chat.send("What is my name?").result();
-    return { text, cached: usage.cachedTokens, messages: chat.messages.length, embedded: (await model.embed("a")).length };
+    return { text, cached: usage.cachedTokens, messages: chat.messages.length, embedded: (await model.embed("a fox")).length };
   });
   expect(chat).toMatchObject({ text: expect.stringContaining("Zelda"), cached: 0, messages: 4, embedded: 1 });
   await lab.evaluate(() => model.dispose());
@@ -160,13 +148,8 @@ test("a worker that ends is replaced, with its adapters, and replies under way g
 test("a shared worker whose device is lost is followed by another", async ({ lab }) => {
   await open(lab, { worker: "shared" });
   const undisturbed = await tell(lab);
-  const worker = lab.workers()[0];
-  await worker?.evaluate(seize);
-  const running = tell(lab);
-  await now(lab);
-  await worker?.evaluate(() => device?.destroy());
-  expect(await running).toEqual(undisturbed);
-  expect(await told(lab)).toEqual(["deviceLost", "recovered"]);
+  await lab.workers()[0]?.evaluate(seize);
+  expect(await tell(lab, "device")).toEqual({ ...undisturbed, told: ["deviceLost", "recovered"] });
   await lab.evaluate(() => model.dispose());
 });
 
@@ -175,28 +158,27 @@ test("site data that are cleared leave a loaded model as it is, and the next one
   const undisturbed = await tell(lab);
   const session = await lab.context().newCDPSession(lab);
   await session.send("Storage.clearDataForOrigin", { origin: new URL(lab.url()).origin, storageTypes: "all" });
-  await expect.poll(() => told(lab)).toEqual(["storageLost"]);
   expect(await tell(lab)).toEqual(undisturbed);
   const next = await lab.evaluate(async () => {
-    const next = await headwater.load("embedded:tiny-assistant", { backend: "webgpu" });
+    const told: string[] = [];
+    const next = await headwater.load("embedded:tiny-assistant", { backend: "webgpu", onEvent: ({ type }) => told.push(type) });
     const { text } = await next.generate("a", { maxTokens: 4, temperature: 0 }).result();
     const own = await model.generate("a", { maxTokens: 4, temperature: 0 }).result();
     await next.dispose();
-    return text === own.text;
+    return { same: text === own.text, told };
   });
-  expect(next).toBe(true);
+  expect(next, "the page sees other locks than its workers from now on").toEqual({ same: true, told: ["storageLost"] });
   expect(await lab.evaluate(() => workers.length), "no worker was taken for ended").toBe(2);
 });
 
 test("the browser's graphics process ends, and the model comes back", async ({ lab, browser }) => {
   await open(lab);
   const undisturbed = await tell(lab);
-  const running = tell(lab);
-  await now(lab);
+  const running = tell(lab, "title");
+  await expect.poll(() => lab.title(), { intervals: [5] }).toBe("now");
   const session = await browser.newBrowserCDPSession();
   await session.send("Browser.crashGpuProcess" as never);
-  expect(await running).toEqual(undisturbed);
-  expect(await told(lab)).toEqual(["deviceLost", "recovered"]);
+  expect(await running).toEqual({ ...undisturbed, told: ["deviceLost", "recovered"] });
 });
 
 test("listeners are functions, and warnings come as events", async ({ lab }) => {

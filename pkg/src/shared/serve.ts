@@ -21,7 +21,10 @@ export function serve(name: string): void {
   const guests = new Map<string, Guest>();
   const tell = (message: FromShared): void => channel.postMessage(message);
 
+  let over = false;
   const end = (follows: boolean): void => {
+    if (over) return;
+    over = true;
     tell({ type: "over", follows });
     channel.close();
   };
