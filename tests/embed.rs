@@ -322,3 +322,15 @@ fn a_model_with_a_state_embeds_texts_one_by_one() {
         assert!(nmse(&found[1], last) < 1e-9, "{}", nmse(&found[1], last));
     }
 }
+
+/// A text of one id is as long as a step of a reply, whose program keeps no final states.
+#[test]
+fn a_text_of_one_id_has_an_embedding() {
+    let found = [BackendChoice::Cpu, BackendChoice::Gpu].map(|backend| {
+        let engine = load_files(&["www/models/tiny-assistant/tiny-assistant-q8_0.gguf"], backend, Some(64));
+        let made = block_on(engine.embed(&EmbedRequest::new(vec!["a".to_owned()]), &never)).unwrap();
+        assert_eq!(made.prompt_tokens, 1);
+        made.rows().map(<[f32]>::to_vec).collect::<Vec<_>>().concat()
+    });
+    assert!(nmse(&found[1], &found[0]) < 1e-9, "{}", nmse(&found[1], &found[0]));
+}

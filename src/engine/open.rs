@@ -361,7 +361,7 @@ mod tests {
     fn kernels_are_trusted_unseen_where_the_caller_says_so() {
         let expected = logits(&loaded(BackendChoice::Cpu).unwrap());
         spoil(|kernel, source| match kernel {
-            "attention" => replaced(&source, "key_words;", "key_words + 1u;"),
+            "attention" | "attention_shared" => replaced(&source, "key_words;", "key_words + 1u;"),
             _ => source,
         });
         let by = |self_test| {

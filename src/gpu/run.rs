@@ -336,7 +336,11 @@ impl Gpu {
     /// Runs a step whose outputs have room and reads what is wanted of them back, `(outputs, width)`.
     async fn forward_chunk(&self, wanted: Wanted, step: &Step<'_>) -> Result<Vec<f32>> {
         let outputs = step.outputs;
-        let (class, size) = self.write_either(step, 0)?;
+        let (class, size) = match wanted {
+            Wanted::End => self.write_either(step, 0)?,
+            // The decode program hands the norm to the head, and keeps no final states.
+            Wanted::Hidden => (Class::Prefill, self.write_step(step)?),
+        };
         let mut encoder = self.device.encoder();
         let made = {
             let adapter = self.adapter.borrow();
