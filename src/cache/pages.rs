@@ -93,6 +93,14 @@ impl Pages {
         found.full.len().saturating_mul(PAGE_TOKENS).saturating_add(found.tail.map_or(0, |(_, tokens)| tokens))
     }
 
+    /// How many of the pages that can be had a sequence of `ids` takes: all but those that others read. What is kept and read
+    /// by nobody saves work and no page, for it can be had only until somebody reads it.
+    pub fn taken_by(&self, adapter: Option<AdapterUse>, ids: &[u32]) -> usize {
+        let found = self.find(adapter, ids);
+        let is_read = |id: &&NodeId| self.nodes.get(id).is_some_and(|node| node.users > 0);
+        ids.len().div_ceil(PAGE_TOKENS).saturating_sub(found.full.iter().filter(is_read).count())
+    }
+
     /// The pages that are kept of `ids`, in order, with how many of their tokens.
     pub fn kept(&self, adapter: Option<AdapterUse>, ids: &[u32]) -> Vec<(u32, usize)> {
         let found = self.find(adapter, ids);

@@ -101,7 +101,7 @@ impl Session {
         let ids = next.ids();
         let held = self.common.pages.held(next.order.adapter, &ids);
         // A page more for each, so that they do not push each other out at once.
-        let pages = (ids.len() / PAGE_TOKENS).saturating_sub(held / PAGE_TOKENS).saturating_add(2);
+        let pages = self.common.pages.taken_by(next.order.adapter, &ids).saturating_add(1);
         if self.common.pages.free_pages() < pages.saturating_add(self.lives.len()) {
             return false;
         }

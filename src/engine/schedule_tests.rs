@@ -140,6 +140,22 @@ fn replies_that_outgrow_the_pages_go_on_later() {
     assert!(!batches(&fake.calls().0).is_empty(), "as long as there was room");
 }
 
+/// What was put off is let in again when there is room for it, and computed in chunks, between which others take that room.
+#[test]
+fn prompts_that_lose_their_room_wait_for_it() {
+    let script = || (0..).map(|id| 100 + id % 50);
+    for (replies, len) in [(5, 150), (7, 90), (3, 200)] {
+        let fake = Fake::new(script().take(400));
+        fake.rows.set(16);
+        let loaded = loaded(&fake);
+        let prompt = |first: u32| (0..40).map(|id| 1000 * first + id).collect::<Vec<u32>>();
+        let asked = (1..=replies).map(|first| ask(&loaded, Job::of(&prompt(first), f64::from(len), 1.0))).collect();
+        let expected: Vec<u32> = script().take(len as usize).collect();
+        assert_eq!(tokens(join(asked)), vec![expected; replies as usize]);
+        assert_eq!(fake.open_tickets(), 0);
+    }
+}
+
 #[test]
 fn as_many_replies_as_may_be_asked_for_need_no_more_pages_than_there_are() {
     let fake = Fake::new(100..200);
